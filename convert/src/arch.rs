@@ -1,0 +1,454 @@
+//! What a checkpoint computes: the architecture types that the converter infers, the safetensors
+//! metadata carries and the models are built from.
+//!
+//! Sources: arXiv 2204.07143 (NAT), 2209.15001 (DiNAT), and the repository
+//! SHI-Labs/Neighborhood-Attention-Transformer for names and sizes.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A network: a backbone and what stands on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Architecture {
+    /// The hierarchical or isotropic transformer.
+    pub backbone: Backbone,
+    /// What turns its feature maps into results.
+    pub head: Head,
+}
+
+/// How tokens are made, merged and named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// NAT and DiNAT: overlapping convolutional tokenizer and downsamplers, `levels.*`.
+    Nat,
+    /// DiNAT_s: Swin's layout with a 4x4 patch embedding and patch merging, `layers.*`.
+    DinatS,
+    /// NAT-iso and DiNAT-iso: 16x16 patches, one level, `layers.*`.
+    Isotropic,
+    /// ViT with a relative position bias: as isotropic, attention over the whole map.
+    VitRpb,
+}
+
+/// Which layer norms follow the levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Norms {
+    /// One `norm` after the last level, as classifiers have.
+    Final,
+    /// `norm0`..`norm3`, one a level, as detection and segmentation backbones have.
+    Outputs,
+    /// None at all.
+    Absent,
+}
+
+/// The transformer below every head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backbone {
+    /// Layout and names.
+    pub family: Family,
+    /// Channels of the first level; each further level has twice as many.
+    pub embed_dim: usize,
+    /// Side of a patch in pixels: 4 for hierarchical families, 16 for isotropic ones.
+    pub patch_size: usize,
+    /// Blocks in each level.
+    pub depths: Vec<usize>,
+    /// Attention heads in each level.
+    pub num_heads: Vec<usize>,
+    /// Neighborhood size K; for [`Family::VitRpb`] the side of the map that the bias table covers.
+    pub kernel_size: usize,
+    /// Hidden width of the MLP over its input width.
+    pub mlp_ratio: f64,
+    /// Dilation of every block, level by level.
+    pub dilations: Vec<Vec<usize>>,
+    /// Whether blocks scale their branches (`gamma1`, `gamma2`).
+    pub layer_scale: bool,
+    /// Whether the attention has a relative position bias.
+    pub rpb: bool,
+    /// The norms after the levels.
+    pub norms: Norms,
+}
+
+/// What stands on the backbone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "network", rename_all = "snake_case")]
+pub enum Head {
+    /// Nothing: feature maps are the result.
+    Features,
+    /// Global average pooling and one linear layer.
+    Classifier {
+        /// Outputs of the linear layer.
+        classes: usize,
+    },
+    /// Mask R-CNN (arXiv 1703.06870) with a feature pyramid.
+    MaskRcnn(Detector),
+    /// Cascade Mask R-CNN (arXiv 1906.09756): three box and three mask heads.
+    CascadeMaskRcnn(Detector),
+    /// UPerNet (arXiv 1807.10221).
+    Upernet {
+        /// Semantic classes.
+        classes: usize,
+        /// Width of the decoder.
+        channels: usize,
+    },
+}
+
+/// Widths of a two-stage detector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detector {
+    /// Foreground classes.
+    pub classes: usize,
+    /// Channels of the feature pyramid and of the region proposal network.
+    pub fpn_channels: usize,
+    /// 3x3 convolutions in a box head, before its fully connected layers.
+    pub box_convs: usize,
+    /// Fully connected layers in a box head.
+    pub box_fcs: usize,
+    /// Width of those fully connected layers.
+    pub fc_channels: usize,
+    /// Whether one box is regressed for all classes together.
+    pub class_agnostic: bool,
+    /// Box heads: 1, or the cascade's stages.
+    pub stages: usize,
+    /// 3x3 convolutions in a mask head.
+    pub mask_convs: usize,
+}
+
+/// How pixels become the network's input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preprocessing {
+    /// Resize and crop.
+    #[serde(flatten)]
+    pub geometry: Geometry,
+    /// Channel means on 0..1, RGB.
+    pub mean: [f64; 3],
+    /// Channel standard deviations on 0..1, RGB.
+    pub std: [f64; 3],
+}
+
+/// The resize that a task's reference does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Geometry {
+    /// Classification: short side to floor(resolution / crop_pct), centre crop.
+    Crop {
+        /// Side of the square input in pixels.
+        resolution: usize,
+        /// Share of the resized short side that the crop keeps.
+        crop_pct: f64,
+    },
+    /// Detection and segmentation: keep the ratio, fit into long x short.
+    Scale {
+        /// Bounds of the long and the short side in pixels.
+        scale: [usize; 2],
+    },
+}
+
+/// ImageNet's channel means, on 0..1.
+pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// ImageNet's channel standard deviations, on 0..1.
+pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+impl Preprocessing {
+    /// `geometry` with ImageNet's normalisation, which every published checkpoint uses.
+    pub fn imagenet(geometry: Geometry) -> Self {
+        Self { geometry, mean: IMAGENET_MEAN, std: IMAGENET_STD }
+    }
+}
+
+/// Dilations as a user writes them: levels split by `/`, a level's list repeats along the level.
+///
+/// `1,8/1,4/1,2/1` is DiNAT at 224.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dilations(Vec<Vec<usize>>);
+
+impl Dilations {
+    /// The dilation of every block of levels with these depths: a shorter list repeats, of a longer
+    /// one the first `depth` count.
+    ///
+    /// # Errors
+    /// When the number of levels differs.
+    pub fn expand(&self, depths: &[usize]) -> Result<Vec<Vec<usize>>, DilationsError> {
+        if self.0.len() != depths.len() {
+            return Err(DilationsError(format!(
+                "dilations `{self}` have {} level(s), the network has {}",
+                self.0.len(),
+                depths.len()
+            )));
+        }
+        Ok(self.0.iter().zip(depths).map(|(list, &depth)| list.iter().copied().cycle().take(depth).collect()).collect())
+    }
+}
+
+/// A dilation list that can't be read or does not fit the network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DilationsError(String);
+
+impl FromStr for Dilations {
+    type Err = DilationsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |item: &str| match item.trim().parse::<usize>() {
+            Ok(d) if (1..=4096).contains(&d) => Ok(d),
+            _ => Err(DilationsError(format!(
+                "`{item}` in dilations `{text}` is not a number from 1 to 4096 (write levels like 1,8/1,4/1,2/1)"
+            ))),
+        };
+        text.split('/').map(|level| level.split(',').map(number).collect()).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Dilations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = |l: &Vec<usize>| l.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        f.write_str(&self.0.iter().map(level).collect::<Vec<_>>().join("/"))
+    }
+}
+
+impl Backbone {
+    /// Channels of level `level` (from 0).
+    pub fn dim(&self, level: usize) -> usize {
+        self.embed_dim << level
+    }
+
+    /// Channels after the last level.
+    pub fn out_dim(&self) -> usize {
+        self.dim(self.depths.len() - 1)
+    }
+
+    /// Hidden width of the MLPs of `level`, truncated as PyTorch's `int(dim * ratio)`.
+    pub fn hidden(&self, level: usize) -> usize {
+        (self.dim(level) as f64 * self.mlp_ratio + 1e-6) as usize
+    }
+
+    /// Every tensor with its shape, under the published names.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let mut list = List::default();
+        let e = self.embed_dim;
+        match self.family {
+            Family::Nat => {
+                list.conv("patch_embed.proj.0", e / 2, 3, 3, true);
+                list.conv("patch_embed.proj.1", e, e / 2, 3, true);
+            }
+            _ => list.conv("patch_embed.proj", e, 3, self.patch_size, true),
+        }
+        list.norm("patch_embed.norm", e);
+        let last = self.depths.len() - 1;
+        for (l, &depth) in self.depths.iter().enumerate() {
+            let (dim, heads) = (self.dim(l), self.num_heads[l]);
+            for b in 0..depth {
+                let p = match self.family {
+                    Family::Nat => format!("levels.{l}.blocks.{b}"),
+                    Family::DinatS => format!("layers.{l}.blocks.{b}"),
+                    Family::Isotropic | Family::VitRpb => format!("layers.{b}"),
+                };
+                list.norm(&format!("{p}.norm1"), dim);
+                list.linear(&format!("{p}.attn.qkv"), 3 * dim, dim, true);
+                if self.rpb {
+                    let side = 2 * self.kernel_size - 1;
+                    list.push(format!("{p}.attn.rpb"), &[heads, side, side]);
+                }
+                list.linear(&format!("{p}.attn.proj"), dim, dim, true);
+                list.norm(&format!("{p}.norm2"), dim);
+                list.linear(&format!("{p}.mlp.fc1"), self.hidden(l), dim, true);
+                list.linear(&format!("{p}.mlp.fc2"), dim, self.hidden(l), true);
+                if self.layer_scale {
+                    list.push(format!("{p}.gamma1"), &[dim]);
+                    list.push(format!("{p}.gamma2"), &[dim]);
+                }
+            }
+            if l < last {
+                if self.family == Family::Nat {
+                    list.conv(&format!("levels.{l}.downsample.reduction"), 2 * dim, dim, 3, false);
+                    list.norm(&format!("levels.{l}.downsample.norm"), 2 * dim);
+                } else {
+                    list.norm(&format!("layers.{l}.downsample.norm"), 4 * dim);
+                    list.linear(&format!("layers.{l}.downsample.reduction"), 2 * dim, 4 * dim, false);
+                }
+            }
+        }
+        match self.norms {
+            Norms::Final => list.norm("norm", self.out_dim()),
+            Norms::Outputs => (0..=last).for_each(|l| list.norm(&format!("norm{l}"), self.dim(l))),
+            Norms::Absent => {}
+        }
+        list.0
+    }
+
+    /// Height or width of each level's map for an input side of `side` pixels.
+    pub fn map_sides(&self, side: usize) -> Vec<usize> {
+        let first = match self.family {
+            Family::Nat => side.div_ceil(2).div_ceil(2),
+            _ => side.div_ceil(self.patch_size),
+        };
+        let halve = |s: &usize| Some(s.div_ceil(2));
+        std::iter::successors(Some(first), halve).take(self.depths.len()).collect()
+    }
+
+    /// Multiply-accumulates of one image of `height` x `width` pixels: convolutions, linear layers
+    /// and attention, as the papers count; norms and activations are left out.
+    pub fn macs(&self, height: usize, width: usize) -> u64 {
+        let (hs, ws) = (self.map_sides(height), self.map_sides(width));
+        let e = self.embed_dim;
+        let mut total = match self.family {
+            Family::Nat => {
+                height.div_ceil(2) * width.div_ceil(2) * (e / 2) * 27 + hs[0] * ws[0] * e * (e / 2) * 9
+            }
+            _ => hs[0] * ws[0] * e * 3 * self.patch_size.pow(2),
+        };
+        for (l, &depth) in self.depths.iter().enumerate() {
+            let (dim, area) = (self.dim(l), hs[l] * ws[l]);
+            let keys = match self.family {
+                Family::VitRpb => area,
+                _ => self.kernel_size.pow(2),
+            };
+            total += depth * area * (4 * dim * dim + 2 * dim * self.hidden(l) + 2 * keys * dim);
+            if l + 1 < self.depths.len() {
+                let inputs = if self.family == Family::Nat { 9 } else { 4 };
+                total += hs[l + 1] * ws[l + 1] * inputs * dim * 2 * dim;
+            }
+        }
+        total as u64
+    }
+}
+
+impl Architecture {
+    /// Every tensor with its shape under the canonical names: a classifier's and a bare backbone's
+    /// as published, a detector's and a segmenter's backbone under `backbone.`.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let mut list = List(self.backbone.tensors());
+        let dims: Vec<_> = (0..self.backbone.depths.len()).map(|l| self.backbone.dim(l)).collect();
+        match &self.head {
+            Head::Features => {}
+            Head::Classifier { classes } => list.linear("head", *classes, self.backbone.out_dim(), true),
+            Head::MaskRcnn(d) | Head::CascadeMaskRcnn(d) => {
+                list.prefix("backbone.");
+                let cascade = matches!(self.head, Head::CascadeMaskRcnn(_));
+                list.detector(d, &dims, cascade);
+            }
+            Head::Upernet { classes, channels } => {
+                list.prefix("backbone.");
+                list.upernet(*classes, *channels, &dims);
+            }
+        }
+        list.0
+    }
+
+    /// Learnable parameters: every tensor but BatchNorm's running statistics.
+    pub fn parameters(&self) -> u64 {
+        let counted = |(name, _): &&(String, Vec<usize>)| !name.contains(".running_");
+        self.tensors().iter().filter(counted).map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+    }
+}
+
+/// Tensor names and shapes in the order in which the original code declares them.
+#[derive(Default)]
+struct List(Vec<(String, Vec<usize>)>);
+
+impl List {
+    fn push(&mut self, name: String, shape: &[usize]) {
+        self.0.push((name, shape.to_vec()));
+    }
+
+    fn prefix(&mut self, prefix: &str) {
+        for (name, _) in &mut self.0 {
+            name.insert_str(0, prefix);
+        }
+    }
+
+    fn norm(&mut self, name: &str, dim: usize) {
+        self.push(format!("{name}.weight"), &[dim]);
+        self.push(format!("{name}.bias"), &[dim]);
+    }
+
+    fn linear(&mut self, name: &str, out: usize, inputs: usize, bias: bool) {
+        self.push(format!("{name}.weight"), &[out, inputs]);
+        if bias {
+            self.push(format!("{name}.bias"), &[out]);
+        }
+    }
+
+    fn conv(&mut self, name: &str, out: usize, inputs: usize, side: usize, bias: bool) {
+        self.push(format!("{name}.weight"), &[out, inputs, side, side]);
+        if bias {
+            self.push(format!("{name}.bias"), &[out]);
+        }
+    }
+
+    /// OpenMMLab's ConvModule: a convolution without bias and its BatchNorm.
+    fn conv_bn(&mut self, name: &str, out: usize, inputs: usize, side: usize) {
+        self.conv(&format!("{name}.conv"), out, inputs, side, false);
+        for part in ["weight", "bias", "running_mean", "running_var"] {
+            self.push(format!("{name}.bn.{part}"), &[out]);
+        }
+    }
+
+    fn detector(&mut self, d: &Detector, dims: &[usize], cascade: bool) {
+        let f = d.fpn_channels;
+        for (i, &dim) in dims.iter().enumerate() {
+            self.conv(&format!("neck.lateral_convs.{i}.conv"), f, dim, 1, true);
+        }
+        for i in 0..dims.len() {
+            self.conv(&format!("neck.fpn_convs.{i}.conv"), f, f, 3, true);
+        }
+        self.conv("rpn_head.rpn_conv", f, f, 3, true);
+        self.conv("rpn_head.rpn_cls", 3, f, 1, true);
+        self.conv("rpn_head.rpn_reg", 12, f, 1, true);
+        let stage = |head: &str, s: usize| if cascade { format!("roi_head.{head}.{s}") } else { format!("roi_head.{head}") };
+        for s in 0..d.stages {
+            let p = stage("bbox_head", s);
+            for j in 0..d.box_convs {
+                self.conv_bn(&format!("{p}.shared_convs.{j}"), f, f, 3);
+            }
+            for j in 0..d.box_fcs {
+                let inputs = if j == 0 { f * 7 * 7 } else { d.fc_channels };
+                self.linear(&format!("{p}.shared_fcs.{j}"), d.fc_channels, inputs, true);
+            }
+            self.linear(&format!("{p}.fc_cls"), d.classes + 1, d.fc_channels, true);
+            let boxes = if d.class_agnostic { 1 } else { d.classes };
+            self.linear(&format!("{p}.fc_reg"), 4 * boxes, d.fc_channels, true);
+        }
+        for s in 0..d.stages {
+            let p = stage("mask_head", s);
+            for j in 0..d.mask_convs {
+                self.conv(&format!("{p}.convs.{j}.conv"), f, f, 3, true);
+            }
+            self.conv(&format!("{p}.upsample"), f, f, 2, true);
+            self.conv(&format!("{p}.conv_logits"), d.classes, f, 1, true);
+        }
+    }
+
+    fn upernet(&mut self, classes: usize, c: usize, dims: &[usize]) {
+        let Some((last, lower)) = dims.split_last() else { return };
+        self.conv("decode_head.conv_seg", classes, c, 1, true);
+        for i in 0..4 {
+            self.conv_bn(&format!("decode_head.psp_modules.{i}.1"), c, *last, 1);
+        }
+        self.conv_bn("decode_head.bottleneck", c, last + 4 * c, 3);
+        for (i, &dim) in lower.iter().enumerate() {
+            self.conv_bn(&format!("decode_head.lateral_convs.{i}"), c, dim, 1);
+        }
+        for i in 0..lower.len() {
+            self.conv_bn(&format!("decode_head.fpn_convs.{i}"), c, c, 3);
+        }
+        self.conv_bn("decode_head.fpn_bottleneck", c, dims.len() * c, 3);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dilations_repeat_along_their_level() {
+        let d: Dilations = "1,8/1,4/1,2/1".parse().unwrap();
+        assert_eq!(d.expand(&[3, 1, 2, 2]).unwrap(), [vec![1, 8, 1], vec![1], vec![1, 2], vec![1, 1]]);
+        assert_eq!(d.to_string(), "1,8/1,4/1,2/1");
+        for bad in ["", "1,/2", "0", "1,x", "99999"] {
+            assert!(bad.parse::<Dilations>().is_err(), "{bad}");
+        }
+        assert!(d.expand(&[1, 1]).unwrap_err().to_string().contains("4 level(s), the network has 2"));
+    }
+}
