@@ -1,0 +1,490 @@
+//! Vectors of f32 for the CPU kernels: one trait, three instruction sets, chosen at run time.
+//!
+//! A kernel is written once against [`Simd`] as a [`Kernel`]; [`Isa::run`] compiles it for AVX-512,
+//! AVX2 with FMA, and a portable form that is right everywhere (LLVM makes SSE2 or NEON of it).
+//! Kernels get a token of their instruction set; holding one is the proof that the processor has it.
+
+use std::sync::LazyLock;
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Whatever the target's baseline is.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+}
+
+static BEST: LazyLock<Isa> = LazyLock::new(|| {
+    let best = Isa::available().last().copied().unwrap_or(Isa::Portable);
+    match std::env::var("NAT_INFER_ISA").as_deref() {
+        Ok("portable") => Isa::Portable,
+        Ok("avx2") => best.min(Isa::Avx2),
+        _ => best,
+    }
+});
+
+impl Isa {
+    /// The widest instruction set of this processor, or a narrower one that the environment variable
+    /// `NAT_INFER_ISA` (`portable`, `avx2`) asks for. Decided once.
+    pub fn best() -> Self {
+        *BEST
+    }
+
+    /// Every instruction set that this processor runs, narrowest first.
+    pub fn available() -> &'static [Self] {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma");
+            if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+                return &[Self::Portable, Self::Avx2, Self::Avx512];
+            }
+            if avx2 {
+                return &[Self::Portable, Self::Avx2];
+            }
+        }
+        &[Self::Portable]
+    }
+
+    /// f32 lanes of this instruction set's vectors.
+    pub fn lanes(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Avx512::LANES,
+            _ => 8,
+        }
+    }
+
+    /// Runs `kernel` compiled for this instruction set.
+    ///
+    /// # Panics
+    /// When the processor lacks it: values come from [`Isa::best`] and [`Isa::available`].
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        assert!(self <= *WIDEST, "{self:?} is not available on this processor");
+        match self {
+            // SAFETY: the assertion above is the proof of each instruction set.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { run_avx512(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { run_avx2(kernel) },
+            _ => kernel.run(Portable(())),
+        }
+    }
+}
+
+static WIDEST: LazyLock<Isa> = LazyLock::new(|| Isa::available().last().copied().unwrap_or(Isa::Portable));
+
+/// A computation that [`Isa::run`] compiles for each instruction set: its inputs are its fields.
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+    /// The computation. Implementations and everything generic that they call are
+    /// `#[inline(always)]`, or they lose the instruction set.
+    fn run<S: Simd>(self, s: S) -> Self::Output;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512(()))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2(()))
+}
+
+/// Vectors of [`Simd::LANES`] f32 values. Loads and stores need no alignment.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// One vector.
+    type V: Copy;
+    /// The same instruction set with vectors of eight lanes.
+    type Narrow: Simd;
+    /// Values in a vector.
+    const LANES: usize;
+
+    /// The eight-lane form.
+    fn narrow(self) -> Self::Narrow;
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::V;
+    /// Reads LANES values.
+    ///
+    /// # Safety
+    /// `p` is valid for reads of LANES values.
+    unsafe fn load(self, p: *const f32) -> Self::V;
+    /// Reads the first `n` values (n <= LANES), other lanes are 0.
+    ///
+    /// # Safety
+    /// `p` is valid for reads of `n` values.
+    unsafe fn load_first(self, p: *const f32, n: usize) -> Self::V;
+    /// Writes LANES values.
+    ///
+    /// # Safety
+    /// `p` is valid for writes of LANES values.
+    unsafe fn store(self, p: *mut f32, v: Self::V);
+    /// Writes the first `n` values (n <= LANES).
+    ///
+    /// # Safety
+    /// `p` is valid for writes of `n` values.
+    unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize);
+    /// a + b
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a - b
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a * b
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a * b + c, fused where the instruction set fuses.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger of each lane.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller of each lane.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// 2^n for whole numbers n in -126..=127.
+    fn exp2_whole(self, n: Self::V) -> Self::V;
+    /// Sum of the lanes.
+    fn reduce_sum(self, v: Self::V) -> f32;
+    /// Largest of the lanes.
+    fn reduce_max(self, v: Self::V) -> f32;
+
+    /// e^x to 2 ulp on -87.3..=88; outside, its value at the nearer end.
+    #[inline(always)]
+    fn exp(self, x: Self::V) -> Self::V {
+        // Adding 1.5 * 2^23 rounds to a whole number; the split of ln 2 keeps x - n ln 2 exact.
+        const ROUND: f32 = 12_582_912.0;
+        let x = self.max(self.min(x, self.splat(88.0)), self.splat(-87.3));
+        let n =
+            self.sub(self.fma(x, self.splat(std::f32::consts::LOG2_E), self.splat(ROUND)), self.splat(ROUND));
+        let r = self.fma(n, self.splat(-0.693_359_375), x);
+        let r = self.fma(n, self.splat(2.121_944_4e-4), r);
+        // Taylor's terms, the last three bent so that the error is even over |r| <= ln 2 / 2 (Cephes).
+        let mut p = self.splat(1.987_569_1e-4);
+        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1, 1.0, 1.0] {
+            p = self.fma(p, r, self.splat(c));
+        }
+        self.mul(p, self.exp2_whole(n))
+    }
+}
+
+/// Token of [`Isa::Portable`].
+#[derive(Clone, Copy)]
+pub struct Portable(());
+
+impl Portable {
+    #[inline(always)]
+    fn zip(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
+        std::array::from_fn(|i| f(a[i], b[i]))
+    }
+}
+
+impl Simd for Portable {
+    type V = [f32; 8];
+    type Narrow = Self;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn narrow(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> [f32; 8] {
+        [x; 8]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> [f32; 8] {
+        // SAFETY: the caller's promise; unaligned reads are allowed for.
+        unsafe { p.cast::<[f32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> [f32; 8] {
+        // SAFETY: only the first `n` values are touched.
+        std::array::from_fn(|i| if i < n { unsafe { *p.add(i) } } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: [f32; 8]) {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[f32; 8]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, v: [f32; 8], n: usize) {
+        for (i, x) in v.into_iter().enumerate().take(n) {
+            // SAFETY: only the first `n` values are touched.
+            unsafe { *p.add(i) = x };
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        self.add(self.mul(a, b), c)
+    }
+    #[inline(always)]
+    fn max(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn exp2_whole(self, n: [f32; 8]) -> [f32; 8] {
+        n.map(|n| f32::from_bits(((n as i32 + 127) << 23) as u32))
+    }
+    #[inline(always)]
+    fn reduce_sum(self, v: [f32; 8]) -> f32 {
+        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: [f32; 8]) -> f32 {
+        v.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    //! Each method is one or two instructions; holding the token is the proof that they exist.
+    use std::arch::x86_64::*;
+
+    use super::Simd;
+
+    /// Token of [`super::Isa::Avx2`].
+    #[derive(Clone, Copy)]
+    pub struct Avx2(pub(super) ());
+
+    /// Token of [`super::Isa::Avx512`].
+    #[derive(Clone, Copy)]
+    pub struct Avx512(pub(super) ());
+
+    /// `LANES` set bits from `n` on are off: the mask of the first `n` lanes for `vmaskmov`.
+    static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    impl Avx2 {
+        #[inline(always)]
+        fn first(self, n: usize) -> __m256i {
+            debug_assert!(n <= 8);
+            // SAFETY: 8 - n .. 16 - n lies inside the table; the token proves AVX2.
+            unsafe { _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast()) }
+        }
+    }
+
+    /// Safe wrappers of arithmetic intrinsics.
+    macro_rules! arithmetic {
+        ($v:ty, $($name:ident($($arg:ident),*) = $intrinsic:ident;)*) => {$(
+            #[inline(always)]
+            fn $name(self, $($arg: $v),*) -> $v {
+                // SAFETY: the token proves the instruction set.
+                unsafe { $intrinsic($($arg),*) }
+            }
+        )*};
+    }
+
+    impl Simd for Avx2 {
+        type V = __m256;
+        type Narrow = Self;
+        const LANES: usize = 8;
+
+        arithmetic! { __m256,
+            add(a, b) = _mm256_add_ps;
+            sub(a, b) = _mm256_sub_ps;
+            mul(a, b) = _mm256_mul_ps;
+            fma(a, b, c) = _mm256_fmadd_ps;
+            max(a, b) = _mm256_max_ps;
+            min(a, b) = _mm256_min_ps;
+        }
+        #[inline(always)]
+        fn narrow(self) -> Self {
+            self
+        }
+        #[inline(always)]
+        fn splat(self, x: f32) -> __m256 {
+            // SAFETY: the token proves AVX2.
+            unsafe { _mm256_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(self, p: *const f32) -> __m256 {
+            // SAFETY: the caller's promise on `p`.
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(self, p: *const f32, n: usize) -> __m256 {
+            // SAFETY: masked lanes are not read.
+            unsafe { _mm256_maskload_ps(p, self.first(n)) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32, v: __m256) {
+            // SAFETY: the caller's promise on `p`.
+            unsafe { _mm256_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, v: __m256, n: usize) {
+            // SAFETY: masked lanes are not written.
+            unsafe { _mm256_maskstore_ps(p, self.first(n), v) }
+        }
+        #[inline(always)]
+        fn exp2_whole(self, n: __m256) -> __m256 {
+            // SAFETY: the token proves AVX2.
+            unsafe {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            }
+        }
+        #[inline(always)]
+        fn reduce_sum(self, v: __m256) -> f32 {
+            // SAFETY: the token proves AVX2.
+            unsafe {
+                let h = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+                let h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+                _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)))
+            }
+        }
+        #[inline(always)]
+        fn reduce_max(self, v: __m256) -> f32 {
+            // SAFETY: the token proves AVX2.
+            unsafe {
+                let h = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+                let h = _mm_max_ps(h, _mm_movehl_ps(h, h));
+                _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)))
+            }
+        }
+    }
+
+    impl Simd for Avx512 {
+        type V = __m512;
+        type Narrow = Avx2;
+        const LANES: usize = 16;
+
+        arithmetic! { __m512,
+            add(a, b) = _mm512_add_ps;
+            sub(a, b) = _mm512_sub_ps;
+            mul(a, b) = _mm512_mul_ps;
+            fma(a, b, c) = _mm512_fmadd_ps;
+            max(a, b) = _mm512_max_ps;
+            min(a, b) = _mm512_min_ps;
+        }
+        #[inline(always)]
+        fn narrow(self) -> Avx2 {
+            Avx2(())
+        }
+        #[inline(always)]
+        fn splat(self, x: f32) -> __m512 {
+            // SAFETY: the token proves AVX-512.
+            unsafe { _mm512_set1_ps(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(self, p: *const f32) -> __m512 {
+            // SAFETY: the caller's promise on `p`.
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(self, p: *const f32, n: usize) -> __m512 {
+            debug_assert!(n <= 16);
+            // SAFETY: masked lanes are not read.
+            unsafe { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32, v: __m512) {
+            // SAFETY: the caller's promise on `p`.
+            unsafe { _mm512_storeu_ps(p, v) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, v: __m512, n: usize) {
+            debug_assert!(n <= 16);
+            // SAFETY: masked lanes are not written.
+            unsafe { _mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v) }
+        }
+        #[inline(always)]
+        fn exp2_whole(self, n: __m512) -> __m512 {
+            // SAFETY: the token proves AVX-512.
+            unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+        }
+        #[inline(always)]
+        fn reduce_sum(self, v: __m512) -> f32 {
+            // SAFETY: the token proves AVX-512.
+            unsafe { _mm512_reduce_add_ps(v) }
+        }
+        #[inline(always)]
+        fn reduce_max(self, v: __m512) -> f32 {
+            // SAFETY: the token proves AVX-512.
+            unsafe { _mm512_reduce_max_ps(v) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Exp<'a>(&'a mut [f32]);
+
+    impl Kernel for Exp<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            for chunk in self.0.chunks_mut(S::LANES) {
+                let n = chunk.len();
+                // SAFETY: the chunk holds `n` values.
+                unsafe { s.store_first(chunk.as_mut_ptr(), s.exp(s.load_first(chunk.as_ptr(), n)), n) };
+            }
+        }
+    }
+
+    struct Reduce<'a>(&'a [f32]);
+
+    impl Kernel for Reduce<'_> {
+        type Output = (f32, f32);
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> (f32, f32) {
+            assert!(self.0.len() >= S::LANES);
+            // SAFETY: just checked.
+            let v = unsafe { s.load(self.0.as_ptr()) };
+            (s.reduce_sum(v), s.reduce_max(v))
+        }
+    }
+
+    #[test]
+    fn exp_is_exact_to_two_ulp_on_every_instruction_set() {
+        for &isa in Isa::available() {
+            let x: Vec<f32> = (0..40_003).map(|i| -87.0 + i as f32 * (174.0 / 40_000.0)).collect();
+            let mut y = x.clone();
+            isa.run(Exp(&mut y));
+            for (x, y) in x.iter().zip(&y) {
+                let exact = (*x as f64).exp();
+                let error = (*y as f64 - exact).abs() / exact;
+                assert!(error < 2.0 * f64::from(f32::EPSILON), "{isa:?}: exp({x}) = {y}, off by {error:e}");
+            }
+            let mut ends = [-1e30, f32::NEG_INFINITY];
+            isa.run(Exp(&mut ends));
+            assert!(ends.iter().all(|&e| e < 1.3e-38), "{isa:?} {ends:?}");
+        }
+    }
+
+    #[test]
+    fn reductions_see_every_lane() {
+        for &isa in Isa::available() {
+            let lanes = isa.lanes();
+            for at in 0..lanes {
+                let mut x = vec![-1.0; lanes];
+                x[at] = 2.0;
+                assert_eq!(isa.run(Reduce(&x)), (3.0 - lanes as f32, 2.0), "{isa:?} lane {at}");
+            }
+        }
+    }
+}
