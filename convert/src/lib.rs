@@ -6,3 +6,4 @@
 
 pub mod arch;
 pub mod metadata;
+pub mod source;
