@@ -103,6 +103,8 @@ pub struct Detector {
     pub fpn_channels: usize,
     /// 3x3 convolutions in a box head, before its fully connected layers.
     pub box_convs: usize,
+    /// Channels of those convolutions; of a head without any, `fpn_channels`.
+    pub box_channels: usize,
     /// Fully connected layers in a box head.
     pub box_fcs: usize,
     /// Width of those fully connected layers.
@@ -113,6 +115,8 @@ pub struct Detector {
     pub stages: usize,
     /// 3x3 convolutions in a mask head.
     pub mask_convs: usize,
+    /// Channels of a mask head.
+    pub mask_channels: usize,
 }
 
 /// How pixels become the network's input.
@@ -177,7 +181,12 @@ impl Dilations {
                 depths.len()
             )));
         }
-        Ok(self.0.iter().zip(depths).map(|(list, &depth)| list.iter().copied().cycle().take(depth).collect()).collect())
+        Ok(self
+            .0
+            .iter()
+            .zip(depths)
+            .map(|(list, &depth)| list.iter().copied().cycle().take(depth).collect())
+            .collect())
     }
 }
 
@@ -196,7 +205,10 @@ impl FromStr for Dilations {
                 "`{item}` in dilations `{text}` is not a number from 1 to 4096 (write levels like 1,8/1,4/1,2/1)"
             ))),
         };
-        text.split('/').map(|level| level.split(',').map(number).collect()).collect::<Result<_, _>>().map(Self)
+        text.split('/')
+            .map(|level| level.split(',').map(number).collect())
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -396,14 +408,17 @@ impl List {
         self.conv("rpn_head.rpn_conv", f, f, 3, true);
         self.conv("rpn_head.rpn_cls", 3, f, 1, true);
         self.conv("rpn_head.rpn_reg", 12, f, 1, true);
-        let stage = |head: &str, s: usize| if cascade { format!("roi_head.{head}.{s}") } else { format!("roi_head.{head}") };
+        let stage = |head: &str, s: usize| {
+            if cascade { format!("roi_head.{head}.{s}") } else { format!("roi_head.{head}") }
+        };
         for s in 0..d.stages {
             let p = stage("bbox_head", s);
             for j in 0..d.box_convs {
-                self.conv_bn(&format!("{p}.shared_convs.{j}"), f, f, 3);
+                let inputs = if j == 0 { f } else { d.box_channels };
+                self.conv_bn(&format!("{p}.shared_convs.{j}"), d.box_channels, inputs, 3);
             }
             for j in 0..d.box_fcs {
-                let inputs = if j == 0 { f * 7 * 7 } else { d.fc_channels };
+                let inputs = if j == 0 { d.box_channels * 7 * 7 } else { d.fc_channels };
                 self.linear(&format!("{p}.shared_fcs.{j}"), d.fc_channels, inputs, true);
             }
             self.linear(&format!("{p}.fc_cls"), d.classes + 1, d.fc_channels, true);
@@ -412,11 +427,12 @@ impl List {
         }
         for s in 0..d.stages {
             let p = stage("mask_head", s);
+            let m = d.mask_channels;
             for j in 0..d.mask_convs {
-                self.conv(&format!("{p}.convs.{j}.conv"), f, f, 3, true);
+                self.conv(&format!("{p}.convs.{j}.conv"), m, if j == 0 { f } else { m }, 3, true);
             }
-            self.conv(&format!("{p}.upsample"), f, f, 2, true);
-            self.conv(&format!("{p}.conv_logits"), d.classes, f, 1, true);
+            self.conv(&format!("{p}.upsample"), m, m, 2, true);
+            self.conv(&format!("{p}.conv_logits"), d.classes, m, 1, true);
         }
     }
 
