@@ -5,4 +5,6 @@
 //! [`arch::Architecture`]; `write` streams the tensors into one safetensors file.
 
 pub mod arch;
+pub mod labels;
 pub mod metadata;
+pub mod zoo;
