@@ -5,5 +5,7 @@
 //! [`arch::Architecture`]; `write` streams the tensors into one safetensors file.
 
 pub mod arch;
+pub mod labels;
 pub mod metadata;
 pub mod source;
+pub mod zoo;
