@@ -168,6 +168,30 @@ impl Preprocessing {
 pub struct Dilations(Vec<Vec<usize>>);
 
 impl Dilations {
+    /// Dilations of these levels.
+    ///
+    /// # Errors
+    /// When there is no level, a level is empty, or a dilation is not from 1 to 4096.
+    pub fn new(levels: Vec<Vec<usize>>) -> Result<Self, DilationsError> {
+        if levels.is_empty() || levels.iter().any(Vec::is_empty) {
+            return Err(DilationsError("a level without dilations (write levels like 1,8/1,4/1,2/1)".into()));
+        }
+        match levels.iter().flatten().find(|d| !(1..=4096).contains(*d)) {
+            Some(d) => Err(DilationsError(format!("dilation {d} is not a number from 1 to 4096"))),
+            None => Ok(Self(levels)),
+        }
+    }
+
+    /// The shortest way to write the dilations of every block: each level's list without its
+    /// repetitions.
+    pub fn shortest(blocks: &[Vec<usize>]) -> Self {
+        let period = |level: &Vec<usize>| {
+            let fits = |p: &usize| level.iter().zip(&level[*p..]).all(|(a, b)| a == b);
+            level[..(1..level.len()).find(fits).unwrap_or(level.len())].to_vec()
+        };
+        Self(blocks.iter().map(period).collect())
+    }
+
     /// The dilation of every block of levels with these depths: a shorter list repeats, of a longer
     /// one the first `depth` count.
     ///
@@ -205,10 +229,8 @@ impl FromStr for Dilations {
                 "`{item}` in dilations `{text}` is not a number from 1 to 4096 (write levels like 1,8/1,4/1,2/1)"
             ))),
         };
-        text.split('/')
-            .map(|level| level.split(',').map(number).collect())
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let levels = text.split('/').map(|level| level.split(',').map(number).collect());
+        Self::new(levels.collect::<Result<_, _>>()?)
     }
 }
 
@@ -465,6 +487,9 @@ mod tests {
         for bad in ["", "1,/2", "0", "1,x", "99999"] {
             assert!(bad.parse::<Dilations>().is_err(), "{bad}");
         }
+        assert_eq!(Dilations::shortest(&d.expand(&[3, 4, 18, 5]).unwrap()), d);
+        assert_eq!(Dilations::shortest(&[vec![1, 28, 1]]).to_string(), "1,28");
+        assert!(Dilations::new(vec![vec![1], vec![]]).is_err());
         assert!(d.expand(&[1, 1]).unwrap_err().to_string().contains("4 level(s), the network has 2"));
     }
 }
