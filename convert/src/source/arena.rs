@@ -12,6 +12,13 @@ use super::{DType, Value};
 /// Most objects that a pickle may make. A checkpoint with its optimizer has some ten thousand.
 pub(super) const MAX_NODES: usize = 1 << 21;
 
+/// Most members of all lists and dictionaries together: copies of a long list are cheap to ask for.
+pub(super) const MAX_LINKS: usize = 1 << 22;
+
+/// Longest name of a global, of a storage, and of a key that is kept from standing twice in a
+/// dictionary: longer ones would be hashed or joined again and again at the price of a few bytes.
+pub(super) const MAX_NAME: usize = 512;
+
 /// Deepest nesting of the values. Python's own pickler gives up at about 300.
 pub(super) const MAX_DEPTH: u32 = 512;
 
@@ -56,15 +63,31 @@ pub(super) struct View {
 #[derive(Default)]
 pub(super) struct Arena {
     nodes: Vec<Node>,
+    links: usize,
 }
 
 impl Arena {
+    /// Adds a node and counts its members.
     pub fn add(&mut self, node: Node) -> Result<Id, String> {
+        self.charge(match &node {
+            Node::List(items) => items.len(),
+            Node::Dict(pairs) => pairs.len(),
+            _ => 0,
+        })?;
         if self.nodes.len() == MAX_NODES {
             return Err(format!("the pickle makes more than {MAX_NODES} objects"));
         }
         self.nodes.push(node);
         Ok((self.nodes.len() - 1) as Id)
+    }
+
+    /// Counts members that are added to a list or dictionary.
+    pub fn charge(&mut self, links: usize) -> Result<(), String> {
+        self.links += links;
+        match self.links {
+            0..=MAX_LINKS => Ok(()),
+            _ => Err(format!("the pickle's lists and dictionaries have more than {MAX_LINKS} members")),
+        }
     }
 
     pub fn get(&self, id: Id) -> &Node {
@@ -75,10 +98,10 @@ impl Arena {
         &mut self.nodes[id as usize]
     }
 
-    /// The text of a node, if it is one.
-    pub fn text(&self, id: Id) -> Option<&Rc<str>> {
+    /// The name that a node is, if it is text and short enough for one.
+    pub fn name(&self, id: Id) -> Option<&Rc<str>> {
         match self.get(id) {
-            Node::Leaf(Value::Str(text)) => Some(text),
+            Node::Leaf(Value::Str(text)) if text.len() <= MAX_NAME => Some(text),
             _ => None,
         }
     }
@@ -186,7 +209,9 @@ fn dict(pairs: impl Iterator<Item = (Value, Value)>) -> Vec<(Value, Value)> {
     let mut places = HashMap::new();
     let mut result: Vec<(Value, Value)> = Vec::new();
     for (key, value) in pairs {
-        if let Value::Str(text) = &key {
+        if let Value::Str(text) = &key
+            && text.len() <= MAX_NAME
+        {
             if let Some(&place) = places.get(text) {
                 result[place] = (key, value);
                 continue;

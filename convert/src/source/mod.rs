@@ -74,7 +74,7 @@ pub enum Value {
     Bytes(Rc<[u8]>),
     /// Lists, tuples and sets.
     List(Rc<Vec<Value>>),
-    /// Dictionaries and `OrderedDict`s, in order; no text is a key twice.
+    /// Dictionaries and `OrderedDict`s, in order; no text of up to 512 bytes is a key twice.
     Dict(Rc<Vec<(Value, Value)>>),
     /// A tensor (parameters included).
     Tensor(Rc<TensorRef>),
@@ -255,6 +255,10 @@ impl Source {
         let storage = self.contents.storages.get(tensor.storage);
         let storage = storage.ok_or_else(|| foreign("there is no such storage".into()))?;
         let (count, stretch) = tensor.locate(storage.end - storage.start).map_err(foreign)?;
+        if count == 0 {
+            out.clear();
+            return Ok(());
+        }
         let size = tensor.dtype.size();
         let start = storage.start + stretch.start;
         let run = contiguous_run(tensor);

@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::{BufRead, Read};
+use std::rc::Rc;
 
-use super::arena::{Arena, Id, Node, opaque};
+use super::arena::{Arena, Id, MAX_NAME, MAX_NODES, Node, opaque};
 use super::rebuild::{self, Storages};
 use super::{Problem, Value};
 
@@ -292,7 +293,10 @@ impl<R: BufRead> Machine<'_, R> {
                 };
                 let top = self.top()?;
                 self.memo.insert(index, top);
-                Ok(())
+                match self.memo.len() {
+                    0..=MAX_NODES => Ok(()),
+                    _ => Err(self.input.fail(format!("the memo has more than {MAX_NODES} entries"))),
+                }
             }
             b'g' | b'h' | b'j' => {
                 let index = match opcode {
@@ -308,15 +312,16 @@ impl<R: BufRead> Machine<'_, R> {
 
             b'c' => {
                 let (module, name) = (self.input.line()?, self.input.line()?);
-                self.node(Node::Global(format!("{module}.{name}").into()))
+                let global = self.global(&module, &name)?;
+                self.node(Node::Global(global))
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (Some(module), Some(name)) = (self.arena.text(module), self.arena.text(name)) else {
-                    return Err(self.input.fail("the name of a global is not text"));
+                let (Some(module), Some(name)) = (self.arena.name(module), self.arena.name(name)) else {
+                    return Err(self.input.fail("the name of a global is no text, or a long one"));
                 };
-                let name = format!("{module}.{name}").into();
-                self.node(Node::Global(name))
+                let global = self.global(module, name)?;
+                self.node(Node::Global(global))
             }
             0x82..=0x84 => {
                 let width = 1 << (opcode - 0x82);
@@ -332,9 +337,10 @@ impl<R: BufRead> Machine<'_, R> {
                 self.call(callable, args, false)
             }
             b'i' => {
-                let name = format!("{}.{}", self.input.line()?, self.input.line()?);
+                let (module, name) = (self.input.line()?, self.input.line()?);
+                let global = self.global(&module, &name)?;
                 self.pop_mark()?;
-                self.node(Node::Instance { global: name.into(), state: None })
+                self.node(Node::Instance { global, state: None })
             }
             b'o' => {
                 let items = self.pop_mark()?;
@@ -365,6 +371,13 @@ impl<R: BufRead> Machine<'_, R> {
             }
             _ => Err(self.input.fail(format!("{opcode:#04x} is no opcode of a pickle"))),
         }
+    }
+
+    fn global(&self, module: &str, name: &str) -> Result<Rc<str>, Problem> {
+        if module.len() + name.len() >= MAX_NAME {
+            return Err(self.input.fail(format!("the name of a global is longer than {MAX_NAME} bytes")));
+        }
+        Ok(format!("{module}.{name}").into())
     }
 
     fn line_index(&mut self) -> Result<u64, Problem> {
@@ -434,6 +447,7 @@ impl<R: BufRead> Machine<'_, R> {
     }
 
     fn extend(&mut self, new: Vec<Id>) -> Result<(), Problem> {
+        self.arena.charge(new.len()).map_err(|what| self.input.fail(what))?;
         match self.container(Node::List(Vec::new()))? {
             Node::List(items) => items.extend(new),
             _ => return Err(self.input.fail("items are added to what is no list")),
@@ -443,6 +457,7 @@ impl<R: BufRead> Machine<'_, R> {
 
     fn set_items(&mut self, items: &[Id]) -> Result<(), Problem> {
         let new = self.pairs(items)?;
+        self.arena.charge(new.len()).map_err(|what| self.input.fail(what))?;
         match self.container(Node::Dict(Vec::new()))? {
             Node::Dict(pairs) => pairs.extend(new),
             _ => return Err(self.input.fail("keys are set in what is no dictionary")),

@@ -14,6 +14,9 @@ use super::{DType, TensorRef, Value, quoted};
 /// Most dimensions of a tensor, as in torch.
 const MAX_DIMS: usize = 64;
 
+/// Most arguments that a function here takes.
+const MAX_ARGS: usize = 8;
+
 /// The storages that a pickle names, in the order in which it does.
 #[derive(Default)]
 pub(super) struct Storages {
@@ -116,7 +119,7 @@ fn dtype(name: &str) -> Option<DType> {
 pub(super) fn persistent(arena: &Arena, storages: &mut Storages, id: Id) -> Result<Node, String> {
     let unknown = Node::Instance { global: "(persistent id)".into(), state: None };
     let items = arena.list(id).unwrap_or_default();
-    let text = |id: Id| arena.text(id);
+    let text = |id: Id| arena.name(id);
     match items {
         [kind, class, ..] if text(*kind).is_some_and(|kind| &**kind == "module") => {
             let global = arena.global(*class).cloned().ok_or("a module has no class")?;
@@ -126,7 +129,7 @@ pub(super) fn persistent(arena: &Arena, storages: &mut Storages, id: Id) -> Resu
             if text(*kind).is_some_and(|kind| &**kind == "storage") =>
         {
             let class = arena.global(*class).or(text(*class)).ok_or("a storage has no class")?;
-            let key = text(*key).ok_or("a storage's key is not text")?;
+            let key = text(*key).ok_or("a storage's key is no text, or a long one")?;
             let numel = arena.count(*numel).ok_or("a storage's length is not a number")? as u64;
             let known = storage_class(class.rsplit('.').next().unwrap_or(class));
             let size = known.map(|(_, size)| size);
@@ -162,7 +165,8 @@ pub(super) fn persistent(arena: &Arena, storages: &mut Storages, id: Id) -> Resu
 /// When it is a tensor that its arguments don't describe, or when there is no name to call.
 pub(super) fn call(arena: &mut Arena, callable: Id, args: Id, reduce: bool) -> Result<Id, String> {
     let global = arena.global(callable).ok_or("what is called has no name")?.clone();
-    let args = arena.list(args).ok_or("arguments are not a tuple")?.to_vec();
+    let args = arena.list(args).ok_or("arguments are not a tuple")?;
+    let args = args[..args.len().min(MAX_ARGS)].to_vec();
     let first = args.first().copied();
     let node = match &*global {
         // Not a loop: what it wraps is never itself.

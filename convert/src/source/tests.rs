@@ -112,7 +112,8 @@ fn legacy(object: &[u8], storages: &[(&str, u64, &[u8])]) -> Vec<u8> {
 fn holding(object: &[u8]) -> Vec<u8> {
     let names = |word: &str| object.windows(word.len()).any(|window| window == word.as_bytes());
     let count = if names("UntypedStorage") { 16 } else { 4 };
-    legacy(object, if names("Storage") { &[("k", count, FLOATS)] } else { &[] })
+    let storages = [("k", count, FLOATS)];
+    legacy(object, if names("Storage") { &storages } else { &[] })
 }
 
 /// A torch zip archive of entries in one folder.
@@ -125,6 +126,10 @@ fn archive(folder: &str, entries: &[(&str, &[u8])]) -> Vec<u8> {
         zip.write_all(bytes).unwrap();
     }
     zip.finish().unwrap().into_inner()
+}
+
+fn safetensors_file(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
 fn text(text: &str) -> Vec<u8> {
@@ -337,17 +342,50 @@ fn hostile_pickles_are_refused() {
         ),
         ("a memo bomb", repeat(b"]q\0", b"0h\0h\0\x86q\0", 200), "with shared ones counted each time"),
         ("a depth bomb", repeat(b")", b"\x85", 100_000), "nested more than 512 deep"),
-        ("a depth bomb of states", repeat(b"}", b"cm\nc\n)\x81q\00h\0N\x85", 3), ""),
+        ("a depth bomb of states", repeat(b"N", b"q\x000cm\nc\n)\x81h\0b", 600), "nested more than 512 deep"),
         ("an object bomb", repeat(b"N", b"0N", arena::MAX_NODES), "more than 2097152 objects"),
         ("a stack bomb", repeat(b"N", b"2", pickle::MAX_STACK), "the stack is higher than"),
         ("a mark bomb", repeat(b"", b"(", pickle::MAX_STACK + 1), "marks are open"),
+        (
+            "a bomb of copies",
+            repeat(&[ints(&[0; 65536]), b"q\0".to_vec()].concat(), b"0ctorch\nSize\nh\0\x85R", 65),
+            "more than 4194304 members",
+        ),
+        (
+            "a bomb of appended members",
+            repeat(
+                &[b"]q\0".to_vec(), b"h\0".repeat(1000)].concat(),
+                &[b"(".to_vec(), b"h\0".repeat(1000), b"e".to_vec()].concat(),
+                4200,
+            ),
+            "more than 4194304 members",
+        ),
+        (
+            "a bomb of memo entries",
+            b"N".iter()
+                .copied()
+                .chain((0..=arena::MAX_NODES as u32).flat_map(|i| [b'r'].into_iter().chain(i.to_le_bytes())))
+                .collect(),
+            "the memo has more than 2097152 entries",
+        ),
+        (
+            "a bomb of names",
+            [text(&"n".repeat(600)), b"q\0h\0\x93".to_vec()].concat(),
+            "no text, or a long one",
+        ),
+        ("a long name", format!("c{}\nn\n", "n".repeat(600)).into_bytes(), "longer than 512 bytes"),
+        (
+            "a long key",
+            storage("torch.FloatStorage", &"k".repeat(600), 4, b"N".to_vec()),
+            "no text, or a long one",
+        ),
         ("memo without entry", b"h\x09".to_vec(), "the memo has no entry 9"),
         ("half a dictionary", b"(K\x01d".to_vec(), "a key without a value"),
         ("items of a number", b"K\x01K\x02a".to_vec(), "what is no list"),
         ("keys of a list", b"]K\x01K\x02s".to_vec(), "what is no dictionary"),
         ("a call of text", b"U\x01a)R".to_vec(), "what is called has no name"),
         ("a call without arguments", b"cos\nsystem\nNR".to_vec(), "not a tuple"),
-        ("an unnamed global", b"NN\x93".to_vec(), "name of a global is not text"),
+        ("an unnamed global", b"NN\x93".to_vec(), "name of a global is no text"),
         ("a dictionary of a number", call("collections.OrderedDict", &[int(1)]), "made of what is no list"),
         (
             "a dictionary of numbers",
@@ -404,4 +442,176 @@ fn hostile_pickles_are_refused() {
             _ => assert!(found.as_ref().is_err_and(|error| error.contains(expected)), "{name}: {found:?}"),
         }
     }
+}
+
+#[test]
+fn zip_archives() {
+    let object = [b"\x80\x02".to_vec(), tensor(1, &[3], &[1]), b".".to_vec()].concat();
+    let pkl = ("data.pkl", &*object);
+    let k = ("data/k", FLOATS);
+    let order = |order: &'static str| ("byteorder", order.as_bytes());
+    let patched = |at: &[u8], offset: usize, byte: u8| {
+        let mut file = archive("a", &[pkl, k]);
+        let header = file.windows(at.len()).rposition(|window| window == at).unwrap();
+        file[header + offset] = byte;
+        file
+    };
+    // Of the last central header: compression method, flags, and stored size.
+    let central = b"PK\x01\x02";
+    let cases: Vec<(&str, Vec<u8>, Result<&str, &str>)> = vec![
+        ("plain", archive("a", &[pkl, k]), Ok("F32 [3] 010000000200000003000000")),
+        ("any folder", archive("my model ä", &[k, pkl]), Ok("F32 [3] 010000000200000003000000")),
+        ("little", archive("a", &[pkl, k, order("little")]), Ok("F32 [3] 010000000200000003000000")),
+        ("big", archive("a", &[pkl, k, order("big")]), Ok("F32 [3] 000000010000000200000003")),
+        (
+            "middle",
+            archive("a", &[pkl, k, order("middle\n")]),
+            Err("the byte order of the elements is `middle\\n`"),
+        ),
+        ("no storage", archive("a", &[pkl]), Err("`a/data`: storage `k` is not in the file")),
+        (
+            "short storage",
+            archive("a", &[pkl, ("data/k", &FLOATS[1..])]),
+            Err("storage `k` has 15 bytes instead of 16"),
+        ),
+        ("deflated", patched(central, 10, 8), Err("`a/data/k` is compressed or encrypted (Deflate")),
+        ("encrypted", patched(central, 8, 1), Err("`a/data/k` is compressed or encrypted")),
+        ("too long", patched(central, 22, 1), Err("`a/data/k`: cut short or damaged")),
+        ("TorchScript", archive("a", &[pkl, ("constants.pkl", b"")]), Err("torch.jit.load")),
+        ("NumPy", archive("a", &[("x.npy", b"")]), Err("not a checkpoint but a NumPy archive")),
+        ("other", archive("a", &[("b.txt", b"")]), Err("its first entry is `a/b.txt`")),
+        ("empty", b"PK\x05\x06".iter().copied().chain([0; 18]).collect(), Err("an empty zip archive")),
+        ("cut", archive("a", &[pkl, k])[..200].to_vec(), Err("zip archive: cut short or damaged")),
+    ];
+    for (name, file, expected) in cases {
+        match (outcome(&file), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found[""], json!(expected), "{name}"),
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{name}: {found}"),
+            (found, _) => panic!("{name}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn safetensors_files() {
+    let good = r#"{"__metadata__":{"a":"b"},"z":{"dtype":"I16","shape":[2,1],"data_offsets":[0,4]},
+        "a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[4,5]},
+        "m":{"dtype":"BOOL","shape":[],"data_offsets":[5,6]},
+        "e":{"dtype":"F32","shape":[0,9223372036854775807,4],"data_offsets":[6,6]}}   "#;
+    let bytes = safetensors_file(good, &[1, 2, 3, 4, 5, 1]);
+    let (_folder, source) = open(&bytes);
+    let source = source.unwrap();
+    assert_eq!(source.container(), Container::Safetensors);
+    assert_eq!(source.metadata(), &BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+    let Value::Dict(pairs) = source.root() else { panic!("{:?}", source.root()) };
+    let names: Vec<_> = pairs.iter().map(|(name, _)| format!("{name:?}")).collect();
+    assert_eq!(names, [r#"Str("z")"#, r#"Str("a")"#, r#"Str("m")"#, r#"Str("e")"#]);
+    let found = flat(&source);
+    assert_eq!(found["/z"], json!("I16 [2, 1] 01020304"));
+    assert_eq!(found["/a"], json!("<a tensor of F8_E4M3>"));
+    assert_eq!(found["/m"], json!("Bool [] 01"));
+    assert_eq!(found["/e"], json!("F32 [0, 9223372036854775807, 4] "));
+
+    let one = |offsets: &str| format!(r#"{{"z":{{"dtype":"U8","shape":[2],"data_offsets":{offsets}}}}}"#);
+    let cases = [
+        ("cut data", bytes[..bytes.len() - 1].to_vec(), "the file has 309 bytes instead of 310"),
+        ("cut header", bytes[..100].to_vec(), "the file has 100 bytes instead of"),
+        ("trailing bytes", safetensors_file(good, &[0; 7]), "the file has 311 bytes instead of 310"),
+        ("offsets that lie", safetensors_file(&one("[0,3]"), &[0; 3]), "safetensors header: "),
+        (
+            "offsets that overflow",
+            safetensors_file(&one("[18446744073709551614,18446744073709551615]"), &[]),
+            "safetensors header: ",
+        ),
+        ("no JSON", safetensors_file("{\n\"", &[]), "safetensors header: EOF"),
+    ];
+    for (name, bytes, expected) in cases {
+        let error = outcome(&bytes).unwrap_err();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+}
+
+#[test]
+fn other_files_are_named() {
+    let tar = [vec![b'a'; 257], b"ustar".to_vec()].concat();
+    let cases: &[(&[u8], &str)] = &[
+        (b"", "an empty file"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"\xff\xd8\xff\xe0", "a JPEG image"),
+        (b"RIFF\0\0\0\0WEBP", "a WebP image"),
+        (b"\x1f\x8b\x08", "a gzip file: unpack it first"),
+        (&tar, "a tar archive"),
+        (b"\n <!DOCTYPE html><html>", "an HTML page"),
+        (b"<?xml version='1.0'?><Error>", "an XML or HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "`git lfs pull`"),
+        (b"\x80\x04\x95\x01", "a pickle of protocol 4 that torch.save did not write"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"{\"model_type\": \"nat\"}", "a JSON file"),
+        (b"hello \xc3\xa4", "a text file"),
+        (b"hello \xc3", "a text file"),
+        (&[0; 2000], "a file of zeros"),
+        (b"\x01\x02\xff\xfe", "a file of unknown kind"),
+    ];
+    for (bytes, expected) in cases {
+        let error = outcome(bytes).unwrap_err();
+        assert!(
+            error.starts_with(&format!("not a checkpoint but {expected}")) || error.contains(expected),
+            "{error}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let error = Source::open(folder.path()).err().unwrap().to_string();
+    assert!(error.ends_with("not a checkpoint but a folder: name a file in it"), "{error}");
+    let error = Source::open(&folder.path().join("absent")).err().unwrap();
+    assert!(matches!(&error.problem, Problem::Io(e) if e.kind() == io::ErrorKind::NotFound), "{error}");
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let object = [b"}".to_vec(), text("weight"), tensor(0, &[2, 2], &[1, 2]), b"s".to_vec()].concat();
+    let pickled = [b"\x80\x02", &object[..], b"."].concat();
+    let header = r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#;
+    let safetensors = safetensors_file(header, &[1, 2]);
+    for file in [holding(&object), archive("a", &[("data.pkl", &pickled), ("data/k", FLOATS)]), safetensors] {
+        outcome(&file).unwrap();
+        for len in 0..file.len() {
+            assert!(outcome(&file[..len]).is_err(), "{len} of {} bytes", file.len());
+        }
+    }
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut opened = [0, 0];
+    for name in ["legacy-protocol2", "legacy-protocol4", "zip-protocol2", "zip-protocol5"] {
+        let good = fs::read(format!("{GOLDEN}/pickle/{name}.pth")).unwrap();
+        for _ in 0..400 {
+            let mut bad = good.clone();
+            for _ in 0..1 + random(4) {
+                let at = random(bad.len());
+                bad[at] = random(256) as u8;
+            }
+            fs::write(&path, &bad).unwrap();
+            match Source::open(&path) {
+                Ok(source) => {
+                    flat(&source);
+                    opened[0] += 1;
+                }
+                Err(error) => {
+                    assert!(!error.to_string().contains('\n'), "{error}");
+                    opened[1] += 1;
+                }
+            }
+        }
+    }
+    assert!(opened.iter().all(|&count| count > 100), "{opened:?}");
 }
