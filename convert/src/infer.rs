@@ -4,7 +4,7 @@
 //! [`compare`] then holds every tensor against the network that follows. Dilations are in no
 //! tensor: they are 1 here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::arch::{Architecture, Backbone, Detector, Family, Head, Norms};
 use crate::error::Mismatch;
@@ -103,20 +103,23 @@ fn backbone(view: &View, index_buffers: bool) -> Result<Backbone, InferError> {
     if let Some(level) = depths.iter().position(|&depth| depth == 0) {
         return Err(InferError::Unclear(format!("level {level} has no blocks")));
     }
-    let rpb = |level: usize| view.below(&blocks(level)).find(|rest| rest.ends_with(".attn.rpb"));
     let mut num_heads = Vec::new();
-    let mut sides = BTreeSet::new();
+    let mut sides = BTreeMap::<usize, usize>::new();
     for level in 0..levels {
-        let Some(rest) = rpb(level) else {
+        let stem = blocks(level);
+        let tables: Vec<_> = view.below(&stem).filter(|rest| rest.ends_with(".attn.rpb")).collect();
+        let Some(first) = tables.first() else {
             let what = "has no relative position bias, which tells the heads and the kernel size";
             return Err(InferError::Unclear(format!("level {level} {what}")));
         };
-        let name = format!("{}{rest}", blocks(level));
-        num_heads.push(view.dim(&name, 0)?);
-        sides.insert(view.dim(&name, 1)?);
+        num_heads.push(view.dim(&format!("{stem}{first}"), 0)?);
+        for table in tables {
+            *sides.entry(view.dim(&format!("{stem}{table}"), 1)?).or_default() += 1;
+        }
     }
-    // Where levels differ, the comparison names the ones that are off.
-    let kernel_size = sides.first().map_or(1, |side| side.div_ceil(2));
+    // Where tables differ, the comparison names those that are off: the fewer ones.
+    let side = sides.into_iter().max_by_key(|&(_, count)| count).map_or(1, |(side, _)| side);
+    let kernel_size = side.div_ceil(2);
     let fc1 = format!("{}0.mlp.fc1.weight", blocks(0));
     let global = index_buffers || kernel_size % 2 == 0;
     Ok(Backbone {

@@ -113,6 +113,7 @@ pub enum Layout {
     /// SHI-Labs' classifiers.
     Original,
     /// `backbone.`, `neck.`, … as mmdetection and mmsegmentation name them.
+    #[serde(rename = "openmmlab")]
     OpenMmlab,
     /// `embeddings.`, `encoder.levels.`, … of Hugging Face Transformers.
     Transformers,
@@ -385,5 +386,180 @@ pub(crate) fn looks_like(names: &[&str]) -> String {
     match sign {
         Some((_, what)) => format!("{what} ({first})"),
         None => first,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    fn tensor(dtype: DType, shape: &[usize]) -> Value {
+        let stride = |i: usize| shape[i + 1..].iter().product();
+        let strides = (0..shape.len()).map(stride).collect();
+        Value::Tensor(Rc::new(TensorRef { dtype, shape: shape.to_vec(), strides, offset: 0, storage: 0 }))
+    }
+
+    fn weight() -> Value {
+        tensor(DType::F32, &[2])
+    }
+
+    fn dict(entries: &[(&str, Value)]) -> Value {
+        let entry = |(key, value): &(&str, Value)| (Value::Str((*key).into()), value.clone());
+        Value::Dict(Rc::new(entries.iter().map(entry).collect()))
+    }
+
+    fn opaque() -> Value {
+        Value::Opaque { global: "numpy.ndarray".into(), state: None }
+    }
+
+    #[test]
+    fn the_state_dict_is_found_in_every_wrapper() {
+        let state = || dict(&[("w", weight())]);
+        let timm = || {
+            dict(&[("arch", Value::Str("x".into())), ("state_dict", state()), ("state_dict_ema", state())])
+        };
+        for (root, wanted, key, others) in [
+            (state(), None, "", ""),
+            (timm(), None, "state_dict_ema", "state_dict"),
+            (timm(), Some("state_dict"), "state_dict", ""),
+            (dict(&[("model", state()), ("step", weight())]), None, "model", ""),
+            (dict(&[("state_dict", state()), ("state_dict_ema", Value::None)]), None, "state_dict", ""),
+            (dict(&[("module", dict(&[("net", state())]))]), None, "module.net", ""),
+            (dict(&[("ema", dict(&[("module", state())]))]), Some("ema"), "ema.module", ""),
+            (dict(&[("ema", dict(&[("a", state())]))]), Some("ema.a"), "ema.a", ""),
+        ] {
+            let found = find(&root, wanted).unwrap();
+            assert_eq!((found.key.as_str(), found.others.join(",").as_str()), (key, others), "{wanted:?}");
+            assert_eq!(found.entries.len(), 1);
+        }
+    }
+
+    #[test]
+    fn what_holds_no_state_dict_is_described() {
+        let ema = || dict(&[("ema", dict(&[("w", weight())])), ("epoch", Value::Int(3))]);
+        for (root, wanted, says) in [
+            (ema(), None, "no state dict under a usual key; --weights-key takes `ema`"),
+            (ema(), Some("emma"), "no weights under `emma`, only under `ema`"),
+            (ema(), Some("epoch"), "no weights under `epoch`, only under `ema`"),
+            (dict(&[]), Some("x"), "no weights under `x`"),
+            (dict(&[]), None, "holds an empty dictionary"),
+            (dict(&[("lr", Value::Float(0.1))]), None, "no state dict among its keys (`lr`)"),
+            (
+                opaque(),
+                None,
+                "holds a pickled object (`numpy.ndarray`), not a state dict; save model.state_dict() instead",
+            ),
+            (weight(), None, "holds a single tensor, not a state dict"),
+            (Value::Int(7), None, "holds no dictionary of tensors"),
+        ] {
+            assert_eq!(find(&root, wanted).unwrap_err(), says);
+        }
+    }
+
+    #[test]
+    fn names_go_to_the_canonical_ones() {
+        let of = |names: &[&str]| {
+            let entries: Vec<_> = names.iter().map(|name| ((*name).to_owned(), weight())).collect();
+            map(&entries).recipes.into_keys().collect::<Vec<_>>()
+        };
+        for (from, to) in [
+            ("module.model.norm.weight", "norm.weight"),
+            ("levels.0.blocks.1.attn.rpb", "levels.0.blocks.1.attn.rpb"),
+            ("backbone.norm0.bias", "norm0.bias"),
+            ("nat.embeddings.patch_embeddings.projection.1.bias", "patch_embed.proj.1.bias"),
+        ] {
+            assert_eq!(of(&[from]), [to]);
+        }
+        // Under a head the backbone keeps its prefix.
+        assert_eq!(of(&["backbone.norm0.bias", "neck.x"]), ["backbone.norm0.bias", "neck.x"]);
+        for prefix in ["", "nat.", "dinat.", "module.nat."] {
+            for (theirs, ours) in [
+                ("embeddings.norm.bias", "patch_embed.norm.bias"),
+                ("encoder.levels.3.layers.2.layernorm_before.weight", "levels.3.blocks.2.norm1.weight"),
+                ("encoder.levels.3.layers.2.layernorm_after.bias", "levels.3.blocks.2.norm2.bias"),
+                ("encoder.levels.0.layers.0.attention.self.rpb", "levels.0.blocks.0.attn.rpb"),
+                ("encoder.levels.0.layers.0.attention.output.dense.bias", "levels.0.blocks.0.attn.proj.bias"),
+                ("encoder.levels.0.layers.0.intermediate.dense.weight", "levels.0.blocks.0.mlp.fc1.weight"),
+                ("encoder.levels.0.layers.0.output.dense.weight", "levels.0.blocks.0.mlp.fc2.weight"),
+                ("encoder.levels.0.downsample.reduction.weight", "levels.0.downsample.reduction.weight"),
+                ("encoder.levels.0.downsample.norm.bias", "levels.0.downsample.norm.bias"),
+                ("layernorm.weight", "norm.weight"),
+                ("hidden_states_norms.stage4.weight", "norm3.weight"),
+            ] {
+                let anchor = "encoder.levels.9.x";
+                let names = of(&[&format!("{prefix}{theirs}"), anchor]);
+                assert!(names.iter().any(|name| name == ours), "{prefix}{theirs}: {names:?}");
+            }
+        }
+        assert!(of(&["classifier.bias", "encoder.levels.9.x"]).contains(&"head.bias".to_owned()));
+    }
+
+    #[test]
+    fn stacked_and_split_tensors() {
+        let block = "nat.encoder.levels.0.layers.0.";
+        let third =
+            |part: &str| (format!("{block}attention.self.{part}.weight"), tensor(DType::F16, &[4, 4]));
+        let scale = (format!("{block}layer_scale_parameters"), tensor(DType::F16, &[2, 4]));
+        let mapped = map(&[third("value"), scale, third("query"), third("key")]);
+        assert_eq!((mapped.layout, mapped.unusable.len()), (Layout::Transformers, 0));
+        let qkv = &mapped.recipes["levels.0.blocks.0.attn.qkv.weight"];
+        assert_eq!((qkv.shape.as_slice(), qkv.parts.len()), (&[12, 4][..], 3));
+        let order: Vec<_> = qkv.from.split(" + ").map(|name| name.rsplit('.').nth(1).unwrap()).collect();
+        assert_eq!(order, ["query", "key", "value"]);
+        for (name, offset) in [("gamma1", 0), ("gamma2", 4)] {
+            let gamma = &mapped.recipes[&format!("levels.0.blocks.0.{name}")];
+            assert_eq!((gamma.shape.as_slice(), gamma.parts[0].offset), (&[4][..], offset));
+        }
+        let two = map(&[third("query"), third("key")]);
+        assert!(two.unusable[0].contains("made of query, key and value"), "{:?}", two.unusable);
+    }
+
+    #[test]
+    fn what_is_dropped_has_a_reason_and_what_is_unusable_is_named() {
+        let entries = [
+            ("auxiliary_head.conv_seg.weight", weight()),
+            ("decode_head.bottleneck.bn.num_batches_tracked", tensor(DType::I64, &[])),
+            ("layers.0.attn.relative_position_index", tensor(DType::I64, &[4, 4])),
+            ("epoch", Value::Int(3)),
+            ("norm.weight", opaque()),
+            ("norm.bias", tensor(DType::I64, &[4])),
+            ("module.head.weight", weight()),
+            ("head.weight", weight()),
+        ];
+        let entries = entries.map(|(name, value)| (name.to_owned(), value));
+        let mapped = map(&entries);
+        let dropped: Vec<_> = mapped.dropped.iter().map(|d| (d.name.as_str(), d.reason)).collect();
+        assert_eq!(
+            dropped,
+            [
+                ("auxiliary_head.conv_seg.weight", "auxiliary head, for training only"),
+                ("decode_head.bottleneck.bn.num_batches_tracked", "BatchNorm's counter"),
+                ("layers.0.attn.relative_position_index", "index buffer, computed from the map's size"),
+                ("epoch", "not a tensor"),
+            ]
+        );
+        assert_eq!(
+            mapped.unusable,
+            [
+                "`norm.weight` is an unreadable `numpy.ndarray`",
+                "`head.weight`: `module.head.weight and head.weight` are the same tensor",
+                "`norm.bias`: I64 where floating point numbers belong",
+            ]
+        );
+        assert!(mapped.recipes.is_empty());
+    }
+
+    #[test]
+    fn other_networks_are_recognised() {
+        for (name, says) in [
+            ("layers.0.blocks.0.attn.relative_position_bias_table", "Swin"),
+            ("module.layer1.0.conv1.weight", "ResNet"),
+            ("cls_token", "Vision Transformer"),
+        ] {
+            assert!(looks_like(&[name]).contains(says), "{name}");
+        }
+        assert_eq!(looks_like(&["a", "b"]), "2 tensors, the first `a`, `b`");
     }
 }

@@ -307,6 +307,22 @@ fn convert(bytes: &[u8], from: DType, to: DType, out: &mut Vec<u8>) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Options;
+
+    #[test]
+    fn a_full_disk_is_named() {
+        let Ok(mut full) = File::options().write(true).open("/dev/full") else {
+            eprintln!("skipped: no /dev/full here");
+            return;
+        };
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/classify/nat-k7.pth");
+        let checkpoint = Checkpoint::open(golden.as_ref(), &Options::default()).unwrap();
+        let plan = Plan::new(checkpoint.tensors(), None);
+        let running = AtomicBool::new(false);
+        let error = plan.stream(&checkpoint, &mut full, "out.safetensors".as_ref(), &running).unwrap_err();
+        let says = "out.safetensors: can't write: No space left on device";
+        assert!(error.to_string().starts_with(says), "{error}");
+    }
 
     #[test]
     fn floats_are_rounded_to_nearest_even_and_never_to_infinity() {
