@@ -103,6 +103,8 @@ pub struct Detector {
     pub fpn_channels: usize,
     /// 3x3 convolutions in a box head, before its fully connected layers.
     pub box_convs: usize,
+    /// Channels of those convolutions; of a head without any, `fpn_channels`.
+    pub box_channels: usize,
     /// Fully connected layers in a box head.
     pub box_fcs: usize,
     /// Width of those fully connected layers.
@@ -113,6 +115,8 @@ pub struct Detector {
     pub stages: usize,
     /// 3x3 convolutions in a mask head.
     pub mask_convs: usize,
+    /// Channels of a mask head.
+    pub mask_channels: usize,
 }
 
 /// How pixels become the network's input.
@@ -164,6 +168,30 @@ impl Preprocessing {
 pub struct Dilations(Vec<Vec<usize>>);
 
 impl Dilations {
+    /// Dilations of these levels.
+    ///
+    /// # Errors
+    /// When there is no level, a level is empty, or a dilation is not from 1 to 4096.
+    pub fn new(levels: Vec<Vec<usize>>) -> Result<Self, DilationsError> {
+        if levels.is_empty() || levels.iter().any(Vec::is_empty) {
+            return Err(DilationsError("a level without dilations (write levels like 1,8/1,4/1,2/1)".into()));
+        }
+        match levels.iter().flatten().find(|d| !(1..=4096).contains(*d)) {
+            Some(d) => Err(DilationsError(format!("dilation {d} is not a number from 1 to 4096"))),
+            None => Ok(Self(levels)),
+        }
+    }
+
+    /// The shortest way to write the dilations of every block: each level's list without its
+    /// repetitions.
+    pub fn shortest(blocks: &[Vec<usize>]) -> Self {
+        let period = |level: &Vec<usize>| {
+            let fits = |p: &usize| level.iter().zip(&level[*p..]).all(|(a, b)| a == b);
+            level[..(1..level.len()).find(fits).unwrap_or(level.len())].to_vec()
+        };
+        Self(blocks.iter().map(period).collect())
+    }
+
     /// The dilation of every block of levels with these depths: a shorter list repeats, of a longer
     /// one the first `depth` count.
     ///
@@ -177,7 +205,12 @@ impl Dilations {
                 depths.len()
             )));
         }
-        Ok(self.0.iter().zip(depths).map(|(list, &depth)| list.iter().copied().cycle().take(depth).collect()).collect())
+        Ok(self
+            .0
+            .iter()
+            .zip(depths)
+            .map(|(list, &depth)| list.iter().copied().cycle().take(depth).collect())
+            .collect())
     }
 }
 
@@ -196,7 +229,8 @@ impl FromStr for Dilations {
                 "`{item}` in dilations `{text}` is not a number from 1 to 4096 (write levels like 1,8/1,4/1,2/1)"
             ))),
         };
-        text.split('/').map(|level| level.split(',').map(number).collect()).collect::<Result<_, _>>().map(Self)
+        let levels = text.split('/').map(|level| level.split(',').map(number).collect());
+        Self::new(levels.collect::<Result<_, _>>()?)
     }
 }
 
@@ -396,14 +430,17 @@ impl List {
         self.conv("rpn_head.rpn_conv", f, f, 3, true);
         self.conv("rpn_head.rpn_cls", 3, f, 1, true);
         self.conv("rpn_head.rpn_reg", 12, f, 1, true);
-        let stage = |head: &str, s: usize| if cascade { format!("roi_head.{head}.{s}") } else { format!("roi_head.{head}") };
+        let stage = |head: &str, s: usize| {
+            if cascade { format!("roi_head.{head}.{s}") } else { format!("roi_head.{head}") }
+        };
         for s in 0..d.stages {
             let p = stage("bbox_head", s);
             for j in 0..d.box_convs {
-                self.conv_bn(&format!("{p}.shared_convs.{j}"), f, f, 3);
+                let inputs = if j == 0 { f } else { d.box_channels };
+                self.conv_bn(&format!("{p}.shared_convs.{j}"), d.box_channels, inputs, 3);
             }
             for j in 0..d.box_fcs {
-                let inputs = if j == 0 { f * 7 * 7 } else { d.fc_channels };
+                let inputs = if j == 0 { d.box_channels * 7 * 7 } else { d.fc_channels };
                 self.linear(&format!("{p}.shared_fcs.{j}"), d.fc_channels, inputs, true);
             }
             self.linear(&format!("{p}.fc_cls"), d.classes + 1, d.fc_channels, true);
@@ -412,11 +449,12 @@ impl List {
         }
         for s in 0..d.stages {
             let p = stage("mask_head", s);
+            let m = d.mask_channels;
             for j in 0..d.mask_convs {
-                self.conv(&format!("{p}.convs.{j}.conv"), f, f, 3, true);
+                self.conv(&format!("{p}.convs.{j}.conv"), m, if j == 0 { f } else { m }, 3, true);
             }
-            self.conv(&format!("{p}.upsample"), f, f, 2, true);
-            self.conv(&format!("{p}.conv_logits"), d.classes, f, 1, true);
+            self.conv(&format!("{p}.upsample"), m, m, 2, true);
+            self.conv(&format!("{p}.conv_logits"), d.classes, m, 1, true);
         }
     }
 
@@ -449,6 +487,9 @@ mod tests {
         for bad in ["", "1,/2", "0", "1,x", "99999"] {
             assert!(bad.parse::<Dilations>().is_err(), "{bad}");
         }
+        assert_eq!(Dilations::shortest(&d.expand(&[3, 4, 18, 5]).unwrap()), d);
+        assert_eq!(Dilations::shortest(&[vec![1, 28, 1]]).to_string(), "1,28");
+        assert!(Dilations::new(vec![vec![1], vec![]]).is_err());
         assert!(d.expand(&[1, 1]).unwrap_err().to_string().contains("4 level(s), the network has 2"));
     }
 }

@@ -1,8 +1,33 @@
 //! Reads the checkpoints that NAT and DiNAT were published in and writes safetensors.
 //!
 //! A file passes through three rooms: [`source`] opens the container and reads values without
-//! running anything; `layout` maps tensor names to the canonical ones and infers the
-//! [`arch::Architecture`]; `write` streams the tensors into one safetensors file.
+//! running anything; `layout` maps tensor names to the canonical ones, `infer` reads the
+//! [`arch::Architecture`] off them and holds every tensor against it; [`write`] streams the tensors
+//! into one safetensors file. [`checkpoint::Checkpoint`] is the door to all three, and what
+//! `nat-infer --weights` uses:
+//!
+//! ```no_run
+//! use nat_convert::checkpoint::{Checkpoint, Options};
+//!
+//! let checkpoint = Checkpoint::open("nat_tiny.pth".as_ref(), &Options::default())?;
+//! let mut bytes = Vec::new();
+//! for tensor in checkpoint.tensors() {
+//!     let dtype = checkpoint.read(&tensor.name, &mut bytes)?;
+//!     println!("{} {:?} {dtype:?}: {} bytes", tensor.name, tensor.shape, bytes.len());
+//! }
+//! # Ok::<(), nat_convert::error::ConvertError>(())
+//! ```
 
 pub mod arch;
+pub mod checkpoint;
+pub mod error;
+mod infer;
+pub mod labels;
+pub mod layout;
 pub mod metadata;
+mod openmmlab;
+pub mod report;
+pub mod source;
+mod transformers;
+pub mod write;
+pub mod zoo;

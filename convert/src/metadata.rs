@@ -36,8 +36,10 @@ pub struct Metadata {
 pub struct SourceFile {
     /// File name without its folder.
     pub file: String,
-    /// SHA-256 of its bytes, in hexadecimal.
-    pub sha256: String,
+    /// SHA-256 of its bytes, in hexadecimal; a written file has it, a checkpoint that was only
+    /// opened does not (hashing takes as long as reading).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 impl Metadata {

@@ -1,0 +1,511 @@
+//! A checkpoint of any kind, opened: what it computes, and its tensors under canonical names.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::arch::{Architecture, Dilations, Family, Geometry, Head, Norms, Preprocessing};
+use crate::error::{ConvertError, quoted};
+use crate::infer::{self, InferError};
+use crate::layout::{self, Dropped, Layout, Mapped, Recipe};
+use crate::metadata::{Metadata, SourceFile};
+use crate::openmmlab::Meta;
+use crate::report::{self, Report};
+use crate::source::{Container, DType, Source, TensorRef, Value};
+use crate::transformers::{self, Config, Preprocessor, crop_pct};
+use crate::zoo;
+
+/// What a user says about a checkpoint that the file does not.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A name from weights.toml: its dilations and preprocessing are taken, its sizes compared.
+    pub arch: Option<String>,
+    /// Dilations, preferred to all others.
+    pub dilations: Option<Dilations>,
+    /// How much of the network to take.
+    pub part: Part,
+    /// The key under which the file holds the weights; `None` takes the preferred one.
+    pub weights_key: Option<String>,
+}
+
+/// How much of a network to take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Backbone and head.
+    #[default]
+    All,
+    /// The backbone, under the names of a bare one.
+    Backbone,
+}
+
+/// An opened checkpoint. Its elements are still on disk: [`Checkpoint::read`] fetches a tensor.
+pub struct Checkpoint {
+    path: PathBuf,
+    source: Source,
+    metadata: Metadata,
+    tensors: Vec<Tensor>,
+    index: HashMap<String, usize>,
+    report: Report,
+}
+
+/// A tensor of an opened checkpoint.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Canonical name.
+    pub name: String,
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// Type of the elements that [`Checkpoint::read`] gives: F32, F16 or BF16.
+    pub dtype: DType,
+    parts: Vec<TensorRef>,
+}
+
+impl Checkpoint {
+    /// Opens a file of any container and layout, or a folder as Transformers saves it, finds out
+    /// what network it holds and compares every tensor with that network's.
+    ///
+    /// # Errors
+    /// When the file can't be read, holds another network or not all of this one, or contradicts
+    /// the options.
+    pub fn open(path: &Path, options: &Options) -> Result<Checkpoint, ConvertError> {
+        let arch = options.arch.as_deref().map(zoo::find).transpose()?;
+        let path = if path.is_dir() { weights_in(path)? } else { path.to_owned() };
+        let source = Source::open(&path)?;
+        let ours = Metadata::from_map(source.metadata()).map_err(|error| ConvertError::Config {
+            path: path.clone(),
+            reason: format!(
+                "metadata that this version can't read ({error}); convert the original file again"
+            ),
+        })?;
+        let state = layout::find(source.root(), options.weights_key.as_deref())
+            .map_err(|reason| ConvertError::NoStateDict { path: path.clone(), reason })?;
+        let mut mapped = layout::map(&state.entries);
+        if ours.is_some() {
+            mapped.layout = Layout::Converted;
+        }
+        let mut notes = Vec::new();
+        if options.part == Part::Backbone {
+            keep_backbone(&mut mapped);
+        }
+        let found = found_architecture(&path, &mapped, ours.as_ref())?;
+        let mut mismatch = infer::compare(&found, &mapped.recipes);
+        mismatch.unusable = std::mem::take(&mut mapped.unusable);
+        if !mismatch.is_empty() {
+            let network = report::in_words(&found, false);
+            return Err(ConvertError::Tensors { path, network, mismatch: Box::new(mismatch) });
+        }
+        if let Some(entry) = arch.filter(|entry| !resembles(&found, &entry.architecture)) {
+            let found = match looks_like(&found).as_slice() {
+                [] => format!("a {}", report::in_words(&found, false)),
+                names => format!("a {}; looks like {}", report::in_words(&found, false), names.join(" or ")),
+            };
+            return Err(ConvertError::Arch { path, name: entry.name.clone(), found });
+        }
+
+        let beside = Beside::of(&path, &mapped, &source)?;
+        let known = Known { arch, options, beside: &beside, ours: ours.as_ref(), file: &path };
+        let (architecture, stated) = known.dilations(found, &mut notes)?;
+        let entry = known.entry(&architecture);
+        let labels = known.labels(&architecture, entry, &mut notes)?;
+        let metadata = Metadata {
+            preprocessing: known.preprocessing(&architecture, entry),
+            labels,
+            model: entry.filter(|e| e.architecture == architecture).map(|e| e.name.clone()),
+            dilations_known: stated.is_some(),
+            source: SourceFile { file: report::file_name(&path), sha256: None },
+            converter: env!("CARGO_PKG_VERSION").to_owned(),
+            architecture,
+        };
+        let tensors = tensors(&metadata.architecture, &mut mapped, &mut notes);
+        let index = tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        let report = Report::new(report::Findings {
+            path: &path,
+            container: source.container(),
+            layout: mapped.layout,
+            weights_key: state.key,
+            other_keys: state.others,
+            metadata: &metadata,
+            dilations_from: stated,
+            looks_like: looks_like(&metadata.architecture),
+            tensors: &tensors,
+            dropped: mapped.dropped,
+            notes,
+        });
+        Ok(Checkpoint { path, source, metadata, tensors, index, report })
+    }
+
+    /// The file that the tensors are read from: in a folder, the one with the weights.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the file turned out to be.
+    pub fn container(&self) -> Container {
+        self.source.container()
+    }
+
+    /// Whether the file is one that this crate wrote: its names are canonical already.
+    pub fn is_converted(&self) -> bool {
+        self.report.layout == Layout::Converted
+    }
+
+    /// What is needed to run the network. The hash of the source is not known yet.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Every tensor, in the order in which the network declares them.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// What was found in the file.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Replaces `out` by the elements of a tensor: contiguous, row-major, little-endian, in the
+    /// returned type (that of [`Tensor::dtype`]).
+    ///
+    /// # Errors
+    /// When there is no such tensor, or the file can't be read any more.
+    pub fn read(&self, name: &str, out: &mut Vec<u8>) -> Result<DType, ConvertError> {
+        let tensor = self.index.get(name).map(|&i| &self.tensors[i]);
+        let tensor = tensor.ok_or_else(|| ConvertError::NoTensor(name.to_owned()))?;
+        match tensor.parts.as_slice() {
+            [whole] => self.source.read(whole, out)?,
+            parts => {
+                out.clear();
+                let mut piece = Vec::new();
+                for part in parts {
+                    self.source.read(part, &mut piece)?;
+                    out.extend_from_slice(&piece);
+                }
+            }
+        }
+        if tensor.parts.iter().any(|part| part.dtype == DType::F64) {
+            narrow(out);
+        }
+        Ok(tensor.dtype)
+    }
+}
+
+/// Rounds 64-bit floats to 32 bits in place.
+fn narrow(bytes: &mut Vec<u8>) {
+    for i in 0..bytes.len() / 8 {
+        let mut wide = [0; 8];
+        wide.copy_from_slice(&bytes[8 * i..8 * i + 8]);
+        bytes[4 * i..4 * i + 4].copy_from_slice(&(f64::from_le_bytes(wide) as f32).to_le_bytes());
+    }
+    bytes.truncate(bytes.len() / 2);
+}
+
+/// The file with the weights in a folder of Transformers.
+fn weights_in(folder: &Path) -> Result<PathBuf, ConvertError> {
+    const NAMES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+    let found = NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        let sharded = NAMES.iter().any(|name| folder.join(format!("{name}.index.json")).is_file());
+        let reason = if sharded {
+            "weights in several files are not read; save the model with a larger max_shard_size".to_owned()
+        } else {
+            format!("a folder without {}; name the checkpoint file", NAMES.join(" or "))
+        };
+        ConvertError::NoStateDict { path: folder.to_owned(), reason }
+    })
+}
+
+/// Drops what stands on the backbone.
+fn keep_backbone(mapped: &mut Mapped) {
+    let prefixed = mapped.recipes.keys().any(|name| name.starts_with("backbone."));
+    for (name, recipe) in std::mem::take(&mut mapped.recipes) {
+        let kept = match name.strip_prefix("backbone.") {
+            Some(rest) => Some(rest.to_owned()),
+            None if prefixed || name.starts_with("head.") => None,
+            None => Some(name),
+        };
+        match kept {
+            Some(name) => drop(mapped.recipes.insert(name, recipe)),
+            None => {
+                let from = recipe.from;
+                mapped.dropped.push(Dropped { name: from, reason: "not of the backbone" });
+            }
+        }
+    }
+}
+
+/// The network that the tensors make. Metadata of ours is not believed either: it adds to the
+/// tensors what is not in them.
+fn found_architecture(
+    path: &Path,
+    mapped: &Mapped,
+    ours: Option<&Metadata>,
+) -> Result<Architecture, ConvertError> {
+    let shapes =
+        mapped.recipes.iter().map(|(name, recipe)| (name.as_str(), recipe.shape.as_slice())).collect();
+    let buffers = mapped.dropped.iter().any(|dropped| dropped.name.ends_with("relative_position_index"));
+    let global = buffers || ours.is_some_and(|ours| ours.architecture.backbone.family == Family::VitRpb);
+    infer::architecture(&shapes, global).map_err(|error| {
+        let found = match error {
+            InferError::Unclear(reason) => reason,
+            InferError::OtherNetwork => {
+                let names: Vec<_> = mapped.recipes.values().map(|recipe| recipe.from.as_str()).collect();
+                layout::looks_like(&names)
+            }
+        };
+        ConvertError::OtherNetwork { path: path.to_owned(), found }
+    })
+}
+
+/// Whether a checkpoint of network `a` can be what `b` names: all sizes are equal but the number of
+/// classes, and a bare backbone may be of any task.
+fn resembles(a: &Architecture, b: &Architecture) -> bool {
+    let neutral = |arch: &Architecture| {
+        let mut backbone = arch.backbone.clone();
+        backbone.dilations.clear();
+        backbone.norms = Norms::Absent;
+        backbone
+    };
+    let heads = match (a.head.clone(), b.head.clone()) {
+        (Head::Features, _) | (Head::Classifier { .. }, Head::Classifier { .. }) => true,
+        (Head::MaskRcnn(mut x), Head::MaskRcnn(y))
+        | (Head::CascadeMaskRcnn(mut x), Head::CascadeMaskRcnn(y)) => {
+            x.classes = y.classes;
+            x == y
+        }
+        (Head::Upernet { channels: x, .. }, Head::Upernet { channels: y, .. }) => x == y,
+        _ => false,
+    };
+    heads && neutral(a) == neutral(b)
+}
+
+/// Names of the published networks with these sizes. A bare backbone is called as its classifier.
+fn looks_like(found: &Architecture) -> Vec<&'static str> {
+    let bare = matches!(found.head, Head::Features);
+    let alike = |entry: &&zoo::Entry| {
+        resembles(found, &entry.architecture)
+            && (!bare || matches!(entry.architecture.head, Head::Classifier { .. }))
+    };
+    zoo::entries().iter().filter(alike).map(|entry| entry.name.as_str()).take(3).collect()
+}
+
+/// What lies beside the tensors: in the same file or the same folder.
+#[derive(Default)]
+struct Beside {
+    config: Option<(PathBuf, Config)>,
+    preprocessor: Option<Preprocessor>,
+    openmmlab: Option<Meta>,
+    /// The `arch` that timm's training script saves.
+    timm: Option<String>,
+}
+
+impl Beside {
+    fn of(path: &Path, mapped: &Mapped, source: &Source) -> Result<Self, ConvertError> {
+        let root: &Value = source.root();
+        let mut beside = Self {
+            openmmlab: Meta::of(root),
+            timm: layout::get(root, "arch").and_then(layout::text).map(str::to_owned),
+            ..Self::default()
+        };
+        if mapped.layout == Layout::Transformers {
+            let config = path.with_file_name("config.json");
+            beside.config = transformers::read(&config)?.map(|parsed| (config, parsed));
+            beside.preprocessor = transformers::read(&path.with_file_name("preprocessor_config.json"))?;
+        }
+        Ok(beside)
+    }
+}
+
+/// Everything that can tell what the tensors do not.
+struct Known<'a> {
+    arch: Option<&'static zoo::Entry>,
+    options: &'a Options,
+    beside: &'a Beside,
+    ours: Option<&'a Metadata>,
+    file: &'a Path,
+}
+
+impl Known<'_> {
+    /// The published checkpoint that this is or was named to be, if its sizes are the same.
+    fn entry(&self, found: &Architecture) -> Option<&'static zoo::Entry> {
+        let by_file = || zoo::by_file_name(&report::file_name(self.file));
+        let by_timm = || zoo::find(self.beside.timm.as_deref()?).ok();
+        let by_ours = || zoo::find(self.ours?.model.as_deref()?).ok();
+        let fits = |entry: &&zoo::Entry| resembles(found, &entry.architecture);
+        let entry = self.arch.or_else(|| by_ours().filter(fits)).or_else(|| by_file().filter(fits));
+        entry.or_else(|| by_timm().filter(fits))
+    }
+
+    /// Fills in the dilations, and says who stated them.
+    fn dilations(
+        &self,
+        mut found: Architecture,
+        notes: &mut Vec<String>,
+    ) -> Result<(Architecture, Option<String>), ConvertError> {
+        let depths = found.backbone.depths.clone();
+        let wrong = |path: &Path, error| ConvertError::Dilations { path: path.to_owned(), error };
+        let expand = |path: &Path, levels: &[Vec<usize>]| {
+            let dilations = Dilations::new(levels.to_vec()).and_then(|d| d.expand(&depths));
+            dilations.map_err(|error| wrong(path, error))
+        };
+        let ones = || depths.iter().map(|&depth| vec![1; depth]).collect::<Vec<_>>();
+        let config = match &self.beside.config {
+            Some((path, config)) => {
+                self.compare_config(path, config, &found, notes)?;
+                match (config.model_type.as_deref(), &config.dilations) {
+                    (Some("nat"), _) => Some(ones()),
+                    (_, Some(levels)) => Some(expand(path, levels)?),
+                    _ => None,
+                }
+            }
+            None => None,
+        };
+        let openmmlab = match self.beside.openmmlab.as_ref().and_then(|meta| meta.dilations.as_ref()) {
+            Some(levels) if levels.is_empty() => Some(ones()),
+            Some(levels) => Some(expand(self.file, levels)?),
+            None => None,
+        };
+        let (dilations, stated) = if let Some(given) = &self.options.dilations {
+            let dilations = given.expand(&depths).map_err(|error| wrong(self.file, error))?;
+            (dilations, Some("--dilations".to_owned()))
+        } else if let Some(entry) = self.arch {
+            let dilations = entry.architecture.backbone.dilations.clone();
+            if let Some(other) = config.or(openmmlab).filter(|other| *other != dilations) {
+                let other = Dilations::shortest(&other);
+                notes.push(format!("--arch {} overrules the checkpoint's own dilations {other}", entry.name));
+            }
+            (dilations, Some(format!("--arch {}", entry.name)))
+        } else if let Some(ours) = self.ours {
+            let dilations = ours.architecture.backbone.dilations.clone();
+            if !dilations.iter().map(Vec::len).eq(depths.iter().copied()) {
+                let reason = "the dilations in its metadata do not fit the tensors".to_owned();
+                return Err(ConvertError::Config { path: self.file.to_owned(), reason });
+            }
+            (dilations, ours.dilations_known.then(|| "the file's metadata".to_owned()))
+        } else if let Some(dilations) = config {
+            (dilations, Some("config.json".to_owned()))
+        } else if let Some(dilations) = openmmlab {
+            (dilations, Some("the training configuration in the file".to_owned()))
+        } else if found.backbone.family == Family::VitRpb {
+            (ones(), Some("the family, which has none".to_owned()))
+        } else if let Some(entry) = self.entry(&found) {
+            (entry.architecture.backbone.dilations.clone(), Some(format!("the name of {}", entry.name)))
+        } else {
+            (ones(), None)
+        };
+        found.backbone.dilations = dilations;
+        if stated.is_none() {
+            notes.push(
+                "dilations are not in the file and taken as 1; --arch or --dilations states them".into(),
+            );
+        }
+        Ok((found, stated))
+    }
+
+    /// Holds `config.json` against the tensors.
+    fn compare_config(
+        &self,
+        path: &Path,
+        config: &Config,
+        found: &Architecture,
+        notes: &mut Vec<String>,
+    ) -> Result<(), ConvertError> {
+        let wrong = |reason| Err(ConvertError::Config { path: path.to_owned(), reason });
+        let (b, list) = (&found.backbone, |list: &Vec<usize>| format!("{list:?}"));
+        for (what, said, is) in [
+            ("embed_dim", config.embed_dim.map(|n| n.to_string()), b.embed_dim.to_string()),
+            ("depths", config.depths.as_ref().map(list), list(&b.depths)),
+            ("num_heads", config.num_heads.as_ref().map(list), list(&b.num_heads)),
+            ("kernel_size", config.kernel_size.map(|n| n.to_string()), b.kernel_size.to_string()),
+        ] {
+            if let Some(said) = said.filter(|said| *said != is) {
+                let weights = report::file_name(self.file);
+                return wrong(format!("{what} is {said}, but {is} in the tensors of {weights}"));
+            }
+        }
+        if let Some(other) = config.hidden_act.as_deref().filter(|&act| act != "gelu") {
+            return wrong(format!("hidden_act {} is not supported, only gelu", quoted(other)));
+        }
+        if let Some(eps) = config.layer_norm_eps.filter(|&eps| eps != 1e-5) {
+            notes.push(format!("config.json has layer_norm_eps {eps:e}; 1e-5 is used, as everywhere"));
+        }
+        Ok(())
+    }
+
+    /// Class names, if there are as many as classes: the checkpoint's own, or those of the
+    /// published model that it is.
+    fn labels(
+        &self,
+        found: &Architecture,
+        entry: Option<&zoo::Entry>,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Vec<String>>, ConvertError> {
+        let Some(classes) = classes(&found.head) else { return Ok(None) };
+        let labels = if let Some(ours) = self.ours {
+            ours.labels.clone()
+        } else if let Some((path, config)) = &self.beside.config {
+            config.labels().map_err(|reason| ConvertError::Config { path: path.clone(), reason })?
+        } else {
+            self.beside.openmmlab.as_ref().and_then(|meta| meta.classes.clone())
+        };
+        let own = labels.filter(|labels| {
+            let fit = labels.len() == classes;
+            if !fit {
+                notes.push(format!("{} class names for {classes} classes are left out", labels.len()));
+            }
+            fit
+        });
+        let published = || entry.filter(|entry| entry.architecture.head == found.head);
+        let names = |entry: &zoo::Entry| entry.labels.names().into_iter().map(str::to_owned).collect();
+        Ok(own.or_else(|| published().map(names)))
+    }
+
+    fn preprocessing(&self, found: &Architecture, entry: Option<&zoo::Entry>) -> Preprocessing {
+        let crop = |resolution| {
+            Preprocessing::imagenet(Geometry::Crop { resolution, crop_pct: crop_pct(resolution) })
+        };
+        let scale = |scale| Preprocessing::imagenet(Geometry::Scale { scale });
+        let wanted = |p: &Preprocessing| match found.head {
+            Head::Features | Head::Classifier { .. } => matches!(p.geometry, Geometry::Crop { .. }),
+            _ => matches!(p.geometry, Geometry::Scale { .. }),
+        };
+        let ours = self.ours.filter(|_| self.arch.is_none()).map(|ours| ours.preprocessing.clone());
+        let trained = self.beside.openmmlab.as_ref().and_then(|meta| meta.scale).map(scale);
+        let beside = self.beside.preprocessor.as_ref().and_then(Preprocessor::preprocessing).or(trained);
+        let entry = entry.map(|entry| entry.preprocessing.clone());
+        // A name that the user gave outweighs what lies beside the file.
+        let known = if self.arch.is_some() { [ours, entry, beside] } else { [ours, beside, entry] };
+        known.into_iter().flatten().find(wanted).unwrap_or_else(|| match found.head {
+            Head::Features | Head::Classifier { .. } => match found.backbone.family {
+                Family::VitRpb => crop(found.backbone.kernel_size * found.backbone.patch_size),
+                _ => crop(224),
+            },
+            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => scale([1333, 800]),
+            Head::Upernet { .. } => scale([2048, 512]),
+        })
+    }
+}
+
+/// Classes that a head tells apart.
+fn classes(head: &Head) -> Option<usize> {
+    match head {
+        Head::Features => None,
+        Head::Classifier { classes } | Head::Upernet { classes, .. } => Some(*classes),
+        Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => Some(detector.classes),
+    }
+}
+
+/// The tensors in the network's order. Every one is there: they were compared.
+fn tensors(architecture: &Architecture, mapped: &mut Mapped, notes: &mut Vec<String>) -> Vec<Tensor> {
+    let mut wide = 0;
+    let mut take = |(name, _): (String, _)| {
+        let Recipe { dtype, shape, parts, .. } = mapped.recipes.remove(&name)?;
+        wide += usize::from(dtype == DType::F64);
+        let dtype = if dtype == DType::F64 { DType::F32 } else { dtype };
+        Some(Tensor { name, shape, dtype, parts })
+    };
+    let tensors = architecture.tensors().into_iter().filter_map(&mut take).collect();
+    if wide > 0 {
+        notes.push(format!("{wide} tensors of 64-bit floats are rounded to 32 bits"));
+    }
+    tensors
+}

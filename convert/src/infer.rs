@@ -1,0 +1,216 @@
+//! Architecture out of names and shapes.
+//!
+//! [`architecture`] reads sizes off the few tensors that tell them and believes the rest;
+//! [`compare`] then holds every tensor against the network that follows. Dilations are in no
+//! tensor: they are 1 here.
+
+use std::collections::BTreeMap;
+
+use crate::arch::{Architecture, Backbone, Detector, Family, Head, Norms};
+use crate::error::Mismatch;
+use crate::layout::Recipe;
+
+/// Canonical names with shapes.
+pub(crate) type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
+
+/// More than any network has: levels, and the size of one dimension. Files can claim anything, and
+/// products of these stay far from overflowing.
+const MAX_LEVELS: usize = 8;
+const MAX_DIM: usize = 1 << 24;
+
+/// Why no architecture can be read off.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum InferError {
+    /// The tensors that every network here has are not there.
+    OtherNetwork,
+    /// They are, but a size can't be told: which, and why.
+    Unclear(String),
+}
+
+/// The network that has these tensors. `index_buffers` says that the file had position indices,
+/// which only attention over the whole map has.
+pub(crate) fn architecture(shapes: &Shapes, index_buffers: bool) -> Result<Architecture, InferError> {
+    let prefix = if shapes.keys().any(|name| name.starts_with("backbone.")) { "backbone." } else { "" };
+    let view = View { shapes, prefix };
+    Ok(Architecture { backbone: backbone(&view, index_buffers)?, head: head(&View { prefix: "", ..view })? })
+}
+
+/// Tensors below a prefix.
+struct View<'a> {
+    shapes: &'a Shapes<'a>,
+    prefix: &'a str,
+}
+
+impl View<'_> {
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.shapes.get(format!("{}{name}", self.prefix).as_str()).copied()
+    }
+
+    /// Dimension `axis` of a tensor that must be there.
+    fn dim(&self, name: &str, axis: usize) -> Result<usize, InferError> {
+        let shape = self.shape(name).ok_or_else(|| InferError::Unclear(format!("`{name}` is missing")))?;
+        match shape.get(axis) {
+            Some(&dim) if (1..=MAX_DIM).contains(&dim) => Ok(dim),
+            _ => Err(InferError::Unclear(format!("`{name}` has shape {shape:?}"))),
+        }
+    }
+
+    /// The names below `stem`, without it.
+    fn below(&self, stem: &str) -> impl Iterator<Item = &str> {
+        let stem = format!("{}{stem}", self.prefix);
+        self.shapes.keys().filter_map(move |name| name.strip_prefix(stem.as_str()))
+    }
+
+    /// How many there are of a numbered thing (`stem` followed by a number, then `tail`): one more
+    /// than the largest number.
+    fn count(&self, stem: &str, tail: &str) -> Result<usize, InferError> {
+        let numbers = self.below(stem).filter_map(|rest| {
+            let (number, rest) = rest.split_once('.')?;
+            number.parse::<usize>().ok().filter(|_| rest.starts_with(tail))
+        });
+        match numbers.max() {
+            None => Ok(0),
+            Some(last) if last < self.shapes.len() => Ok(last + 1),
+            Some(last) => Err(InferError::Unclear(format!("`{stem}{last}` has too large a number"))),
+        }
+    }
+}
+
+fn backbone(view: &View, index_buffers: bool) -> Result<Backbone, InferError> {
+    let hierarchical = |stem: &str| view.below(stem).any(|rest| rest.contains(".blocks."));
+    let (family, stem) = if hierarchical("levels.") {
+        (Family::Nat, "levels.")
+    } else if hierarchical("layers.") {
+        (Family::DinatS, "layers.")
+    } else if view.below("layers.").any(|rest| rest.contains(".attn.qkv.")) {
+        (Family::Isotropic, "layers.")
+    } else {
+        return Err(InferError::OtherNetwork);
+    };
+    let (embed_dim, patch_size) = match family {
+        Family::Nat => (view.dim("patch_embed.proj.1.weight", 0)?, 4),
+        _ => (view.dim("patch_embed.proj.weight", 0)?, view.dim("patch_embed.proj.weight", 3)?),
+    };
+    let levels = if family == Family::Isotropic { 1 } else { view.count(stem, "")? };
+    if levels > MAX_LEVELS {
+        return Err(InferError::Unclear(format!("{levels} levels")));
+    }
+    let blocks = |level: usize| match family {
+        Family::Isotropic => stem.to_owned(),
+        _ => format!("{stem}{level}.blocks."),
+    };
+    let depths = (0..levels).map(|l| view.count(&blocks(l), "")).collect::<Result<Vec<_>, _>>()?;
+    if let Some(level) = depths.iter().position(|&depth| depth == 0) {
+        return Err(InferError::Unclear(format!("level {level} has no blocks")));
+    }
+    let mut num_heads = Vec::new();
+    let mut sides = BTreeMap::<usize, usize>::new();
+    for level in 0..levels {
+        let stem = blocks(level);
+        let tables: Vec<_> = view.below(&stem).filter(|rest| rest.ends_with(".attn.rpb")).collect();
+        let Some(first) = tables.first() else {
+            let what = "has no relative position bias, which tells the heads and the kernel size";
+            return Err(InferError::Unclear(format!("level {level} {what}")));
+        };
+        num_heads.push(view.dim(&format!("{stem}{first}"), 0)?);
+        for table in tables {
+            *sides.entry(view.dim(&format!("{stem}{table}"), 1)?).or_default() += 1;
+        }
+    }
+    // Where tables differ, the comparison names those that are off: the fewer ones.
+    let side = sides.into_iter().max_by_key(|&(_, count)| count).map_or(1, |(side, _)| side);
+    let kernel_size = side.div_ceil(2);
+    let fc1 = format!("{}0.mlp.fc1.weight", blocks(0));
+    let global = index_buffers || kernel_size % 2 == 0;
+    Ok(Backbone {
+        family: if family == Family::Isotropic && global { Family::VitRpb } else { family },
+        embed_dim,
+        patch_size,
+        num_heads,
+        kernel_size,
+        mlp_ratio: view.dim(&fc1, 0)? as f64 / embed_dim as f64,
+        dilations: depths.iter().map(|&depth| vec![1; depth]).collect(),
+        depths,
+        layer_scale: view.below(stem).any(|rest| rest.ends_with(".gamma1") || rest.ends_with(".gamma2")),
+        rpb: true,
+        norms: if view.below("norm.").next().is_some() {
+            Norms::Final
+        } else if view.count("norm", "")? > 0 {
+            Norms::Outputs
+        } else {
+            Norms::Absent
+        },
+    })
+}
+
+fn head(view: &View) -> Result<Head, InferError> {
+    let has = |stem: &str| view.below(stem).next().is_some();
+    if has("decode_head.") {
+        let classes = view.dim("decode_head.conv_seg.weight", 0)?;
+        return Ok(Head::Upernet { classes, channels: view.dim("decode_head.conv_seg.weight", 1)? });
+    }
+    if has("roi_head.") {
+        let stages = view.count("roi_head.bbox_head.", "fc_cls.")?;
+        let detector = detector(view, stages)?;
+        return Ok(if stages > 0 { Head::CascadeMaskRcnn(detector) } else { Head::MaskRcnn(detector) });
+    }
+    if has("head.") {
+        return Ok(Head::Classifier { classes: view.dim("head.weight", 0)? });
+    }
+    Ok(Head::Features)
+}
+
+/// Sizes of a two-stage detector; `stages` is 0 where the heads are not numbered.
+fn detector(view: &View, stages: usize) -> Result<Detector, InferError> {
+    let stage = if stages > 0 { ".0" } else { "" };
+    let (boxes, masks) = (format!("roi_head.bbox_head{stage}."), format!("roi_head.mask_head{stage}."));
+    let fpn_channels = view.dim("neck.lateral_convs.0.conv.weight", 0)?;
+    let classes = view.dim(&format!("{boxes}fc_cls.weight"), 0)? - 1;
+    if classes == 0 {
+        return Err(InferError::Unclear(format!("`{boxes}fc_cls.weight` has no class but the background")));
+    }
+    let box_convs = view.count(&format!("{boxes}shared_convs."), "conv.")?;
+    let mask_convs = view.count(&format!("{masks}convs."), "conv.")?;
+    let width = |convs: usize, first: String| if convs > 0 { view.dim(&first, 0) } else { Ok(fpn_channels) };
+    Ok(Detector {
+        classes,
+        fpn_channels,
+        box_convs,
+        box_channels: width(box_convs, format!("{boxes}shared_convs.0.conv.weight"))?,
+        box_fcs: view.count(&format!("{boxes}shared_fcs."), "")?,
+        fc_channels: view.dim(&format!("{boxes}fc_cls.weight"), 1)?,
+        // With one class both ways have the same shape and mean the same.
+        class_agnostic: classes > 1 && view.dim(&format!("{boxes}fc_reg.weight"), 0)? == 4,
+        stages: stages.max(1),
+        mask_convs,
+        mask_channels: width(mask_convs, format!("{masks}convs.0.conv.weight"))?,
+    })
+}
+
+/// Holds every tensor against the network's: what is missing, unknown or of the wrong shape.
+pub(crate) fn compare(architecture: &Architecture, recipes: &BTreeMap<String, Recipe>) -> Mismatch {
+    let expected: BTreeMap<String, Vec<usize>> = architecture.tensors().into_iter().collect();
+    let mut mismatch = Mismatch::default();
+    for (name, shape) in &expected {
+        match recipes.get(name) {
+            None => mismatch.missing.push(name.clone()),
+            Some(recipe) if recipe.shape != *shape => {
+                mismatch.shapes.push((name.clone(), recipe.shape.clone(), shape.clone()));
+            }
+            Some(_) => {}
+        }
+    }
+    for (name, recipe) in recipes.iter().filter(|(name, _)| !expected.contains_key(*name)) {
+        // A misspelt name is nearest to one that is missing, so those are looked at first.
+        let near = nearest(name, mismatch.missing.iter()).or_else(|| nearest(name, expected.keys()));
+        mismatch.unknown.push((recipe.from.clone(), near));
+    }
+    mismatch
+}
+
+/// The most similar name, if one is similar at all.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
+    let scored = names.map(|other| (strsim::normalized_levenshtein(name, other), other));
+    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (best.0 > 0.6).then(|| best.1.clone())
+}

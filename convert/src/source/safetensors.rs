@@ -1,0 +1,90 @@
+//! safetensors: a length, a JSON header, the elements. The header is checked by the crate
+//! `safetensors`; a tensor is its own storage here.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::rc::Rc;
+
+use safetensors::{Dtype, tensor::Metadata};
+
+use super::arena::opaque;
+use super::{Container, Contents, DType, Problem, TensorRef, Value};
+
+/// Bytes of the header's length, which precedes the header.
+const LENGTH: usize = 8;
+/// Longest header, the limit of the format's own implementation.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Whether a file starts with a plausible length and the brace of a JSON object.
+pub(super) fn is_safetensors(head: &[u8]) -> bool {
+    match head.split_first_chunk::<LENGTH>() {
+        Some((len, rest)) => rest.starts_with(b"{") && u64::from_le_bytes(*len) <= MAX_HEADER,
+        None => false,
+    }
+}
+
+/// Reads the header.
+pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
+    let damaged = |what: String| {
+        // The parser quotes the header's text as it is.
+        Problem::Damaged { place: "safetensors header".into(), what: what.replace(char::is_control, " ") }
+    };
+    let cut = |needed: u64| {
+        damaged(format!("the file has {len} bytes instead of {needed}: download or copy it again"))
+    };
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::new(file);
+    let mut header = [0; LENGTH];
+    reader.read_exact(&mut header)?;
+    let header = u64::from_le_bytes(header);
+    let data = LENGTH as u64 + header;
+    if data > len {
+        return Err(cut(data));
+    }
+    let parsed: Metadata =
+        serde_json::from_reader(reader.take(header)).map_err(|error| damaged(error.to_string()))?;
+    let needed = data.saturating_add(parsed.data_len() as u64);
+    if needed != len {
+        return Err(cut(needed));
+    }
+
+    let (mut root, mut storages) = (Vec::new(), Vec::new());
+    for name in parsed.offset_keys() {
+        let Some(info) = parsed.info(&name) else { continue };
+        let value = match dtype(info.dtype) {
+            Some(dtype) => {
+                let mut strides = vec![1usize; info.shape.len()];
+                for axis in (1..strides.len()).rev() {
+                    strides[axis - 1] = strides[axis].saturating_mul(info.shape[axis]);
+                }
+                let (start, end) = info.data_offsets;
+                storages.push(data + start as u64..data + end as u64);
+                let (shape, storage) = (info.shape.clone(), storages.len() - 1);
+                Value::Tensor(Rc::new(TensorRef { dtype, shape, strides, offset: 0, storage }))
+            }
+            None => opaque(&format!("a tensor of {}", info.dtype)),
+        };
+        root.push((Value::Str(name.into()), value));
+    }
+    let metadata: BTreeMap<_, _> =
+        parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let root = Value::Dict(Rc::new(root));
+    Ok(Contents { container: Container::Safetensors, root, storages, metadata, big_endian: false })
+}
+
+fn dtype(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::I16 => DType::I16,
+        Dtype::I8 => DType::I8,
+        Dtype::U8 => DType::U8,
+        Dtype::BOOL => DType::Bool,
+        _ => return None,
+    })
+}

@@ -1,0 +1,393 @@
+//! The zoo: what `weights.toml` says of every published checkpoint, parsed once and looked up by
+//! model name, by the name of the published file or by Hub repository. Fetching a file is not done
+//! here: nothing in this crate knows a network.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde::Deserialize;
+
+use crate::arch::{
+    Architecture, Backbone, Detector, Dilations, Family, Geometry, Head, Norms, Preprocessing,
+};
+use crate::labels::Labels;
+
+/// One published checkpoint.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The name that `--model` and `--arch` take.
+    pub name: String,
+    /// What the network answers.
+    pub task: Task,
+    /// What to build, dilations included.
+    pub architecture: Architecture,
+    /// How the published figures were measured.
+    pub preprocessing: Preprocessing,
+    /// Names of the classes.
+    pub labels: Labels,
+    /// The authors' figures.
+    pub reported: Reported,
+    /// Where the authors put the original file; `None` for a model that is part of the program.
+    pub url: Option<String>,
+    /// The Hub repository (Transformers layout) that has the same weights.
+    pub hub: Option<String>,
+}
+
+/// What a network answers about an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// One class for the whole image.
+    Classify,
+    /// Boxes with classes and masks.
+    Detect,
+    /// A class for every pixel.
+    Segment,
+}
+
+impl Task {
+    /// The command that runs it: `classify`, `detect`, `segment`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classify => "classify",
+            Self::Detect => "detect",
+            Self::Segment => "segment",
+        }
+    }
+}
+
+/// The authors' figures for one checkpoint; accuracies are percentages.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reported {
+    /// Parameters as printed, e.g. `28M`.
+    pub params: Option<String>,
+    /// Multiply-accumulates of one image as printed, e.g. `4.3G`.
+    pub flops: Option<String>,
+    /// Top-1 accuracy.
+    pub top1: Option<f64>,
+    /// COCO box mAP.
+    pub box_map: Option<f64>,
+    /// COCO mask mAP.
+    pub mask_map: Option<f64>,
+    /// Mean intersection over union, one scale.
+    pub miou: Option<f64>,
+    /// Mean intersection over union, averaged over scales and flips.
+    pub miou_multi_scale: Option<f64>,
+}
+
+impl Entry {
+    /// File name of the original checkpoint: the last segment of [`Entry::url`].
+    pub fn file_name(&self) -> Option<&str> {
+        self.url.as_deref().and_then(|url| url.rsplit('/').next())
+    }
+}
+
+/// A model name that no entry has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no model is named `{name}`; the nearest names are {}", nearest.join(", "))]
+pub struct UnknownModel {
+    /// What was asked for.
+    pub name: String,
+    /// Names that look most like it, best first.
+    pub nearest: Vec<&'static str>,
+}
+
+/// How many names [`UnknownModel`] offers.
+const OFFERED: usize = 3;
+
+static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+    // The text is a constant of the program and the tests below parse it: this can't fail in a release.
+    parse(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../weights.toml")))
+        .expect("weights.toml is valid")
+});
+
+/// Every published checkpoint, in the order of `weights.toml`.
+pub fn entries() -> &'static [Entry] {
+    &ENTRIES
+}
+
+/// The entry of a model name; case does not count and `_` stands for `-` too.
+///
+/// # Errors
+/// [`UnknownModel`], which offers the nearest names.
+pub fn find(name: &str) -> Result<&'static Entry, UnknownModel> {
+    let wanted = name.to_ascii_lowercase().replace('_', "-");
+    entries().iter().find(|e| e.name == wanted).ok_or_else(|| {
+        let mut names: Vec<_> = entries().iter().map(|e| e.name.as_str()).collect();
+        // The sort is stable: of equally near names the first in the file leads.
+        names.sort_by(|a, b| nearness(&wanted, b).total_cmp(&nearness(&wanted, a)));
+        names.truncate(OFFERED);
+        UnknownModel { name: name.to_owned(), nearest: names }
+    })
+}
+
+/// The entry whose published file has this name; extensions do not count.
+pub fn by_file_name(file_name: &str) -> Option<&'static Entry> {
+    let stem = |name: &str| name.split('.').next().map(str::to_owned);
+    let wanted = stem(file_name);
+    entries().iter().find(|e| e.file_name().is_some_and(|f| stem(f) == wanted))
+}
+
+/// The entry of a Hub repository such as `shi-labs/nat-tiny-in1k-224`.
+pub fn by_hub(repo: &str) -> Option<&'static Entry> {
+    entries().iter().find(|e| e.hub.as_deref() == Some(repo))
+}
+
+/// Likeness of two names: common letters in order, and more for a name that holds the other whole.
+fn nearness(wanted: &str, name: &str) -> f64 {
+    let within = !wanted.is_empty() && name.contains(wanted);
+    strsim::normalized_damerau_levenshtein(wanted, name) + f64::from(u8::from(within))
+}
+
+/// `weights.toml` as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    backbone: BTreeMap<String, BackboneRow>,
+    model: Vec<ModelRow>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackboneRow {
+    family: Family,
+    embed_dim: usize,
+    depths: Vec<usize>,
+    num_heads: Vec<usize>,
+    mlp_ratio: f64,
+    kernel_size: usize,
+    layer_scale: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelRow {
+    name: String,
+    network: Network,
+    backbone: String,
+    dilations: String,
+    geometry: Geometry,
+    labels: Labels,
+    #[serde(default)]
+    reported: Reported,
+    url: Option<String>,
+    hub: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Network {
+    Classifier,
+    MaskRcnn,
+    CascadeMaskRcnn,
+    Upernet,
+}
+
+fn parse(text: &str) -> Result<Vec<Entry>, String> {
+    let file: File = toml::from_str(text).map_err(|e| e.to_string())?;
+    file.model
+        .into_iter()
+        .map(|row| {
+            let row_error = |e: String| format!("{}: {e}", row.name);
+            let backbone = file
+                .backbone
+                .get(&row.backbone)
+                .ok_or_else(|| row_error(format!("there is no backbone `{}`", row.backbone)))?;
+            let dilations: Dilations = row.dilations.parse().map_err(|e| row_error(format!("{e}")))?;
+            let dilations = dilations.expand(&backbone.depths).map_err(|e| row_error(format!("{e}")))?;
+            Ok(Entry {
+                task: row.network.task(),
+                architecture: Architecture {
+                    backbone: backbone.with(dilations, row.network.norms()),
+                    head: row.network.head(row.labels.classes()),
+                },
+                preprocessing: Preprocessing::imagenet(row.geometry),
+                labels: row.labels,
+                reported: row.reported,
+                name: row.name,
+                url: row.url,
+                hub: row.hub,
+            })
+        })
+        .collect()
+}
+
+impl BackboneRow {
+    fn with(&self, dilations: Vec<Vec<usize>>, norms: Norms) -> Backbone {
+        Backbone {
+            family: self.family,
+            embed_dim: self.embed_dim,
+            patch_size: match self.family {
+                Family::Nat | Family::DinatS => 4,
+                Family::Isotropic | Family::VitRpb => 16,
+            },
+            depths: self.depths.clone(),
+            num_heads: self.num_heads.clone(),
+            kernel_size: self.kernel_size,
+            mlp_ratio: self.mlp_ratio,
+            dilations,
+            layer_scale: self.layer_scale,
+            rpb: true,
+            norms,
+        }
+    }
+}
+
+impl Network {
+    fn task(self) -> Task {
+        match self {
+            Self::Classifier => Task::Classify,
+            Self::MaskRcnn | Self::CascadeMaskRcnn => Task::Detect,
+            Self::Upernet => Task::Segment,
+        }
+    }
+
+    fn norms(self) -> Norms {
+        match self {
+            Self::Classifier => Norms::Final,
+            Self::MaskRcnn | Self::CascadeMaskRcnn | Self::Upernet => Norms::Outputs,
+        }
+    }
+
+    /// The head with the widths of every published network of its kind (detection/configs and
+    /// segmentation/configs of the original repository).
+    fn head(self, classes: usize) -> Head {
+        let mask_rcnn = Detector {
+            classes,
+            fpn_channels: 256,
+            box_convs: 0,
+            box_channels: 256,
+            box_fcs: 2,
+            fc_channels: 1024,
+            class_agnostic: false,
+            stages: 1,
+            mask_convs: 4,
+            mask_channels: 256,
+        };
+        match self {
+            Self::Classifier => Head::Classifier { classes },
+            Self::MaskRcnn => Head::MaskRcnn(mask_rcnn),
+            Self::CascadeMaskRcnn => {
+                Head::CascadeMaskRcnn(Detector { box_convs: 4, box_fcs: 1, stages: 3, ..mask_rcnn })
+            }
+            Self::Upernet => Head::Upernet { classes, channels: 512 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_file_is_valid_and_names_are_unique() {
+        let entries = parse(include_str!("../../weights.toml")).unwrap();
+        let count = |task| entries.iter().filter(|e| e.task == task).count();
+        assert_eq!([count(Task::Classify), count(Task::Detect), count(Task::Segment)], [25, 21, 13]);
+        let unique = |values: Vec<&str>| {
+            let mut seen = std::collections::BTreeSet::new();
+            values.into_iter().for_each(|v| assert!(seen.insert(v), "{v} stands twice"));
+        };
+        unique(entries.iter().map(|e| e.name.as_str()).collect());
+        unique(entries.iter().filter_map(Entry::file_name).collect());
+        unique(entries.iter().filter_map(|e| e.hub.as_deref()).collect());
+        for e in &entries {
+            let b = &e.architecture.backbone;
+            assert!(b.num_heads.iter().enumerate().all(|(l, h)| b.dim(l) % h == 0), "{}", e.name);
+            assert_eq!(b.num_heads.len(), b.depths.len(), "{}", e.name);
+            assert_eq!(e.url.is_none(), e.name == "demo-digits", "{}", e.name);
+            assert!(
+                e.url.as_deref().is_none_or(|u| u.starts_with("https://shi-labs.com/projects/")),
+                "{}",
+                e.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_row_is_named() {
+        let good = include_str!("../../weights.toml");
+        for (from, to, says) in [
+            (
+                "backbone = \"nat-mini\"",
+                "backbone = \"nat-mega\"",
+                "nat-mini: there is no backbone `nat-mega`",
+            ),
+            ("dilations = \"1/1/1/1\"", "dilations = \"1/1\"", "nat-mini: dilations `1/1` have 2 level(s)"),
+            ("labels = \"imagenet-1k\"", "labels = \"imagenet\"", "unknown variant `imagenet`"),
+        ] {
+            let error = parse(&good.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn lookups_find_their_entry() {
+        for (asked, name) in [
+            ("nat-tiny", "nat-tiny"),
+            ("NAT_Tiny", "nat-tiny"),
+            ("cascade_mask_rcnn_dinat_s_large", "cascade-mask-rcnn-dinat-s-large"),
+        ] {
+            assert_eq!(find(asked).unwrap().name, name);
+        }
+        for (file, name) in [
+            ("nat_tiny.pth", "nat-tiny"),
+            ("nat_tiny.safetensors", "nat-tiny"),
+            ("dinat_large_in22k_in1k_384_11x11.pth.tar", "dinat-large-384-11x11"),
+            ("cascadedmaskrcnn_dinat_s_large", "cascade-mask-rcnn-dinat-s-large"),
+        ] {
+            assert_eq!(by_file_name(file).unwrap().name, name);
+        }
+        assert!(by_file_name("checkpoint.pth").is_none());
+        assert_eq!(by_hub("shi-labs/nat-mini-in1k-224").unwrap().name, "nat-mini");
+        assert!(by_hub("shi-labs/nat-mini").is_none());
+    }
+
+    #[test]
+    fn an_unknown_name_gets_the_nearest_ones() {
+        for (asked, nearest) in [
+            ("nat-tny", "nat-tiny"),
+            ("dinat-large-385", "dinat-large-384"),
+            ("maskrcnn-nat-mini", "mask-rcnn-nat-mini"),
+            ("iso-small", "nat-iso-small"),
+            ("digits", "demo-digits"),
+        ] {
+            let error = find(asked).unwrap_err();
+            assert_eq!(error.nearest[0], nearest, "{error}");
+        }
+        assert_eq!(
+            find("nat-tinny").unwrap_err().to_string(),
+            "no model is named `nat-tinny`; the nearest names are nat-tiny, dinat-tiny, nat-mini"
+        );
+    }
+
+    /// Parameters of the original code: exact for classifiers.
+    #[test]
+    fn classifiers_have_the_exact_parameters() {
+        for (name, parameters) in [
+            ("nat-mini", 19_984_174),
+            ("nat-tiny", 27_901_582),
+            ("nat-small", 50_743_297),
+            ("nat-base", 89_769_652),
+            ("dinat-mini", 19_984_174),
+            ("dinat-tiny", 27_901_582),
+            ("dinat-small", 50_719_681),
+            ("dinat-base", 89_769_652),
+            ("dinat-large", 200_943_514),
+            ("dinat-large-384", 200_943_514),
+            ("dinat-large-384-11x11", 201_144_250),
+            ("dinat-s-tiny", 28_288_354),
+            ("dinat-s-small", 49_606_258),
+            ("dinat-s-base", 87_768_224),
+            ("dinat-s-large", 196_532_476),
+            ("dinat-s-large-384", 196_532_476),
+            ("nat-iso-small", 21_999_736),
+            ("dinat-iso-small", 21_999_736),
+            ("nat-iso-base", 86_465_800),
+            ("dinat-iso-base", 86_465_800),
+            ("vit-rpb-small", 22_080_376),
+            ("vit-rpb-base", 86_627_080),
+        ] {
+            assert_eq!(find(name).unwrap().architecture.parameters(), parameters, "{name}");
+        }
+    }
+}
