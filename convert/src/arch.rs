@@ -321,9 +321,12 @@ impl Backbone {
         std::iter::successors(Some(first), halve).take(self.depths.len()).collect()
     }
 
-    /// Multiply-accumulates of one image of `height` x `width` pixels: convolutions, linear layers
-    /// and attention, as the papers count; norms and activations are left out.
+    /// Multiply-accumulates of one image of `height` x `width` pixels, counted as the authors' tool
+    /// does (fvcore with NATTEN's handles): convolutions, linear layers, both products of the
+    /// attention, one for each bias it adds, and five for each value a layer norm normalises;
+    /// activations, softmax and residual additions are free.
     pub fn macs(&self, height: usize, width: usize) -> u64 {
+        const NORM: usize = 5;
         let (hs, ws) = (self.map_sides(height), self.map_sides(width));
         let e = self.embed_dim;
         let mut total = match self.family {
@@ -332,18 +335,30 @@ impl Backbone {
             }
             _ => hs[0] * ws[0] * e * 3 * self.patch_size.pow(2),
         };
+        total += NORM * hs[0] * ws[0] * e;
         for (l, &depth) in self.depths.iter().enumerate() {
             let (dim, area) = (self.dim(l), hs[l] * ws[l]);
-            let keys = match self.family {
-                Family::VitRpb => area,
-                _ => self.kernel_size.pow(2),
+            // ViT-rpb gathers its bias with PyTorch's own operators, whose additions are free.
+            let (keys, biases) = match self.family {
+                Family::VitRpb => (area, 0),
+                _ => (self.kernel_size.pow(2), self.num_heads[l] * self.kernel_size.pow(2) * usize::from(self.rpb)),
             };
-            total += depth * area * (4 * dim * dim + 2 * dim * self.hidden(l) + 2 * keys * dim);
+            let linear = 4 * dim * dim + 2 * dim * self.hidden(l);
+            total += depth * area * (linear + 2 * keys * dim + biases + 2 * NORM * dim);
             if l + 1 < self.depths.len() {
-                let inputs = if self.family == Family::Nat { 9 } else { 4 };
-                total += hs[l + 1] * ws[l + 1] * inputs * dim * 2 * dim;
+                // The kernel's taps, and the channels that the norm beside the reduction sees.
+                let (taps, normed) = if self.family == Family::Nat { (9, 2 * dim) } else { (4, 4 * dim) };
+                total += hs[l + 1] * ws[l + 1] * (taps * dim * 2 * dim + NORM * normed);
             }
         }
+        let normed = |l: usize| hs[l] * ws[l] * self.dim(l);
+        let last = self.depths.len() - 1;
+        total += NORM
+            * match self.norms {
+                Norms::Final => normed(last),
+                Norms::Outputs => (0..=last).map(normed).sum(),
+                Norms::Absent => 0,
+            };
         total as u64
     }
 }
@@ -374,6 +389,17 @@ impl Architecture {
     pub fn parameters(&self) -> u64 {
         let counted = |(name, _): &&(String, Vec<usize>)| !name.contains(".running_");
         self.tensors().iter().filter(counted).map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Multiply-accumulates of one image of `height` x `width` pixels, as [`Backbone::macs`] counts;
+    /// `None` for the heads of detectors and segmenters, which are not counted yet.
+    pub fn macs(&self, height: usize, width: usize) -> Option<u64> {
+        let head = match &self.head {
+            Head::Features => 0,
+            Head::Classifier { classes } => self.backbone.out_dim() * classes,
+            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) | Head::Upernet { .. } => return None,
+        };
+        Some(self.backbone.macs(height, width) + head as u64)
     }
 }
 
