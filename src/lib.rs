@@ -1,3 +1,5 @@
 //! Neighborhood Attention Transformers (NAT, arXiv 2204.07143; DiNAT, arXiv 2209.15001) on candle.
 
 pub mod layers;
+pub mod models;
+pub mod weights;

@@ -341,7 +341,10 @@ impl Backbone {
             // ViT-rpb gathers its bias with PyTorch's own operators, whose additions are free.
             let (keys, biases) = match self.family {
                 Family::VitRpb => (area, 0),
-                _ => (self.kernel_size.pow(2), self.num_heads[l] * self.kernel_size.pow(2) * usize::from(self.rpb)),
+                _ => (
+                    self.kernel_size.pow(2),
+                    self.num_heads[l] * self.kernel_size.pow(2) * usize::from(self.rpb),
+                ),
             };
             let linear = 4 * dim * dim + 2 * dim * self.hidden(l);
             total += depth * area * (linear + 2 * keys * dim + biases + 2 * NORM * dim);

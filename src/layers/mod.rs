@@ -1,4 +1,37 @@
-//! The building blocks that the models share, fast on the CPU: each beside the plain version that
-//! it is tested against.
+//! The building blocks that the models share, fast on the CPU.
+//!
+//! Every layer has two forms, chosen when it takes its [`Weights`](crate::weights::Weights): packed
+//! for the fused CPU kernels of this folder, or plain candle operators, which run on any device,
+//! have gradients, and are what the fused form is tested against.
 
+mod conv;
+pub(crate) mod gemm;
+mod linear;
+mod norm;
 pub mod simd;
+
+use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor};
+
+pub use conv::{Conv2d, MapLayout, Window};
+pub use linear::{LayerScale, Linear, Mlp};
+pub use norm::LayerNorm;
+
+/// Calls `f` with the values of a CPU tensor, as f32, in row-major order.
+pub(crate) fn with_f32<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let x = x.to_dtype(DType::F32)?.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(f(&values[start..end])),
+        _ => candle_core::bail!("the fused CPU layers got a tensor on {:?}", x.device().location()),
+    }
+}
+
+/// A CPU tensor of `shape` and `x`'s type from what `f` makes of `x`'s values.
+pub(crate) fn map_f32(x: &Tensor, shape: &Shape, f: impl FnOnce(&[f32]) -> Vec<f32>) -> Result<Tensor> {
+    Tensor::from_vec(with_f32(x, f)?, shape, &Device::Cpu)?.to_dtype(x.dtype())
+}
+
+/// The values of a weight that `Weights` gave: on the CPU by then.
+pub(crate) fn vector(x: &Tensor) -> Vec<f32> {
+    with_f32(x, <[f32]>::to_vec).unwrap_or_default()
+}

@@ -188,7 +188,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
             let [first, rest @ ..] = coefficients;
             rest.into_iter().fold(self.splat(first), |sum, c| self.fma(sum, t, self.splat(c)))
         };
-        let p = horner([2.132_134_1e-6, 2.879_997_8e-4, 3.693_618_8e-3, 5.254_735_4e-2, 0.188_116_28, 1.128_379_1]);
+        let p = horner([
+            2.132_134_1e-6,
+            2.879_997_8e-4,
+            3.693_618_8e-3,
+            5.254_735_4e-2,
+            0.188_116_28,
+            1.128_379_1,
+        ]);
         let q = horner([3.909_789_3e-5, 1.153_746_9e-3, 1.482_293_9e-2, 0.113_254_94, 0.500_045_96, 1.0]);
         let erf = self.div(self.mul(z, p), q);
         let half = self.mul(x, self.splat(0.5));

@@ -1,0 +1,243 @@
+//! Convolutions on channels-last maps, as products over windows that are gathered a block at a time.
+
+use std::ops::Range;
+
+use candle_core::{Result, Shape, Tensor};
+
+use super::gemm::{Activation, Epilogue, Packed, Rows, product_normed};
+use super::norm::LayerNorm;
+use super::simd::{Isa, Simd};
+use super::{map_f32, vector};
+use crate::weights::Weights;
+
+/// Geometry of a convolution. An input outside the map is zero and the output has
+/// ceil(side / stride) positions: PyTorch's 3x3 with padding 1, and patch embeddings that pad the
+/// right and the bottom up to whole patches.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Side of the square kernel.
+    pub kernel: usize,
+    /// Step between outputs.
+    pub stride: usize,
+    /// Zeros before the first row and column.
+    pub padding: usize,
+}
+
+/// A convolution, its result channels-last.
+pub struct Conv2d {
+    form: Form,
+    inputs: usize,
+    outputs: usize,
+    window: Window,
+    source: MapLayout,
+}
+
+enum Form {
+    Packed { weight: Packed, bias: Option<Vec<f32>> },
+    Plain { weight: Tensor, bias: Option<Tensor> },
+}
+
+/// Order of the dimensions of a convolution's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapLayout {
+    /// [B, C, H, W]: images.
+    ChannelsFirst,
+    /// [B, H, W, C]: feature maps.
+    ChannelsLast,
+}
+
+impl Conv2d {
+    /// Takes `weight` [outputs, inputs, kernel, kernel] and, with `bias`, `bias` [outputs].
+    pub fn new(
+        (inputs, outputs): (usize, usize),
+        window: Window,
+        bias: bool,
+        source: MapLayout,
+        weights: &Weights,
+    ) -> Self {
+        let k = window.kernel;
+        let weight = weights.get(&[outputs, inputs, k, k], "weight");
+        let bias = bias.then(|| weights.get(&[outputs], "bias"));
+        let form = if weights.is_plain() {
+            Form::Plain { weight, bias }
+        } else {
+            let mut values = vector(&weight);
+            if source == MapLayout::ChannelsLast {
+                values = channels_inmost(&values, inputs, k * k);
+            }
+            let weight = Packed::new(Isa::best(), outputs, inputs * k * k, &values);
+            Form::Packed { weight, bias: bias.as_ref().map(vector) }
+        };
+        Self { form, inputs, outputs, window, source }
+    }
+
+    /// norm(conv(x)): a map in the layout given at construction to [B, H', W', outputs].
+    ///
+    /// # Errors
+    /// When `x` is not such a map.
+    pub fn forward(&self, x: &Tensor, norm: Option<&LayerNorm>) -> Result<Tensor> {
+        let (b, c, h, w) = match self.source {
+            MapLayout::ChannelsFirst => x.dims4()?,
+            MapLayout::ChannelsLast => {
+                let (b, h, w, c) = x.dims4()?;
+                (b, c, h, w)
+            }
+        };
+        if c != self.inputs || h == 0 || w == 0 {
+            candle_core::bail!(
+                "a convolution of {} channels got a map of shape {:?}",
+                self.inputs,
+                x.shape()
+            );
+        }
+        let (oh, ow) = (h.div_ceil(self.window.stride), w.div_ceil(self.window.stride));
+        match &self.form {
+            Form::Packed { weight, bias } => map_f32(x, &Shape::from((b, oh, ow, self.outputs)), |map| {
+                let windows =
+                    Windows { map, layout: self.source, size: [h, w, c], out: [oh, ow], window: self.window };
+                let epilogue = Epilogue {
+                    bias: bias.as_deref(),
+                    activation: Activation::None,
+                    residual: None,
+                    gamma: None,
+                };
+                product_normed(b * oh * ow, &windows, weight, epilogue, norm)
+            }),
+            Form::Plain { weight, bias } => {
+                let y = self.plain(x, weight, bias, [h, w], [oh, ow])?;
+                norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))
+            }
+        }
+    }
+
+    fn plain(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Option<Tensor>,
+        size: [usize; 2],
+        out: [usize; 2],
+    ) -> Result<Tensor> {
+        let Window { kernel, stride, padding } = self.window;
+        let mut x = match self.source {
+            MapLayout::ChannelsFirst => x.clone(),
+            MapLayout::ChannelsLast => x.permute((0, 3, 1, 2))?,
+        };
+        for (axis, (side, out)) in size.into_iter().zip(out).enumerate() {
+            let end = ((out - 1) * stride + kernel).saturating_sub(side + padding);
+            x = x.pad_with_zeros(axis + 2, padding, end)?;
+        }
+        let y = x.contiguous()?.conv2d(weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?;
+        match bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        }
+    }
+}
+
+/// Reorders a weight [outputs, inputs, area] to [outputs, area, inputs].
+fn channels_inmost(weight: &[f32], inputs: usize, area: usize) -> Vec<f32> {
+    weight
+        .chunks_exact(inputs * area)
+        .flat_map(|filter| (0..area * inputs).map(move |i| filter[i % inputs * area + i / inputs]))
+        .collect()
+}
+
+/// The windows of a map as the rows of a product: values in the order of the packed weight.
+struct Windows<'a> {
+    map: &'a [f32],
+    layout: MapLayout,
+    /// Height, width and channels of the map.
+    size: [usize; 3],
+    /// Height and width of the output.
+    out: [usize; 2],
+    window: Window,
+}
+
+impl Rows for Windows<'_> {
+    #[inline(always)]
+    fn get<'a, S: Simd>(&'a self, _: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        let depth = self.window.kernel.pow(2) * self.size[2];
+        // Zeros stay where a window hangs over the border.
+        scratch.clear();
+        scratch.resize(range.len() * depth, 0.0);
+        for (index, row) in range.zip(scratch.chunks_exact_mut(depth)) {
+            self.gather(index, row);
+        }
+        scratch
+    }
+}
+
+impl Windows<'_> {
+    /// Copies the window of output `index` into `row`, which is zero.
+    #[inline(always)]
+    fn gather(&self, index: usize, row: &mut [f32]) {
+        let Window { kernel, stride, padding } = self.window;
+        let ([h, w, c], [oh, ow]) = (self.size, self.out);
+        let (image, y, x) = (index / (oh * ow), index / ow % oh * stride, index % ow * stride);
+        let map = &self.map[image * h * w * c..][..h * w * c];
+        // The part of the window inside the map, in kernel coordinates.
+        let inside = |at: usize, side: usize| padding.saturating_sub(at)..kernel.min(side + padding - at);
+        let (rows, columns) = (inside(y, h), inside(x, w));
+        let (first, length) = (x + columns.start - padding, columns.len());
+        match self.layout {
+            MapLayout::ChannelsLast => {
+                for ky in rows {
+                    let from = &map[((y + ky - padding) * w + first) * c..][..length * c];
+                    row[(ky * kernel + columns.start) * c..][..length * c].copy_from_slice(from);
+                }
+            }
+            MapLayout::ChannelsFirst => {
+                for channel in 0..c {
+                    for ky in rows.clone() {
+                        let from = &map[(channel * h + y + ky - padding) * w + first..][..length];
+                        let to = &mut row[(channel * kernel + ky) * kernel + columns.start..][..length];
+                        // A call of memcpy would cost more than these few values.
+                        for (to, from) in to.iter_mut().zip(from) {
+                            *to = *from;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn agrees_with_candle_on_every_window_and_odd_sizes() {
+        use MapLayout::{ChannelsFirst, ChannelsLast};
+        let three = |stride| Window { kernel: 3, stride, padding: 1 };
+        let patch = |side| Window { kernel: side, stride: side, padding: 0 };
+        let cases = [
+            (three(2), ChannelsFirst, 3, 8, [13, 10]),
+            (three(2), ChannelsLast, 16, 32, [7, 8]),
+            (three(2), ChannelsLast, 5, 7, [1, 1]),
+            (three(1), ChannelsLast, 8, 40, [6, 9]),
+            (patch(4), ChannelsFirst, 3, 16, [10, 8]),
+            (patch(16), ChannelsFirst, 3, 24, [40, 16]),
+        ];
+        for (i, (window, layout, inputs, outputs, [h, w])) in cases.into_iter().enumerate() {
+            let shape = if layout == ChannelsFirst { (2, inputs, h, w) } else { (2, h, w, inputs) };
+            let x = Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
+            for normed in [false, true] {
+                let run = |weights: Weights| {
+                    let conv = Conv2d::new((inputs, outputs), window, !normed, layout, &weights.pp("conv"));
+                    let norm = LayerNorm::new(outputs, &weights.pp("norm"));
+                    conv.forward(&x, normed.then_some(&norm)).unwrap()
+                };
+                let fused = run(Weights::random(2, Device::Cpu));
+                let plain = run(Weights::random(2, Device::Cpu).plain());
+                assert_eq!(fused.dims(), plain.dims(), "case {i}");
+                let off =
+                    (fused - plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                assert!(off < 5e-5, "case {i}, norm {normed}: {off}");
+            }
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! out = epilogue(rows · weightᵀ + bias): the one matrix product under every layer, with weights
+//! packed at load and everything around the product done while its data is in cache.
+//!
+//! A product runs in blocks of rows. The rows of a block come straight from memory or through a
+//! [`Rows`] source (normalised, gathered from a convolution's window) into scratch that stays in L2;
+//! register tiles of [`TILE_ROWS`] x two vectors run over the whole depth, so no partial sums are
+//! stored; the [`Epilogue`] finishes a tile on its way from L1 to the output.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::norm::LayerNorm;
+use super::simd::{Isa, Kernel, Simd};
+
+/// Bytes of scratch that a block of rows may take: half of a usual L2.
+const BLOCK_BYTES: usize = 512 << 10;
+
+/// Rows of a register tile: with two vectors a row, sums, weights and one broadcast fill the registers.
+const fn tile_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 14,
+        Isa::Avx2 => 6,
+        Isa::Portable => 3,
+    }
+}
+
+/// The largest of [`tile_rows`] and twice the most lanes: the tile buffer's size.
+const TILE_ROWS: usize = 14;
+const TILE_COLS: usize = 32;
+
+/// A cache line, for alignment.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// A weight matrix [n, depth] in the order in which tiles read it: panels of two vectors of output
+/// columns, each [depth, columns], the last one filled up with zeros.
+pub(crate) struct Packed {
+    isa: Isa,
+    n: usize,
+    depth: usize,
+    lines: Vec<Line>,
+}
+
+impl Packed {
+    /// Packs `weight` [n, depth], as PyTorch's linear layers store it.
+    pub(crate) fn new(isa: Isa, n: usize, depth: usize, weight: &[f32]) -> Self {
+        assert_eq!(weight.len(), n * depth);
+        let cols = 2 * isa.lanes();
+        let panels = n.div_ceil(cols);
+        let mut lines = vec![Line([0.0; 16]); (panels * depth * cols).div_ceil(16)];
+        for (row, values) in weight.chunks_exact(depth.max(1)).enumerate() {
+            let (panel, col) = (row / cols, row % cols);
+            for (k, &value) in values.iter().enumerate() {
+                let at = (panel * depth + k) * cols + col;
+                lines[at / 16].0[at % 16] = value;
+            }
+        }
+        Self { isa, n, depth, lines }
+    }
+
+    /// Output columns.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// The instruction set it is packed for.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    fn columns(&self) -> usize {
+        2 * self.isa.lanes()
+    }
+
+    /// Panels of columns.
+    pub(crate) fn panels(&self) -> usize {
+        self.n.div_ceil(self.columns())
+    }
+}
+
+/// What happens to a sum on its way to the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// x Φ(x), the exact GELU.
+    Gelu,
+}
+
+/// out[r, c] = residual[r, c] + gamma[c] · activation(sum[r, c] + bias[c])
+#[derive(Clone, Copy)]
+pub(crate) struct Epilogue<'a> {
+    /// [n], or nothing to add.
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) activation: Activation,
+    /// [rows, n], like the output.
+    pub(crate) residual: Option<&'a [f32]>,
+    /// [n]; only beside a residual.
+    pub(crate) gamma: Option<&'a [f32]>,
+}
+
+/// The left operand: rows of `depth` values, from memory or made on demand.
+pub(crate) trait Rows: Sync {
+    /// The rows in `range`, [range.len(), depth]: a slice of memory, or made in `scratch`.
+    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32];
+}
+
+/// Rows that lie in memory as they are multiplied.
+pub(crate) struct Plain<'a> {
+    pub(crate) rows: &'a [f32],
+    pub(crate) depth: usize,
+}
+
+impl Rows for Plain<'_> {
+    #[inline(always)]
+    fn get<'a, S: Simd>(&'a self, _: S, range: Range<usize>, _: &'a mut Vec<f32>) -> &'a [f32] {
+        &self.rows[range.start * self.depth..range.end * self.depth]
+    }
+}
+
+/// A shared view of an output that tasks write disjoint parts of.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    pointer: *mut f32,
+    columns: usize,
+    rows: usize,
+}
+
+// SAFETY: every task writes rows and columns of its own; the driver hands them out.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// A view of whole rows of `columns` values.
+    pub(crate) fn new(values: &mut [f32], columns: usize) -> Self {
+        Self { pointer: values.as_mut_ptr(), columns, rows: values.len() / columns.max(1) }
+    }
+
+    /// The rows in `range`.
+    ///
+    /// # Safety
+    /// They are written, and no other task touches them while the slice lives.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn rows_mut(&self, range: Range<usize>) -> &mut [f32] {
+        assert!(range.start <= range.end && range.end <= self.rows);
+        let (start, len) = (range.start * self.columns, range.len() * self.columns);
+        // SAFETY: inside the output by the assertion; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(start), len) }
+    }
+}
+
+/// Makes a vector of `rows` x `columns` values that `fill` writes in full.
+pub(crate) fn output(rows: usize, columns: usize, fill: impl FnOnce(Output)) -> Vec<f32> {
+    let mut out = Vec::with_capacity(rows * columns);
+    fill(Output { pointer: out.as_mut_ptr(), columns, rows });
+    // SAFETY: the capacity is there and `fill` wrote every value.
+    unsafe { out.set_len(rows * columns) };
+    out
+}
+
+thread_local! {
+    static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+/// Runs `task` with this thread's two scratch buffers, which keep their capacity between calls.
+pub(crate) fn with_scratch<T>(task: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>) -> T) -> T {
+    SCRATCH.with_borrow_mut(|[a, b]| task(a, b))
+}
+
+/// How a product of `rows` rows is cut into tasks.
+pub(crate) struct Blocks {
+    rows: usize,
+    count: usize,
+}
+
+impl Blocks {
+    /// Blocks of equal size that take at most [`BLOCK_BYTES`] at `depth` values a row, as many for
+    /// each thread while that leaves every block a tile.
+    pub(crate) fn new(rows: usize, depth: usize, isa: Isa) -> Self {
+        let (threads, tile) = (rayon::current_num_threads(), tile_rows(isa));
+        let most = (BLOCK_BYTES / 4 / depth.max(1) / tile).clamp(1, 4) * tile;
+        let count = rows.div_ceil(most).next_multiple_of(threads).min(rows.div_ceil(tile / 2)).max(1);
+        Self { rows, count }
+    }
+
+    /// The number of blocks.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The rows of block `i`.
+    pub(crate) fn range(&self, i: usize) -> Range<usize> {
+        i * self.rows / self.count..(i + 1) * self.rows / self.count
+    }
+}
+
+/// out = epilogue(rows · weightᵀ), [rows, n], on all threads of the current pool.
+pub(crate) fn product(rows: usize, lhs: &impl Rows, weight: &Packed, epilogue: Epilogue) -> Vec<f32> {
+    product_normed(rows, lhs, weight, epilogue, None)
+}
+
+/// out = norm(epilogue(rows · weightᵀ)), [rows, n]: the norm takes a block's rows while they are in cache.
+pub(crate) fn product_normed(
+    rows: usize,
+    lhs: &impl Rows,
+    weight: &Packed,
+    epilogue: Epilogue,
+    norm: Option<&LayerNorm>,
+) -> Vec<f32> {
+    let blocks = Blocks::new(rows, weight.depth, weight.isa);
+    // Too few blocks for the threads (a classifier's head): the columns are cut as well.
+    let strips = match norm {
+        Some(_) => 1,
+        None => rayon::current_num_threads().div_ceil(blocks.count()).min(weight.panels()),
+    };
+    output(rows, weight.n, |out| {
+        (0..blocks.count() * strips).into_par_iter().with_max_len(1).for_each(|task| {
+            let (block, strip) = (task / strips, task % strips);
+            let panels = strip * weight.panels() / strips..(strip + 1) * weight.panels() / strips;
+            let range = blocks.range(block);
+            weight.isa.run(Product { lhs, range, weight, panels, epilogue, norm, out });
+        });
+    })
+}
+
+struct Product<'a, R> {
+    lhs: &'a R,
+    range: Range<usize>,
+    weight: &'a Packed,
+    panels: Range<usize>,
+    epilogue: Epilogue<'a>,
+    /// Only where `panels` are all of them.
+    norm: Option<&'a LayerNorm>,
+    out: Output,
+}
+
+impl<R: Rows> Kernel for Product<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        with_scratch(|scratch, _| {
+            let rows = self.lhs.get(s, self.range.clone(), scratch);
+            // SAFETY: the tasks' rows and panels are disjoint.
+            unsafe {
+                block(s, rows, self.weight, self.panels, &self.epilogue, self.out, self.range.clone());
+                if let Some(norm) = self.norm {
+                    norm.in_place(s, self.out.rows_mut(self.range));
+                }
+            }
+        });
+    }
+}
+
+/// Multiplies one block: `rows` [range.len(), depth] into the output's rows `range`, columns of `panels`.
+///
+/// # Safety
+/// No other task writes that part of `out` at the same time.
+#[inline(always)]
+pub(crate) unsafe fn block<S: Simd>(
+    s: S,
+    rows: &[f32],
+    weight: &Packed,
+    panels: Range<usize>,
+    epilogue: &Epilogue,
+    out: Output,
+    range: Range<usize>,
+) {
+    let (depth, count, columns) = (weight.depth, range.len(), 2 * S::LANES);
+    assert!(rows.len() == count * depth && weight.isa.lanes() == S::LANES && columns == weight.columns());
+    assert!(panels.end <= weight.panels() && range.end <= out.rows && out.columns == weight.n);
+    assert!(epilogue.bias.is_none_or(|b| b.len() == weight.n));
+    assert!(epilogue.gamma.is_none_or(|g| g.len() == weight.n));
+    assert!(epilogue.residual.is_none_or(|r| r.len() == out.rows * out.columns));
+    let tiles = count.div_ceil(tile_rows(weight.isa));
+    let mut sums = [Line([0.0; 16]); TILE_ROWS * TILE_COLS / 16];
+    for panel in panels {
+        let first = panel * columns;
+        for tile in 0..tiles {
+            let (start, end) = (tile * count / tiles, (tile + 1) * count / tiles);
+            s.call(Tile {
+                rows: end - start,
+                a: rows[start * depth..].as_ptr(),
+                b: weight.lines.as_ptr().cast::<f32>().wrapping_add(panel * depth * columns),
+                depth,
+                sums: sums.as_mut_ptr().cast(),
+            });
+            let target = Target {
+                rows: range.start + start..range.start + end,
+                columns: first..weight.n.min(first + columns),
+            };
+            // SAFETY: the tile lies inside the output (asserted above) and is this task's own.
+            unsafe { finish(s, sums.as_ptr().cast(), &target, epilogue, out) };
+        }
+    }
+}
+
+/// One register tile: sums[r, c] = Σ a[r, k] · b[k, c] for up to [`tile_rows`] rows and two vectors.
+struct Tile {
+    rows: usize,
+    a: *const f32,
+    b: *const f32,
+    depth: usize,
+    sums: *mut f32,
+}
+
+impl Kernel for Tile {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: `block` passes rows of `depth` values, a panel, and a buffer for a full tile.
+        unsafe {
+            match self.rows {
+                1 => self.sums::<S, 1>(s),
+                2 => self.sums::<S, 2>(s),
+                3 => self.sums::<S, 3>(s),
+                4 => self.sums::<S, 4>(s),
+                5 => self.sums::<S, 5>(s),
+                6 => self.sums::<S, 6>(s),
+                7 => self.sums::<S, 7>(s),
+                8 => self.sums::<S, 8>(s),
+                9 => self.sums::<S, 9>(s),
+                10 => self.sums::<S, 10>(s),
+                11 => self.sums::<S, 11>(s),
+                12 => self.sums::<S, 12>(s),
+                13 => self.sums::<S, 13>(s),
+                _ => self.sums::<S, 14>(s),
+            }
+        }
+    }
+}
+
+impl Tile {
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const R: usize>(&self, s: S) {
+        // Three rows a pointer, reached by one and two strides: fourteen pointers would not fit the
+        // general registers.
+        let bases: [*const f32; 5] = std::array::from_fn(|i| self.a.wrapping_add(3 * i * self.depth));
+        let mut sums = [[s.splat(0.0); 2]; R];
+        for k in 0..self.depth {
+            // SAFETY: k < depth, rows < R and columns inside the panel, by the caller's promise.
+            unsafe {
+                let b = self.b.add(k * 2 * S::LANES);
+                let (b0, b1) = (s.load(b), s.load(b.add(S::LANES)));
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let a = s.splat(*bases[r / 3].add(k + (r % 3) * self.depth));
+                    *sum = [s.fma(a, b0, sum[0]), s.fma(a, b1, sum[1])];
+                }
+            }
+        }
+        for (r, sum) in sums.into_iter().enumerate() {
+            for (half, v) in sum.into_iter().enumerate() {
+                // SAFETY: the buffer holds a full tile.
+                unsafe { s.store(self.sums.add((2 * r + half) * S::LANES), v) };
+            }
+        }
+    }
+}
+
+/// Where a tile belongs in the output.
+struct Target {
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// Applies the epilogue to a tile of sums and stores it.
+///
+/// # Safety
+/// `sums` holds the tile, `target` lies inside `out` and the epilogue's slices, as [`block`] asserts.
+#[inline(always)]
+unsafe fn finish<S: Simd>(s: S, sums: *const f32, target: &Target, epilogue: &Epilogue, out: Output) {
+    for (r, row) in target.rows.clone().enumerate() {
+        for half in 0..2 {
+            let first = target.columns.start + half * S::LANES;
+            let n = S::LANES.min(target.columns.end.saturating_sub(first));
+            if n == 0 {
+                continue;
+            }
+            let at = row * out.columns + first;
+            // SAFETY: `n` columns from `first` on, inside everything that is indexed by column.
+            unsafe {
+                let mut v = s.load(sums.add((2 * r + half) * S::LANES));
+                if let Some(bias) = epilogue.bias {
+                    v = s.add(v, s.load_first(bias.as_ptr().add(first), n));
+                }
+                v = match epilogue.activation {
+                    Activation::None => v,
+                    Activation::Gelu => s.gelu(v),
+                };
+                if let Some(residual) = epilogue.residual {
+                    let x = s.load_first(residual.as_ptr().add(at), n);
+                    v = match epilogue.gamma {
+                        Some(gamma) => s.fma(v, s.load_first(gamma.as_ptr().add(first), n), x),
+                        None => s.add(v, x),
+                    };
+                }
+                s.store_first(out.pointer.add(at), v, n);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The product, five lines, in f64.
+    fn naive(m: usize, n: usize, depth: usize, a: &[f32], w: &[f32]) -> Vec<f64> {
+        let dot = |r: usize, c: usize| {
+            (0..depth).map(|k| a[r * depth + k] as f64 * w[c * depth + k] as f64).sum::<f64>()
+        };
+        (0..m * n).map(|i| dot(i / n, i % n)).collect()
+    }
+
+    fn noise(seed: u64, len: usize) -> Vec<f32> {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        (0..len).map(|_| rng.f32() * 2.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn every_shape_and_epilogue_agrees_with_the_naive_product() {
+        let shapes =
+            [(1, 1, 1), (1, 1000, 64), (13, 33, 7), (15, 64, 27), (49, 96, 40), (57, 31, 3), (200, 10, 300)];
+        for &isa in Isa::available() {
+            for (i, (m, n, depth)) in shapes.into_iter().enumerate() {
+                let (a, w) = (noise(i as u64, m * depth), noise(100 + i as u64, n * depth));
+                let (bias, gamma, residual) = (noise(1, n), noise(2, n), noise(3, m * n));
+                let exact = naive(m, n, depth, &a, &w);
+                let packed = Packed::new(isa, n, depth, &w);
+                let plain =
+                    Epilogue { bias: None, activation: Activation::None, residual: None, gamma: None };
+                let cases = [
+                    plain,
+                    Epilogue { bias: Some(&bias), ..plain },
+                    Epilogue { bias: Some(&bias), activation: Activation::Gelu, ..plain },
+                    Epilogue { bias: Some(&bias), residual: Some(&residual), ..plain },
+                    Epilogue { bias: Some(&bias), residual: Some(&residual), gamma: Some(&gamma), ..plain },
+                ];
+                for (case, epilogue) in cases.into_iter().enumerate() {
+                    let got = product(m, &Plain { rows: &a, depth }, &packed, epilogue);
+                    for (j, (&got, &sum)) in got.iter().zip(&exact).enumerate() {
+                        let biased = sum + epilogue.bias.map_or(0.0, |b| b[j % n] as f64);
+                        let active = match epilogue.activation {
+                            Activation::None => biased,
+                            Activation::Gelu => {
+                                0.5 * biased * (1.0 + libm::erf(biased * std::f64::consts::FRAC_1_SQRT_2))
+                            }
+                        };
+                        let scaled = active * epilogue.gamma.map_or(1.0, |g| g[j % n] as f64);
+                        let want = scaled + epilogue.residual.map_or(0.0, |r| r[j] as f64);
+                        let off = (got as f64 - want).abs();
+                        assert!(off < 2e-5, "{isa:?} {m}x{n}x{depth} case {case} at {j}: {got}, not {want}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_cover_every_row_once() {
+        for rows in [1, 2, 13, 49, 196, 3136, 50_176] {
+            for depth in [27, 64, 512, 18_432] {
+                let blocks = Blocks::new(rows, depth, Isa::Avx512);
+                let covered: Vec<usize> = (0..blocks.count()).flat_map(|i| blocks.range(i)).collect();
+                assert_eq!(covered, (0..rows).collect::<Vec<_>>(), "{rows} rows of {depth}");
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The block that every family repeats: x + attention(norm1(x)), then x + mlp(norm2(x)).
+
+use candle_core::{Result, Tensor};
+use nat_convert::arch::{Backbone as Config, Family};
+
+use crate::attention::NeighborhoodAttention;
+use crate::layers::{LayerNorm, LayerScale, Linear, Mlp};
+use crate::weights::Weights;
+
+/// One transformer block (arXiv 2204.07143, figure 3), with layer scale where the network has it.
+pub(super) struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    gamma1: Option<LayerScale>,
+    norm2: LayerNorm,
+    mlp: Mlp,
+    gamma2: Option<LayerScale>,
+}
+
+impl Block {
+    /// Block `block` of level `level`.
+    pub(super) fn new(config: &Config, level: usize, block: usize, weights: &Weights) -> Self {
+        let dim = config.dim(level);
+        let gamma = |name| config.layer_scale.then(|| LayerScale::new(dim, weights, name));
+        Self {
+            norm1: LayerNorm::new(dim, &weights.pp("norm1")),
+            attn: Attention::new(config, level, config.dilations[level][block], &weights.pp("attn")),
+            gamma1: gamma("gamma1"),
+            norm2: LayerNorm::new(dim, &weights.pp("norm2")),
+            mlp: Mlp::new(dim, config.hidden(level), &weights.pp("mlp")),
+            gamma2: gamma("gamma2"),
+        }
+    }
+
+    /// [B, H, W, C] to [B, H, W, C].
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.attn.forward_residual(&self.norm1, x, self.gamma1.as_ref())?;
+        self.mlp.forward_residual(&self.norm2, &x, self.gamma2.as_ref())
+    }
+}
+
+/// Neighborhood attention between its two linear layers.
+struct Attention {
+    qkv: Linear,
+    rpb: Option<Tensor>,
+    proj: Linear,
+    operator: NeighborhoodAttention,
+    /// Attention over the whole map, of one side only (ViT-rpb).
+    whole_map: bool,
+}
+
+impl Attention {
+    fn new(config: &Config, level: usize, dilation: usize, weights: &Weights) -> Self {
+        let (dim, heads, kernel_size) = (config.dim(level), config.num_heads[level], config.kernel_size);
+        let side = 2 * kernel_size - 1;
+        Self {
+            qkv: Linear::new(dim, 3 * dim, true, &weights.pp("qkv")),
+            rpb: config.rpb.then(|| weights.get(&[heads, side, side], "rpb")),
+            proj: Linear::new(dim, dim, true, &weights.pp("proj")),
+            operator: NeighborhoodAttention { heads, kernel_size, dilation },
+            whole_map: config.family == Family::VitRpb,
+        }
+    }
+
+    /// x + gamma · proj(attention(qkv(norm(x)))), [B, H, W, C].
+    fn forward_residual(&self, norm: &LayerNorm, x: &Tensor, gamma: Option<&LayerScale>) -> Result<Tensor> {
+        let (_, h, w, _) = x.dims4()?;
+        let NeighborhoodAttention { kernel_size, dilation, .. } = self.operator;
+        let span = kernel_size * dilation;
+        if self.whole_map && (h, w) != (span, span) {
+            candle_core::bail!("this network's attention covers maps of {span}x{span}, not {h}x{w}");
+        }
+        let qkv = if h < span || w < span {
+            // As NATTEN 0.14 did when the weights were trained: zeros before the qkv layer, so that a
+            // padded position takes part with the layer's bias as its query, key and value.
+            let normed = norm.forward(x)?;
+            let padded = normed.pad_with_zeros(1, 0, span.saturating_sub(h))?;
+            self.qkv.forward(&padded.pad_with_zeros(2, 0, span.saturating_sub(w))?)?
+        } else {
+            self.qkv.forward_normed(norm, x)?
+        };
+        let mixed = self.operator.forward(&qkv, self.rpb.as_ref())?.narrow(1, 0, h)?.narrow(2, 0, w)?;
+        self.proj.forward_residual(&mixed, x, gamma)
+    }
+}

@@ -1,0 +1,106 @@
+//! DiNAT_s (arXiv 2209.15001, section 4): Swin's layout with neighborhood attention in place of
+//! shifted windows. Original code: `classification/dinat_s.py`.
+
+use candle_core::{Result, Tensor};
+use nat_convert::arch::Backbone as Config;
+
+use super::block::Block;
+use crate::layers::{Conv2d, LayerNorm, Linear, MapLayout, Window};
+use crate::weights::Weights;
+
+/// DiNAT_s without the norms that follow its levels.
+pub struct DinatS {
+    patch_embed: PatchEmbed,
+    levels: Vec<Level>,
+}
+
+/// Non-overlapping patches through one linear map and a norm; images are padded with zeros on the
+/// right and the bottom up to whole patches.
+pub(super) struct PatchEmbed {
+    proj: Conv2d,
+    norm: LayerNorm,
+}
+
+struct Level {
+    blocks: Vec<Block>,
+    downsample: Option<PatchMerging>,
+}
+
+struct PatchMerging {
+    norm: LayerNorm,
+    reduction: Linear,
+}
+
+impl DinatS {
+    /// Takes the tensors `patch_embed.*` and `layers.*`.
+    pub fn new(config: &Config, weights: &Weights) -> Self {
+        let levels = (0..config.depths.len()).map(|l| Level::new(config, l, &weights.pp("layers").pp(l)));
+        Self { patch_embed: PatchEmbed::new(config, &weights.pp("patch_embed")), levels: levels.collect() }
+    }
+
+    /// Images [B, 3, H, W] to each level's map before its merging: [B, H/4, W/4, C], …, sides rounded
+    /// up at every step.
+    ///
+    /// # Errors
+    /// When the images are not [B, 3, H, W].
+    pub fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+        let mut x = self.patch_embed.forward(images)?; // [B, H/4, W/4, C]
+        let mut maps = Vec::with_capacity(self.levels.len());
+        for level in &self.levels {
+            for block in &level.blocks {
+                x = block.forward(&x)?;
+            }
+            maps.push(x.clone());
+            if let Some(downsample) = &level.downsample {
+                x = downsample.forward(&x)?; // [B, H, W, C] -> [B, H/2, W/2, 2C]
+            }
+        }
+        Ok(maps)
+    }
+}
+
+impl PatchEmbed {
+    pub(super) fn new(config: &Config, weights: &Weights) -> Self {
+        let window = Window { kernel: config.patch_size, stride: config.patch_size, padding: 0 };
+        let channels = (3, config.embed_dim);
+        Self {
+            proj: Conv2d::new(channels, window, true, MapLayout::ChannelsFirst, &weights.pp("proj")),
+            norm: LayerNorm::new(config.embed_dim, &weights.pp("norm")),
+        }
+    }
+
+    /// Images [B, 3, H, W] to tokens [B, H/patch, W/patch, C].
+    pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        self.proj.forward(images, Some(&self.norm))
+    }
+}
+
+impl Level {
+    fn new(config: &Config, level: usize, weights: &Weights) -> Self {
+        let blocks = weights.pp("blocks");
+        Self {
+            blocks: (0..config.depths[level]).map(|b| Block::new(config, level, b, &blocks.pp(b))).collect(),
+            downsample: (level + 1 < config.depths.len())
+                .then(|| PatchMerging::new(config.dim(level), &weights.pp("downsample"))),
+        }
+    }
+}
+
+impl PatchMerging {
+    fn new(dim: usize, weights: &Weights) -> Self {
+        Self {
+            norm: LayerNorm::new(4 * dim, &weights.pp("norm")),
+            reduction: Linear::new(4 * dim, 2 * dim, false, &weights.pp("reduction")),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, h, w, c) = x.dims4()?;
+        let x = x.pad_with_zeros(1, 0, h % 2)?.pad_with_zeros(2, 0, w % 2)?;
+        let (h, w) = (h.div_ceil(2), w.div_ceil(2));
+        // Neighbours in the order (0,0), (1,0), (0,1), (1,1) as (row, column):
+        // [B, H, 2, W, 2, C] -> [B, H, W, column, row, C].
+        let x = x.reshape((b, h, 2, w, 2, c))?.permute([0, 1, 3, 4, 2, 5])?.contiguous()?;
+        self.reduction.forward_normed(&self.norm, &x.reshape((b, h, w, 4 * c))?)
+    }
+}

@@ -1,0 +1,38 @@
+//! Isotropic networks (arXiv 2209.15001, section 4.4): NAT-iso, DiNAT-iso and ViT with a relative
+//! position bias. Original code: `classification/nat_isotropic.py`, `dinat_isotropic.py`, `vitrpb.py`.
+
+use candle_core::{Result, Tensor};
+use nat_convert::arch::Backbone as Config;
+
+use super::block::Block;
+use super::dinat_s::PatchEmbed;
+use crate::weights::Weights;
+
+/// Patches of 16x16 pixels and one level of blocks.
+pub struct Isotropic {
+    patch_embed: PatchEmbed,
+    layers: Vec<Block>,
+}
+
+impl Isotropic {
+    /// Takes the tensors `patch_embed.*` and `layers.*`.
+    pub fn new(config: &Config, weights: &Weights) -> Self {
+        let layers = weights.pp("layers");
+        Self {
+            patch_embed: PatchEmbed::new(config, &weights.pp("patch_embed")),
+            layers: (0..config.depths[0]).map(|b| Block::new(config, 0, b, &layers.pp(b))).collect(),
+        }
+    }
+
+    /// Images [B, 3, H, W] to the map [B, H/16, W/16, C].
+    ///
+    /// # Errors
+    /// When the images are not [B, 3, H, W], or ViT-rpb gets a map that its bias table is not for.
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let mut x = self.patch_embed.forward(images)?;
+        for layer in &self.layers {
+            x = layer.forward(&x)?;
+        }
+        Ok(x)
+    }
+}

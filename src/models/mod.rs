@@ -1,0 +1,78 @@
+//! The networks. A file reads like its paper: a configuration, then modules with `new` and
+//! `forward`, activations channels-last from the patch embedding to the last norm.
+
+mod block;
+pub mod classifier;
+mod dinat_s;
+mod isotropic;
+mod nat;
+
+use candle_core::{Result, Tensor};
+use nat_convert::arch::{Backbone as Config, Family, Norms};
+
+use crate::layers::LayerNorm;
+use crate::weights::Weights;
+pub use dinat_s::DinatS;
+pub use isotropic::Isotropic;
+pub use nat::Nat;
+
+/// A transformer of any family, with the norms that follow its levels.
+pub struct Backbone {
+    family: AnyFamily,
+    norms: Vec<LayerNorm>,
+    kind: Norms,
+}
+
+enum AnyFamily {
+    Nat(Nat),
+    DinatS(DinatS),
+    Isotropic(Isotropic),
+}
+
+impl Backbone {
+    /// Builds the network that `config` describes; what the weights lack, they report.
+    pub fn new(config: &Config, weights: &Weights) -> Self {
+        let family = match config.family {
+            Family::Nat => AnyFamily::Nat(Nat::new(config, weights)),
+            Family::DinatS => AnyFamily::DinatS(DinatS::new(config, weights)),
+            Family::Isotropic | Family::VitRpb => AnyFamily::Isotropic(Isotropic::new(config, weights)),
+        };
+        let norms = match config.norms {
+            Norms::Final => vec![LayerNorm::new(config.out_dim(), &weights.pp("norm"))],
+            Norms::Outputs => (0..config.depths.len())
+                .map(|l| LayerNorm::new(config.dim(l), &weights.pp(format!("norm{l}"))))
+                .collect(),
+            Norms::Absent => Vec::new(),
+        };
+        Self { family, norms, kind: config.norms }
+    }
+
+    /// Images [B, 3, H, W] to each level's map [B, H/4, W/4, C], [B, H/8, W/8, 2C], … (one map for an
+    /// isotropic network), taken before the level's downsampler and passed through its `norm{i}` where
+    /// the network has them.
+    ///
+    /// # Errors
+    /// When the images do not suit the network.
+    pub fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+        let maps = match &self.family {
+            AnyFamily::Nat(net) => net.forward(images),
+            AnyFamily::DinatS(net) => net.forward(images),
+            AnyFamily::Isotropic(net) => net.forward(images).map(|map| vec![map]),
+        }?;
+        match self.kind {
+            Norms::Outputs => maps.iter().zip(&self.norms).map(|(map, norm)| norm.forward(map)).collect(),
+            _ => Ok(maps),
+        }
+    }
+
+    /// The last level's map through the final norm, [B, H, W, C], averaged to [B, C].
+    ///
+    /// # Errors
+    /// When the network has no final norm.
+    pub fn pool(&self, last: &Tensor) -> Result<Tensor> {
+        match (self.kind, self.norms.as_slice()) {
+            (Norms::Final, [norm]) => norm.forward(last)?.mean((1, 2)),
+            _ => candle_core::bail!("this backbone has no final norm, so nothing to pool"),
+        }
+    }
+}

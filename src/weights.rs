@@ -1,0 +1,329 @@
+//! Where models take their tensors from: a safetensors file, a checkpoint converted in memory, or
+//! random numbers. The one place that holds a mapping of a file.
+//!
+//! Loading is total. A model is built by calls of [`Weights::get`], which always give a tensor of
+//! the shape asked for; what was missing, misshapen or left over is collected and
+//! [`Weights::finish`] reports all of it in one error.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use memmap2::{Mmap, UncheckedAdvice};
+use nat_convert::checkpoint::Checkpoint;
+use nat_convert::source;
+use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
+
+/// Tensors by name, seen from one prefix of the names.
+#[derive(Clone)]
+pub struct Weights {
+    shared: Arc<Shared>,
+    prefix: String,
+}
+
+struct Shared {
+    source: Source,
+    device: Device,
+    dtype: DType,
+    plain: bool,
+    state: Mutex<State>,
+}
+
+enum Source {
+    Safetensors(Container),
+    /// Behind a lock: a checkpoint's values are shared without atomics.
+    Checkpoint(Box<Mutex<Checkpoint>>),
+    Random(u64),
+}
+
+/// A safetensors file whose header has been read.
+struct Container {
+    bytes: Bytes,
+    header: Metadata,
+    /// Where the data begins.
+    data: usize,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
+}
+
+#[derive(Default)]
+struct State {
+    used: BTreeSet<String>,
+    problems: Vec<Problem>,
+    parameters: u64,
+}
+
+/// One tensor that does not fit the model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Problem {
+    #[error("{name} is missing{}", .nearest.as_ref().map(|n| format!(" (nearest: {n})")).unwrap_or_default())]
+    Missing { name: String, nearest: Option<String> },
+    #[error("{name} has shape {got:?}, expected {expected:?}")]
+    Shape { name: String, got: Vec<usize>, expected: Vec<usize> },
+    #[error("{name}: {why}")]
+    Unreadable { name: String, why: String },
+    #[error("{name} is not used")]
+    Unused { name: String },
+}
+
+/// Why weights could not be taken.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum LoadError {
+    #[error("{path}: {why}")]
+    File { path: String, why: String },
+    #[error("the weights do not fit the model: {}", list(.0))]
+    Mismatch(Vec<Problem>),
+}
+
+/// The first problems in words, and how many more there are.
+fn list(problems: &[Problem]) -> String {
+    const SHOWN: usize = 12;
+    let mut text = problems.iter().take(SHOWN).map(Problem::to_string).collect::<Vec<_>>().join("; ");
+    if problems.len() > SHOWN {
+        text += &format!("; and {} more", problems.len() - SHOWN);
+    }
+    text
+}
+
+impl Weights {
+    /// Maps a safetensors file.
+    ///
+    /// # Errors
+    /// When it can't be read or is not safetensors.
+    pub fn open(path: &Path, dtype: DType, device: Device) -> Result<Self, LoadError> {
+        let error = |why: String| LoadError::File { path: path.display().to_string(), why };
+        let file = File::open(path).map_err(|e| error(e.to_string()))?;
+        // SAFETY: a file that another process changes while it is mapped would change under us; that
+        // is accepted for weights, as everywhere in this field, and never written through.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| error(e.to_string()))?;
+        let container =
+            Container::new(Bytes::Mapped(map)).map_err(|e| error(format!("not a safetensors file ({e})")))?;
+        Ok(Self::new(Source::Safetensors(container), dtype, device))
+    }
+
+    /// Takes tensors from an opened checkpoint: a file that the converter wrote is mapped, of any other
+    /// each tensor is read when it is asked for.
+    ///
+    /// # Errors
+    /// When the file can't be mapped.
+    pub fn from_checkpoint(checkpoint: Checkpoint, dtype: DType, device: Device) -> Result<Self, LoadError> {
+        if checkpoint.is_converted() {
+            return Self::open(checkpoint.path(), dtype, device);
+        }
+        Ok(Self::new(Source::Checkpoint(Box::new(Mutex::new(checkpoint))), dtype, device))
+    }
+
+    /// Takes tensors from a safetensors file that is part of the program.
+    ///
+    /// # Errors
+    /// When it is not safetensors.
+    pub fn embedded(bytes: &'static [u8], dtype: DType, device: Device) -> Result<Self, LoadError> {
+        let container = Container::new(Bytes::Embedded(bytes))
+            .map_err(|e| LoadError::File { path: "embedded weights".to_owned(), why: e.to_string() })?;
+        Ok(Self::new(Source::Safetensors(container), dtype, device))
+    }
+
+    /// Random weights in f32, the same for the same seed, name and shape: for benches and tests.
+    pub fn random(seed: u64, device: Device) -> Self {
+        Self::new(Source::Random(seed), DType::F32, device)
+    }
+
+    fn new(source: Source, dtype: DType, device: Device) -> Self {
+        let plain = !device.is_cpu();
+        let state = Mutex::default();
+        Self { shared: Arc::new(Shared { source, device, dtype, plain, state }), prefix: String::new() }
+    }
+
+    /// The same weights for layers made of plain candle operators, which have gradients.
+    ///
+    /// # Panics
+    /// When a clone of these weights is alive.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        let mut shared = Arc::into_inner(self.shared).expect("weights change form before they are shared");
+        shared.plain = true;
+        Self { shared: Arc::new(shared), prefix: self.prefix }
+    }
+
+    /// Whether layers are to be made of plain candle operators.
+    pub fn is_plain(&self) -> bool {
+        self.shared.plain
+    }
+
+    /// The weights below `name`: `name.` goes before every name that is asked for.
+    #[must_use]
+    pub fn pp(&self, name: impl std::fmt::Display) -> Self {
+        Self { shared: Arc::clone(&self.shared), prefix: format!("{}{name}.", self.prefix) }
+    }
+
+    /// Learnable values given out so far (BatchNorm's running statistics are not learnt).
+    pub fn parameters(&self) -> u64 {
+        self.state(|state| state.parameters)
+    }
+
+    /// The tensor `name` below the prefix, of this shape, in the type and on the device of these
+    /// weights. A problem is noted for [`Weights::finish`], and zeros stand in.
+    pub fn get(&self, shape: &[usize], name: &str) -> Tensor {
+        let name = format!("{}{name}", self.prefix);
+        let tensor = match &self.shared.source {
+            Source::Random(seed) => random(*seed, &name, shape),
+            Source::Safetensors(file) => file.read(&name, shape),
+            Source::Checkpoint(file) => {
+                read(&file.lock().unwrap_or_else(PoisonError::into_inner), &name, shape)
+            }
+        };
+        let placed = tensor.and_then(|tensor| {
+            let unreadable =
+                |e: candle_core::Error| Problem::Unreadable { name: name.clone(), why: e.to_string() };
+            // Rounding to the compute type comes first; the packed layers compute in f32.
+            tensor
+                .to_dtype(self.shared.dtype)
+                .and_then(|t| t.to_device(&self.shared.device))
+                .map_err(unreadable)
+        });
+        self.state(|state| {
+            state.used.insert(name.clone());
+            if !name.contains(".running_") {
+                state.parameters += shape.iter().product::<usize>() as u64;
+            }
+            placed.unwrap_or_else(|problem| {
+                state.problems.push(problem);
+                zeros(shape, self.shared.dtype, &self.shared.device)
+            })
+        })
+    }
+
+    /// Ends the loading of a model.
+    ///
+    /// # Errors
+    /// [`LoadError::Mismatch`] with every tensor that was missing, had another shape or was not used.
+    pub fn finish(&self) -> Result<(), LoadError> {
+        let mut problems = self.state(|state| std::mem::take(&mut state.problems));
+        let names = match &self.shared.source {
+            Source::Safetensors(file) => file.names(),
+            Source::Checkpoint(file) => {
+                let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.tensors().iter().map(|tensor| tensor.name.clone()).collect()
+            }
+            Source::Random(_) => Vec::new(),
+        };
+        let unused = |name: &String| self.state(|state| !state.used.contains(name));
+        problems.extend(names.into_iter().filter(unused).map(|name| Problem::Unused { name }));
+        if problems.is_empty() { Ok(()) } else { Err(LoadError::Mismatch(problems)) }
+    }
+
+    fn state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.shared.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Container {
+    fn new(bytes: Bytes) -> Result<Self, safetensors::SafeTensorError> {
+        let (length, header) = SafeTensors::read_metadata(bytes.all())?;
+        Ok(Self { data: size_of::<u64>() + length, header, bytes })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
+        let unreadable = |why: String| Problem::Unreadable { name: name.to_owned(), why };
+        let Some(info) = self.header.info(name) else {
+            return Err(Problem::Missing { name: name.to_owned(), nearest: nearest(name, &self.names()) });
+        };
+        if info.shape != shape {
+            let (got, expected) = (info.shape.clone(), shape.to_vec());
+            return Err(Problem::Shape { name: name.to_owned(), got, expected });
+        }
+        let (start, end) = info.data_offsets;
+        let values = &self.bytes.all()[self.data + start..self.data + end];
+        let dtype = DType::try_from(info.dtype).map_err(|e| unreadable(e.to_string()))?;
+        let tensor = Tensor::from_raw_buffer(values, dtype, shape, &Device::Cpu);
+        self.bytes.release(values);
+        tensor.map_err(|e| unreadable(e.to_string()))
+    }
+}
+
+impl Bytes {
+    fn all(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+
+    /// Lets go of the pages that `part` lies in: packed layers keep their own copy, and a page that
+    /// is read again comes back from the file.
+    fn release(&self, part: &[u8]) {
+        if let Self::Mapped(map) = self {
+            let offset = part.as_ptr() as usize - map.as_ptr() as usize;
+            // SAFETY: the mapping is shared and read-only, so dropping pages loses nothing. A refusal
+            // costs memory, not correctness.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, part.len()) };
+        }
+    }
+}
+
+/// Reads one tensor of a checkpoint, whose architecture names all of them with their shapes.
+fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
+    let unreadable = |why: String| Problem::Unreadable { name: name.to_owned(), why };
+    let Some(info) = file.tensors().iter().find(|tensor| tensor.name == name) else {
+        let names: Vec<_> = file.tensors().iter().map(|tensor| tensor.name.clone()).collect();
+        return Err(Problem::Missing { name: name.to_owned(), nearest: nearest(name, &names) });
+    };
+    if info.shape != shape {
+        let (got, expected) = (info.shape.clone(), shape.to_vec());
+        return Err(Problem::Shape { name: name.to_owned(), got, expected });
+    }
+    let mut bytes = Vec::new();
+    let dtype = match file.read(name, &mut bytes).map_err(|e| unreadable(e.to_string()))? {
+        source::DType::F32 => DType::F32,
+        source::DType::F16 => DType::F16,
+        source::DType::BF16 => DType::BF16,
+        other => return Err(unreadable(format!("elements of type {other:?}"))),
+    };
+    Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu).map_err(|e| unreadable(e.to_string()))
+}
+
+/// The name with the longest common beginning and end.
+fn nearest(name: &str, names: &[String]) -> Option<String> {
+    let common = |other: &String| {
+        let ahead = name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+        let behind = name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
+        ahead + behind
+    };
+    names.iter().max_by_key(|other| common(other)).cloned()
+}
+
+/// Uniform values whose spread keeps activations near 1: norms around 1, matrices by fan-in.
+fn random(seed: u64, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
+    let hash = name
+        .bytes()
+        .fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let mut rng = fastrand::Rng::with_seed(hash);
+    let fan_in: usize = shape.iter().skip(1).product();
+    let (centre, spread) = match shape.len() {
+        0 | 1 if name.ends_with("weight") || name.ends_with("running_var") => (1.0, 0.2),
+        0 | 1 => (0.0, 0.2),
+        _ if name.ends_with("rpb") => (0.0, 0.5),
+        _ => (0.0, (3.0 / fan_in as f32).sqrt()),
+    };
+    let values = (0..shape.iter().product()).map(|_| centre + spread * (2.0 * rng.f32() - 1.0)).collect();
+    Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu)
+        .map_err(|e| Problem::Unreadable { name: name.to_owned(), why: e.to_string() })
+}
+
+/// Zeros stand in for a tensor that could not be taken; the model is never run with them.
+fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Tensor {
+    let zeros = |device| Tensor::zeros(Shape::from(shape), dtype, device);
+    zeros(device).or_else(|_| zeros(&Device::Cpu)).expect("zeros on the CPU")
+}

@@ -1,0 +1,157 @@
+//! Whole networks against what the original code computed, walked by folder: every checkpoint in
+//! `tests/golden/classify` and every Transformers folder in `tests/golden/transformers`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, IndexOp, Tensor};
+use nat_convert::arch::Dilations;
+use nat_convert::checkpoint::{Checkpoint, Options};
+use nat_infer::models::classifier::{Classifier, Features};
+use nat_infer::weights::Weights;
+use serde_json::Value;
+
+/// Relative error that every tensor has to stay under: ‖a − b‖ / ‖b‖.
+const TOLERANCE: f32 = 1e-4;
+
+fn golden(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder)
+}
+
+fn entries(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(golden(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension().is_some_and(|e| e == extension) || (extension.is_empty() && path.is_dir())
+        })
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no golden data in {folder}");
+    paths
+}
+
+fn norm(x: &Tensor) -> f32 {
+    x.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar().unwrap()
+}
+
+fn relative(got: &Tensor, want: &Tensor) -> f32 {
+    assert_eq!(got.dims(), want.dims());
+    norm(&(got - want).unwrap()) / norm(want)
+}
+
+/// The dilations that the case was made with, as the command line takes them.
+fn dilations(path: &Path) -> Option<Dilations> {
+    let case: Value = serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
+    let list =
+        |list: &Value| list.as_array().unwrap().iter().map(Value::to_string).collect::<Vec<_>>().join(",");
+    let text = match (&case["config"]["dilations"], &case["config"]["dilation"]) {
+        (Value::Array(levels), _) => levels.iter().map(list).collect::<Vec<_>>().join("/"),
+        (_, Value::Number(d)) => format!("1,{d}"),
+        _ => return None,
+    };
+    Some(text.parse().unwrap())
+}
+
+fn load(path: &Path, plain: bool) -> Classifier {
+    let dilations = if path.is_dir() { None } else { dilations(path) };
+    let checkpoint = Checkpoint::open(path, &Options { dilations, ..Options::default() }).unwrap();
+    let architecture = checkpoint.metadata().architecture.clone();
+    let weights = Weights::from_checkpoint(checkpoint, DType::F32, Device::Cpu).unwrap();
+    let weights = if plain { weights.plain() } else { weights };
+    let model = Classifier::new(&architecture, &weights).unwrap();
+    assert_eq!(weights.parameters(), architecture.parameters(), "{}", path.display());
+    model
+}
+
+fn compare(name: &str, features: &Features, expected: &HashMap<String, Tensor>) {
+    let mut compared = 0;
+    for (key, want) in expected {
+        let got = match key.as_str() {
+            "input" => continue,
+            "pooled" => features.pooled.clone().unwrap(),
+            "logits" => features.logits.clone().unwrap(),
+            stage => {
+                let level: usize = stage["stage".len()..][..1].parse().unwrap();
+                let whole = &features.stages[level - 1];
+                if stage.ends_with(".corner") {
+                    whole.i((.., .., ..16, ..16)).unwrap()
+                } else {
+                    whole.clone()
+                }
+            }
+        };
+        let error = relative(&got.contiguous().unwrap(), want);
+        assert!(error < TOLERANCE, "{name}: {key} is off by {error:e}");
+        compared += 1;
+    }
+    assert!(compared >= 1, "{name} compares nothing");
+    let top = |x: &Tensor| x.argmax(1).unwrap().to_vec1::<u32>().unwrap();
+    assert_eq!(top(features.logits.as_ref().unwrap()), top(&expected["logits"]), "{name}: top-1");
+}
+
+#[test]
+fn classifiers_agree_with_the_original_at_every_stage() {
+    for plain in [false, true] {
+        for path in entries("classify", "pth") {
+            let expected =
+                candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
+            let features = load(&path, plain).features(&expected["input"]).unwrap();
+            compare(&path.display().to_string(), &features, &expected);
+        }
+    }
+}
+
+#[test]
+fn transformers_folders_agree_with_transformers() {
+    for path in entries("transformers", "") {
+        let expected = candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap();
+        let features = load(&path, false).features(&expected["input"]).unwrap();
+        compare(&path.display().to_string(), &features, &expected);
+    }
+}
+
+#[test]
+fn a_batch_gives_what_its_images_give_alone() {
+    let path = golden("classify").join("nat-k7.pth");
+    let model = load(&path, false);
+    let images = Tensor::randn(0f32, 1.0, (3, 3, 67, 90), &Device::Cpu).unwrap();
+    let together = model.forward(&images).unwrap();
+    for i in 0..3 {
+        let alone = model.forward(&images.i(i..i + 1).unwrap()).unwrap();
+        let error = relative(&together.i(i..i + 1).unwrap(), &alone);
+        assert!(error < 1e-5, "image {i} is off by {error:e}");
+    }
+}
+
+#[test]
+fn half_types_stay_near_float32() {
+    let path = golden("classify").join("nat-k7.pth");
+    let expected = candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
+    let architecture = Checkpoint::open(&path, &Options::default()).unwrap().metadata().architecture.clone();
+    for (dtype, tolerance) in [(DType::F16, 5e-3), (DType::BF16, 4e-2)] {
+        let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
+        let weights = Weights::from_checkpoint(checkpoint, dtype, Device::Cpu).unwrap();
+        let model = Classifier::new(&architecture, &weights).unwrap();
+        let logits = model.forward(&expected["input"].to_dtype(dtype).unwrap()).unwrap();
+        let error = relative(&logits, &expected["logits"]);
+        assert!(error < tolerance, "{dtype:?} is off by {error:e}");
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_are_one_error_that_lists_them() {
+    let path = golden("classify").join("nat-k7.pth");
+    let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
+    let mut architecture = checkpoint.metadata().architecture.clone();
+    architecture.backbone.depths[1] = 3;
+    architecture.backbone.dilations[1] = vec![1; 3];
+    architecture.head = nat_convert::arch::Head::Classifier { classes: 7 };
+    let weights = Weights::from_checkpoint(checkpoint, DType::F32, Device::Cpu).unwrap();
+    let error = Classifier::new(&architecture, &weights).err().unwrap().to_string();
+    assert!(
+        error.contains("levels.1.blocks.2.norm1.weight is missing (nearest: levels.1.blocks."),
+        "{error}"
+    );
+    assert!(error.contains("more"), "{error}");
+}
