@@ -110,6 +110,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type Narrow: Simd;
     /// Values in a vector.
     const LANES: usize;
+    /// Vectors that fit into the registers.
+    const REGISTERS: usize;
 
     /// The eight-lane form.
     fn narrow(self) -> Self::Narrow;
@@ -163,7 +165,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn exp(self, x: Self::V) -> Self::V {
         // Adding 1.5 * 2^23 rounds to a whole number; the split of ln 2 keeps x - n ln 2 exact.
         const ROUND: f32 = 12_582_912.0;
-        let x = self.max(self.min(x, self.splat(88.0)), self.splat(-87.3));
+        let x = self.max(self.splat(-87.3), self.min(self.splat(88.0), x));
         let n =
             self.sub(self.fma(x, self.splat(std::f32::consts::LOG2_E), self.splat(ROUND)), self.splat(ROUND));
         let r = self.fma(n, self.splat(-0.693_359_375), x);
@@ -218,6 +220,7 @@ impl Simd for Portable {
     type V = [f32; 8];
     type Narrow = Self;
     const LANES: usize = 8;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn narrow(self) -> Self {
@@ -340,6 +343,7 @@ mod x86 {
         type V = __m256;
         type Narrow = Self;
         const LANES: usize = 8;
+        const REGISTERS: usize = 16;
 
         arithmetic! { __m256,
             add(a, b) = _mm256_add_ps;
@@ -416,6 +420,7 @@ mod x86 {
         type V = __m512;
         type Narrow = Avx2;
         const LANES: usize = 16;
+        const REGISTERS: usize = 32;
 
         arithmetic! { __m512,
             add(a, b) = _mm512_add_ps;
