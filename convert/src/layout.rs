@@ -45,14 +45,22 @@ pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, Stri
             keys => format!("no weights under {}, only under {}", quoted(key), keys.join(", ")),
         });
     }
+    let object = |global: &str, place: String| {
+        let global = quoted(global);
+        format!("holds a pickled object ({global}){place}, not a state dict; save model.state_dict() instead")
+    };
     descend(root, "", NESTING).ok_or_else(|| match root {
-        Value::Opaque { global, .. } => {
-            let global = quoted(global);
-            format!("holds a pickled object ({global}), not a state dict; save model.state_dict() instead")
-        }
+        Value::Opaque { global, .. } => object(global, String::new()),
         Value::Dict(dict) if dict.is_empty() => "holds an empty dictionary".into(),
         Value::Dict(dict) => match candidates(root) {
             keys if keys.is_empty() => {
+                let opaque = |key: &&str| match get(root, key) {
+                    Some(Value::Opaque { global, .. }) => Some(object(global, format!(" under `{key}`"))),
+                    _ => None,
+                };
+                if let Some(what) = WRAPPERS.iter().find_map(opaque) {
+                    return what;
+                }
                 let keys: Vec<_> = dict.iter().filter_map(|(k, _)| text(k)).take(8).map(quoted).collect();
                 format!("no state dict among its keys ({})", keys.join(", "))
             }
@@ -445,6 +453,11 @@ mod tests {
                 opaque(),
                 None,
                 "holds a pickled object (`numpy.ndarray`), not a state dict; save model.state_dict() instead",
+            ),
+            (
+                dict(&[("model", opaque())]),
+                None,
+                "holds a pickled object (`numpy.ndarray`) under `model`, not a state dict; save model.state_dict() instead",
             ),
             (weight(), None, "holds a single tensor, not a state dict"),
             (Value::Int(7), None, "holds no dictionary of tensors"),
