@@ -1,7 +1,7 @@
 //! Names: where a checkpoint keeps its tensors, how it calls them, and what they are called here.
 //!
-//! This is the one place that knows the layouts of the published files. [`find`] unwraps the state
-//! dict, [`map`] renames every tensor in it to the canonical name (that of the original repository)
+//! This is the one place that knows the layouts of the published files. `find` unwraps the state
+//! dict, `map` renames every tensor in it to the canonical name (that of the original repository)
 //! or says why it is dropped. Whether the result is a network is not decided here: a name that no
 //! rule knows is kept, and the comparison with [`crate::arch::Architecture::tensors`] reports it.
 
