@@ -245,14 +245,17 @@ fn found_architecture(
     let buffers = mapped.dropped.iter().any(|dropped| dropped.name.ends_with("relative_position_index"));
     let global = buffers || ours.is_some_and(|ours| ours.architecture.backbone.family == Family::VitRpb);
     infer::architecture(&shapes, global).map_err(|error| {
-        let found = match error {
-            InferError::Unclear(reason) => reason,
-            InferError::OtherNetwork => {
-                let names: Vec<_> = mapped.recipes.values().map(|recipe| recipe.from.as_str()).collect();
-                layout::looks_like(&names)
+        let path = path.to_owned();
+        let names: Vec<_> = mapped.recipes.values().map(|recipe| recipe.from.as_str()).collect();
+        match (error, layout::looks_like(&names)) {
+            (InferError::Unclear(reason), None) => ConvertError::Unclear { path, reason },
+            (_, Some(what)) => ConvertError::OtherNetwork { path, found: format!("looks like {what}") },
+            (InferError::OtherNetwork, None) => {
+                let first: Vec<_> = names.iter().take(3).map(|name| quoted(name)).collect();
+                let found = format!("{} tensors, the first {}", names.len(), first.join(", "));
+                ConvertError::OtherNetwork { path, found }
             }
-        };
-        ConvertError::OtherNetwork { path: path.to_owned(), found }
+        }
     })
 }
 
@@ -329,10 +332,11 @@ impl Known<'_> {
     fn entry(&self, found: &Architecture) -> Option<&'static zoo::Entry> {
         let by_file = || zoo::by_file_name(&report::file_name(self.file));
         let by_timm = || zoo::find(self.beside.timm.as_deref()?).ok();
+        let by_hub = || zoo::by_hub(&hub_repository(self.file)?);
         let by_ours = || zoo::find(self.ours?.model.as_deref()?).ok();
         let fits = |entry: &&zoo::Entry| resembles(found, &entry.architecture);
         let entry = self.arch.or_else(|| by_ours().filter(fits)).or_else(|| by_file().filter(fits));
-        entry.or_else(|| by_timm().filter(fits))
+        entry.or_else(|| by_hub().filter(fits)).or_else(|| by_timm().filter(fits))
     }
 
     /// Fills in the dilations, and says who stated them.
@@ -483,6 +487,13 @@ impl Known<'_> {
             Head::Upernet { .. } => scale([2048, 512]),
         })
     }
+}
+
+/// The repository that a file in the Hub's cache is of: its folder is `models--OWNER--NAME`.
+fn hub_repository(path: &Path) -> Option<String> {
+    let mut folders = path.ancestors().filter_map(|folder| folder.file_name()?.to_str());
+    let (owner, name) = folders.find_map(|folder| folder.strip_prefix("models--")?.split_once("--"))?;
+    Some(format!("{owner}/{name}"))
 }
 
 /// Classes that a head tells apart.

@@ -39,6 +39,14 @@ pub enum ConvertError {
         /// What it looks like.
         found: String,
     },
+    /// The tensors are such a network's, but one that its sizes are read off is missing or odd.
+    #[error("{}: the network's sizes can't be told: {reason}", path.display())]
+    Unclear {
+        /// The file.
+        path: PathBuf,
+        /// Which tensor, and what is wrong with it.
+        reason: String,
+    },
     /// Tensors are missing, unknown or of the wrong shape.
     #[error("{}: the tensors are not those of a {network}: {mismatch}", path.display())]
     Tensors {

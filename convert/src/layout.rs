@@ -1,7 +1,7 @@
 //! Names: where a checkpoint keeps its tensors, how it calls them, and what they are called here.
 //!
-//! This is the one place that knows the layouts of the published files. [`find`] unwraps the state
-//! dict, [`map`] renames every tensor in it to the canonical name (that of the original repository)
+//! This is the one place that knows the layouts of the published files. `find` unwraps the state
+//! dict, `map` renames every tensor in it to the canonical name (that of the original repository)
 //! or says why it is dropped. Whether the result is a network is not decided here: a name that no
 //! rule knows is kept, and the comparison with [`crate::arch::Architecture::tensors`] reports it.
 
@@ -45,14 +45,22 @@ pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, Stri
             keys => format!("no weights under {}, only under {}", quoted(key), keys.join(", ")),
         });
     }
+    let object = |global: &str, place: String| {
+        let global = quoted(global);
+        format!("holds a pickled object ({global}){place}, not a state dict; save model.state_dict() instead")
+    };
     descend(root, "", NESTING).ok_or_else(|| match root {
-        Value::Opaque { global, .. } => {
-            let global = quoted(global);
-            format!("holds a pickled object ({global}), not a state dict; save model.state_dict() instead")
-        }
+        Value::Opaque { global, .. } => object(global, String::new()),
         Value::Dict(dict) if dict.is_empty() => "holds an empty dictionary".into(),
         Value::Dict(dict) => match candidates(root) {
             keys if keys.is_empty() => {
+                let opaque = |key: &&str| match get(root, key) {
+                    Some(Value::Opaque { global, .. }) => Some(object(global, format!(" under `{key}`"))),
+                    _ => None,
+                };
+                if let Some(what) = WRAPPERS.iter().find_map(opaque) {
+                    return what;
+                }
                 let keys: Vec<_> = dict.iter().filter_map(|(k, _)| text(k)).take(8).map(quoted).collect();
                 format!("no state dict among its keys ({})", keys.join(", "))
             }
@@ -368,25 +376,20 @@ fn assemble(mut pieces: Vec<Piece>) -> Result<Recipe, String> {
 }
 
 /// What a checkpoint of another network looks like, by the names that give it away.
-pub(crate) fn looks_like(names: &[&str]) -> String {
+pub(crate) fn looks_like(names: &[&str]) -> Option<&'static str> {
     const SIGNS: [(&str, &str); 9] = [
-        ("relative_position_bias_table", "looks like a Swin Transformer"),
-        ("layer1.0.conv1.weight", "looks like a ResNet"),
-        ("downsample_layers.0.", "looks like a ConvNeXt"),
-        ("stages.0.blocks.0.conv_dw.", "looks like a ConvNeXt"),
-        ("cls_token", "looks like a Vision Transformer (ViT, DeiT)"),
-        ("mask_token", "looks like a masked autoencoder"),
-        ("encoder.layer.0.attention.attention.query", "looks like Transformers' ViT"),
-        ("word_embeddings", "looks like a language model"),
-        ("visual.", "looks like CLIP"),
+        ("relative_position_bias_table", "a Swin Transformer"),
+        ("layer1.0.conv1.weight", "a ResNet"),
+        ("downsample_layers.0.", "a ConvNeXt"),
+        ("stages.0.blocks.0.conv_dw.", "a ConvNeXt"),
+        ("mask_token", "a masked autoencoder"),
+        ("visual.", "CLIP"),
+        ("cls_token", "a Vision Transformer (ViT, DeiT)"),
+        ("encoder.layer.0.attention.attention.query", "Transformers' ViT"),
+        ("word_embeddings", "a language model"),
     ];
-    let sign = SIGNS.iter().find(|(sign, _)| names.iter().any(|name| strip(name).contains(sign)));
-    let first: Vec<_> = names.iter().take(3).map(|name| quoted(name)).collect();
-    let first = format!("{} tensors, the first {}", names.len(), first.join(", "));
-    match sign {
-        Some((_, what)) => format!("{what} ({first})"),
-        None => first,
-    }
+    let given_away = |(sign, _): &&(&str, &str)| names.iter().any(|name| name.contains(sign));
+    SIGNS.iter().find(given_away).map(|(_, what)| *what)
 }
 
 #[cfg(test)]
@@ -450,6 +453,11 @@ mod tests {
                 opaque(),
                 None,
                 "holds a pickled object (`numpy.ndarray`), not a state dict; save model.state_dict() instead",
+            ),
+            (
+                dict(&[("model", opaque())]),
+                None,
+                "holds a pickled object (`numpy.ndarray`) under `model`, not a state dict; save model.state_dict() instead",
             ),
             (weight(), None, "holds a single tensor, not a state dict"),
             (Value::Int(7), None, "holds no dictionary of tensors"),
@@ -553,13 +561,14 @@ mod tests {
 
     #[test]
     fn other_networks_are_recognised() {
-        for (name, says) in [
-            ("layers.0.blocks.0.attn.relative_position_bias_table", "Swin"),
-            ("module.layer1.0.conv1.weight", "ResNet"),
-            ("cls_token", "Vision Transformer"),
+        for (name, what) in [
+            ("layers.0.blocks.0.attn.relative_position_bias_table", Some("a Swin Transformer")),
+            ("module.layer1.0.conv1.weight", Some("a ResNet")),
+            ("cls_token", Some("a Vision Transformer (ViT, DeiT)")),
+            ("levels.0.blocks.0.attn.rpb", None),
+            ("layers.0.attn.relative_position_index", None),
         ] {
-            assert!(looks_like(&[name]).contains(says), "{name}");
+            assert_eq!(looks_like(&[name]), what, "{name}");
         }
-        assert_eq!(looks_like(&["a", "b"]), "2 tensors, the first `a`, `b`");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A file passes through three rooms: [`source`] opens the container and reads values without
 //! running anything; `layout` maps tensor names to the canonical ones, `infer` reads the
-//! [`arch::Architecture`] off them and holds every tensor against it; [`write`] streams the tensors
+//! [`arch::Architecture`] off them and holds every tensor against it; [`mod@write`] streams the tensors
 //! into one safetensors file. [`checkpoint::Checkpoint`] is the door to all three, and what
 //! `nat-infer --weights` uses:
 //!

@@ -126,8 +126,9 @@ fn run(args: &Args) -> Result<()> {
     if args.inspect {
         return inspect(&checkpoint, args.format);
     }
-    let say = |text: &str| if args.quiet { Ok(()) } else { io::stderr().write_all(text.as_bytes()) };
-    say(&checkpoint.report().to_string())?;
+    // Nobody listening is no reason not to convert.
+    let say = |text: &str| if args.quiet { None } else { io::stderr().write_all(text.as_bytes()).ok() };
+    say(&checkpoint.report().to_string());
     let dtype = args.dtype.map(|dtype| match dtype {
         DTypeArg::F32 => FloatType::F32,
         DTypeArg::F16 => FloatType::F16,
@@ -138,7 +139,7 @@ fn run(args: &Args) -> Result<()> {
     let handler = Arc::clone(&stop);
     ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed)).context("can't catch Ctrl-C")?;
     write(&checkpoint, &output, WriteOptions { dtype, overwrite: args.overwrite }, &stop)?;
-    say(&format!("wrote {}\n", output.display()))?;
+    say(&format!("wrote {}\n", output.display()));
     Ok(())
 }
 

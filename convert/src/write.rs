@@ -57,14 +57,10 @@ impl FloatType {
 pub fn check_target(source: &Path, target: &Path, overwrite: bool) -> Result<(), ConvertError> {
     let refuse = |reason| Err(ConvertError::Target { path: target.to_owned(), reason });
     match target.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let folder = folder(target);
-            if folder.is_dir() {
-                return Ok(());
-            }
-            let error = io::ErrorKind::NotFound.into();
-            Err(ConvertError::Io { path: folder, action: "no such folder to write to", error })
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match folder(target) {
+            folder if folder.is_dir() => Ok(()),
+            path => Err(ConvertError::Target { path, reason: "no such folder to write to" }),
+        },
         Err(error) => Err(ConvertError::Io { path: target.to_owned(), action: "can't write", error }),
         Ok(found) if found.is_dir() => refuse("is a folder; -o takes a file name"),
         Ok(found) if !found.is_file() => refuse("is not a plain file; the result can't be put there"),

@@ -259,6 +259,11 @@ fn every_published_architecture_is_recognised_by_its_tensors() {
     let checkpoint = open(&named);
     assert_eq!(checkpoint.metadata().architecture, entry.architecture);
     assert_eq!(checkpoint.report().dilations_from.as_deref(), Some("the name of dinat-tiny"));
+    // So does a folder of the Hub's cache.
+    let snapshot = folder.path().join("models--shi-labs--dinat-tiny-in1k-224/snapshots/0a1b");
+    fs::create_dir_all(&snapshot).unwrap();
+    safetensors(&snapshot.join("model.safetensors"), &zeros(&entry.architecture));
+    assert_eq!(open(&snapshot).metadata().model.as_deref(), Some("dinat-tiny"));
     // But only if the sizes are that model's.
     safetensors(&named, &zeros(&zoo::find("dinat-mini").unwrap().architecture));
     assert!(!open(&named).metadata().dilations_known);
@@ -468,6 +473,14 @@ fn other_networks_and_impossible_sizes_are_refused() {
     for (tensors, says) in [
         (vec![raw("layer1.0.conv1.weight", &[1])], "not a NAT or DiNAT checkpoint: looks like a ResNet"),
         (vec![raw("w", &[1])], "not a NAT or DiNAT checkpoint: 1 tensors, the first `w`"),
+        (
+            vec![
+                raw("patch_embed.proj.weight", &[96, 3, 4, 4]),
+                raw("layers.0.blocks.0.attn.qkv.weight", &[288, 96]),
+                raw("layers.0.blocks.0.attn.relative_position_bias_table", &[169, 3]),
+            ],
+            "not a NAT or DiNAT checkpoint: looks like a Swin Transformer",
+        ),
         (iso(&[0, 13, 13]), "`layers.0.attn.rpb` has shape [0, 13, 13]"),
         (iso(&[3]), "`layers.0.attn.rpb` has shape [3]"),
         (iso(&[3, 13, 12]), "`layers.0.attn.rpb` is [3, 13, 12], expected [3, 13, 13]"),

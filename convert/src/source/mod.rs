@@ -185,7 +185,14 @@ pub enum Problem {
 
 impl From<io::Error> for Problem {
     fn from(error: io::Error) -> Self {
-        Problem::Io(error)
+        match error.kind() {
+            // Lengths are checked against the file's: it was cut since.
+            io::ErrorKind::UnexpectedEof => Problem::Damaged {
+                place: "file".into(),
+                what: "it has become shorter while it was read: download or copy it again".into(),
+            },
+            _ => Problem::Io(error),
+        }
     }
 }
 
@@ -251,10 +258,10 @@ impl Source {
     }
 
     fn fetch(&self, tensor: &TensorRef, out: &mut Vec<u8>) -> Result<(), Problem> {
-        let foreign = |what| Problem::Damaged { place: format!("storage {}", tensor.storage), what };
+        let wrong = |what| Problem::Damaged { place: format!("storage {}", tensor.storage), what };
         let storage = self.contents.storages.get(tensor.storage);
-        let storage = storage.ok_or_else(|| foreign("there is no such storage".into()))?;
-        let (count, stretch) = tensor.locate(storage.end - storage.start).map_err(foreign)?;
+        let storage = storage.ok_or_else(|| wrong("there is no such storage".into()))?;
+        let (count, stretch) = tensor.locate(storage.end - storage.start).map_err(wrong)?;
         if count == 0 {
             out.clear();
             return Ok(());

@@ -117,19 +117,16 @@ fn dtype(name: &str) -> Option<DType> {
 /// What a persistent id stands for: `('storage', class, key, location, numel)`, in legacy files
 /// followed by a `view_metadata` of `None` or `(key of the view, offset, numel)`.
 pub(super) fn persistent(arena: &Arena, storages: &mut Storages, id: Id) -> Result<Node, String> {
-    let unknown = Node::Instance { global: "(persistent id)".into(), state: None };
     let items = arena.list(id).unwrap_or_default();
-    let text = |id: Id| arena.name(id);
+    let kind = items.first().and_then(|&kind| arena.name(kind)).map(|kind| &**kind);
     match items {
-        [kind, class, ..] if text(*kind).is_some_and(|kind| &**kind == "module") => {
+        [_, class, ..] if kind == Some("module") => {
             let global = arena.global(*class).cloned().ok_or("a module has no class")?;
             Ok(Node::Global(global))
         }
-        [kind, class, key, _location, numel, view @ ..]
-            if text(*kind).is_some_and(|kind| &**kind == "storage") =>
-        {
-            let class = arena.global(*class).or(text(*class)).ok_or("a storage has no class")?;
-            let key = text(*key).ok_or("a storage's key is no text, or a long one")?;
+        [_, class, key, _location, numel, view @ ..] if kind == Some("storage") => {
+            let class = arena.global(*class).or(arena.name(*class)).ok_or("a storage has no class")?;
+            let key = arena.name(*key).ok_or("a storage's key is no text, or a long one")?;
             let numel = arena.count(*numel).ok_or("a storage's length is not a number")? as u64;
             let known = storage_class(class.rsplit('.').next().unwrap_or(class));
             let size = known.map(|(_, size)| size);
@@ -155,7 +152,7 @@ pub(super) fn persistent(arena: &Arena, storages: &mut Storages, id: Id) -> Resu
             };
             Ok(Node::Storage(View { storage, dtype, start, len }))
         }
-        _ => Ok(unknown),
+        _ => Ok(Node::Instance { global: "(persistent id)".into(), state: None }),
     }
 }
 

@@ -25,18 +25,19 @@ type Entry<'a, 'f> = ZipFile<'a, BufReader<&'f mut File>>;
 /// Reads everything but the elements.
 pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged("zip archive", error))?;
-    let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
-    let folder =
-        names.iter().find_map(|name| name.strip_suffix("/data.pkl").filter(|root| !root.contains('/')));
+    // Raw bytes: torch writes UTF-8 without the flag that says so.
+    let names: Vec<Vec<u8>> = archive.file_names_raw().map(<[u8]>::to_vec).collect();
+    let folder = names.iter().find_map(|name| name.strip_suffix(b"/data.pkl").filter(|f| !f.contains(&b'/')));
     let folder = folder.ok_or_else(|| no_checkpoint(&names))?;
-    if names.iter().any(|name| name.strip_prefix(folder) == Some("/constants.pkl")) {
+    let path = |rest: &str| [folder, b"/", rest.as_bytes()].concat();
+    if names.contains(&path("constants.pkl")) {
         return Err(Problem::Unsupported(
             "a TorchScript archive: load it with torch.jit.load and torch.save its state_dict()".into(),
         ));
     }
 
     let mut big_endian = false;
-    if let Some((entry, _)) = stored(&mut archive, &format!("{folder}/byteorder"), len)? {
+    if let Some((entry, _)) = stored(&mut archive, &path("byteorder"), len)? {
         let mut order = Vec::new();
         entry.take(16).read_to_end(&mut order)?;
         big_endian = match &*order {
@@ -49,20 +50,20 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
         };
     }
 
-    let name = format!("{folder}/data.pkl");
+    let name = path("data.pkl");
     let (entry, place) = stored(&mut archive, &name, len)?.ok_or_else(|| no_checkpoint(&names))?;
     let mut storages = Storages::default();
-    let mut input = Input::new(BufReader::new(entry), quoted(&name), place.end - place.start);
+    let mut input = Input::new(BufReader::new(entry), shown(&name), place.end - place.start);
     let root = pickle::load(&mut input, &mut storages)?;
     drop(input);
 
     let mut places = HashMap::new();
     for storage in storages.iter() {
-        if let Some((_, place)) = stored(&mut archive, &format!("{folder}/data/{}", storage.key), len)? {
+        if let Some((_, place)) = stored(&mut archive, &path(&format!("data/{}", storage.key)), len)? {
             places.insert(storage.key.clone(), place);
         }
     }
-    let place = quoted(&format!("{folder}/data"));
+    let place = shown(&path("data"));
     let storages = storages.place(&places).map_err(|what| Problem::Damaged { place, what })?;
     Ok(Contents { container: Container::TorchZip, root, storages, metadata: BTreeMap::new(), big_endian })
 }
@@ -70,23 +71,28 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
 /// An entry of that name, to be read, and the bytes of the file that it takes.
 fn stored<'a, 'f>(
     archive: &'a mut Archive<'f>,
-    name: &str,
+    name: &[u8],
     len: u64,
 ) -> Result<Option<(Entry<'a, 'f>, Range<u64>)>, Problem> {
-    let Some(index) = archive.index_for_name_raw(name.as_bytes()) else { return Ok(None) };
-    let entry = archive.by_index_raw(index).map_err(|error| damaged(&quoted(name), error))?;
+    let Some(index) = archive.index_for_name_raw(name) else { return Ok(None) };
+    let entry = archive.by_index_raw(index).map_err(|error| damaged(&shown(name), error))?;
     if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
         return Err(Problem::Unsupported(format!(
             "{} is compressed or encrypted ({}): unpack the archive and pack its folder with `zip -0 -r`",
-            quoted(name),
+            shown(name),
             entry.compression()
         )));
     }
     let start = entry.data_start().unwrap_or(len);
     match start.checked_add(entry.compressed_size()) {
         Some(end) if end <= len => Ok(Some((entry, start..end))),
-        _ => Err(damaged(&quoted(name), "the entry ends after the file")),
+        _ => Err(damaged(&shown(name), "the entry ends after the file")),
     }
+}
+
+/// An entry's name as it may stand in a message.
+fn shown(name: &[u8]) -> String {
+    quoted(&String::from_utf8_lossy(name))
 }
 
 fn damaged(place: &str, error: impl Display) -> Problem {
@@ -97,13 +103,13 @@ fn damaged(place: &str, error: impl Display) -> Problem {
 }
 
 /// What an archive without a `data.pkl` in its only folder is.
-fn no_checkpoint(names: &[String]) -> Problem {
+fn no_checkpoint(names: &[Vec<u8>]) -> Problem {
     Problem::NotACheckpoint(match names.first() {
         None => "an empty zip archive".into(),
-        Some(name) if name.ends_with(".npy") => "a NumPy archive (.npz)".into(),
+        Some(name) if name.ends_with(b".npy") => "a NumPy archive (.npz)".into(),
         Some(name) => format!(
             "a zip archive without data.pkl; its first entry is {}: unpack it if it holds the checkpoint",
-            quoted(name)
+            shown(name)
         ),
     })
 }
