@@ -1,1 +1,3 @@
 //! Neighborhood Attention Transformers (NAT, arXiv 2204.07143; DiNAT, arXiv 2209.15001) on candle.
+
+pub mod zoo;
