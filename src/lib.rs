@@ -4,3 +4,4 @@ pub mod attention;
 pub mod layers;
 pub mod models;
 pub mod weights;
+pub mod zoo;
