@@ -5,7 +5,7 @@ use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
-    Activation, Blocks, Epilogue, Output, Packed, Plain, Rows, block, output, product, with_scratch,
+    Activation, Blocks, Epilogue, Output, Packed, Plain, Rows, Scratch, block, output, product,
 };
 use super::norm::{LayerNorm, Normed};
 use super::simd::{Isa, Kernel, Simd};
@@ -235,16 +235,16 @@ impl Kernel for Fused<'_> {
     fn run<S: Simd>(self, s: S) {
         let [(fc1, first), (fc2, second)] = self.layers;
         let count = self.range.len();
-        with_scratch(|scratch, hidden| {
-            let rows = self.normed.get(s, self.range.clone(), scratch);
-            hidden.resize(count * fc1.n(), 0.0);
-            let view = Output::new(hidden, fc1.n());
-            // SAFETY: `hidden` is this thread's own; the tasks' rows of `out` are disjoint.
-            unsafe {
-                block(s, rows, fc1, 0..fc1.panels(), &first, view, 0..count);
-                block(s, hidden, fc2, 0..fc2.panels(), &second, self.out, self.range);
-            }
-        });
+        let Scratch { mut rows, mut hidden } = Scratch::take();
+        let normed = self.normed.get(s, self.range.clone(), &mut rows);
+        hidden.resize(count * fc1.n(), 0.0);
+        let view = Output::new(&mut hidden, fc1.n());
+        // SAFETY: `hidden` is this thread's own; the tasks' rows of `out` are disjoint.
+        unsafe {
+            block(s, normed, fc1, 0..fc1.panels(), &first, view, 0..count);
+            block(s, &hidden, fc2, 0..fc2.panels(), &second, self.out, self.range);
+        }
+        Scratch { rows, hidden }.put_back();
     }
 }
 
