@@ -20,14 +20,12 @@ use super::Problem;
 use super::window::Class;
 use crate::layers::simd::{Isa, Kernel, Simd};
 
-/// Scratch of a tile in f32 values: half of a common L2 cache.
-const SCRATCH: usize = 128 * 1024;
-/// Columns of a tile's queries, at most.
-const COLUMNS: usize = 64;
-/// Tiles a thread, so that all end together.
+/// Tiles a thread, at least, so that all end together.
 const TILES_PER_THREAD: usize = 4;
 /// Values before and after the bias table that lanes outside a window may read.
 const BIAS_PAD: usize = 16;
+/// Pairs of queries that go through scores, softmax and outputs together.
+const BATCH: usize = 8;
 /// The score of a lane outside the window: adding any score to it leaves it far below all others.
 const OUTSIDE: f32 = f32::MIN / 4.0;
 
@@ -43,7 +41,7 @@ pub(super) fn forward(problem: &Problem, isa: Isa, qkv: &[f32], rpb: &[f32]) -> 
     let tiles = tiles(problem, rayon::current_num_threads());
     let mut out = Vec::with_capacity(values);
     let shared = Output(out.as_mut_ptr());
-    (0..batch * tiles.len() * heads).into_par_iter().for_each(|job| {
+    (0..batch * tiles.len() * heads).into_par_iter().with_max_len(1).for_each(|job| {
         thread_local!(static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
         SCRATCH.with_borrow_mut(|scratch| {
             let (job, head) = (job / heads, job % heads);
@@ -70,31 +68,47 @@ struct Tile {
     x: Range<usize>,
 }
 
-/// Cuts the map into tiles: small enough for their scratch, enough of them for all threads.
+/// Cuts the map into tiles: as wide as the keys of a row of windows fit, enough for all threads.
 fn tiles(problem: &Problem, threads: usize) -> Vec<Tile> {
-    let &Problem { batch, height, width, heads, dim, kernel_size, dilation, .. } = problem;
+    let &Problem { batch, height, width, heads, kernel_size, dilation, .. } = problem;
     let wanted = if threads == 1 { 1 } else { threads * TILES_PER_THREAD };
-    let maps = batch * heads * dilation * dilation;
-    let mut tiles = Vec::new();
+    let columns: Vec<_> = Class::all(width, kernel_size, dilation)
+        .flat_map(|class| strips(class, kernel_size).map(move |x| (class, x)))
+        .collect();
+    let down = wanted.div_ceil(batch * heads * dilation * columns.len());
+    let mut tiles = Vec::with_capacity(dilation * columns.len() * down);
     for rows in Class::all(height, kernel_size, dilation) {
-        for columns in Class::all(width, kernel_size, dilation) {
-            let across = columns.len().div_ceil(COLUMNS);
-            let key_columns = (columns.len().div_ceil(across) + kernel_size).min(columns.len());
-            let fitting = (SCRATCH / (2 * dim * key_columns)).saturating_sub(kernel_size).max(kernel_size);
-            let down = rows.len().div_ceil(fitting).max(wanted.div_ceil(maps * across));
-            // Below half a window a tile copies more than it computes.
-            let down = down.min(rows.len().div_ceil(kernel_size.div_ceil(2)));
-            for y in even_parts(rows.len(), down) {
-                tiles.extend(even_parts(columns.len(), across).map(|x| Tile {
-                    rows,
-                    columns,
-                    y: y.clone(),
-                    x,
-                }));
-            }
+        // With fewer rows than half a window, a tile copies more than it computes.
+        let down = down.min(rows.len().div_ceil(kernel_size.div_ceil(2)));
+        for y in even_parts(rows.len(), down) {
+            let tile = |(columns, x): &(Class, Range<usize>)| Tile { rows, columns: *columns, y: y.clone(), x: x.clone() };
+            tiles.extend(columns.iter().map(tile));
         }
     }
     tiles
+}
+
+/// Lanes for one row of a window, in whole vectors of eight.
+fn row_lanes(kernel_size: usize) -> usize {
+    kernel_size.next_multiple_of(8)
+}
+
+/// Columns of keys that a tile holds, in whole cache lines. One line at K = 7: no load straddles two.
+fn key_columns(kernel_size: usize) -> usize {
+    (row_lanes(kernel_size) + 8).next_multiple_of(16)
+}
+
+/// Cuts the columns of a class into ranges of an even length whose keys fit into `key_columns`.
+fn strips(class: Class, kernel_size: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let first = start;
+        let last = class.start(first.min(class.len() - 1)) + key_columns(kernel_size) - row_lanes(kernel_size);
+        while start < class.len() && class.start(start) <= last {
+            start = (start + 2).min(class.len());
+        }
+        (first < start).then_some(first..start)
+    })
 }
 
 /// 0..n in `parts` ranges whose lengths differ by at most one.
@@ -103,7 +117,7 @@ fn even_parts(n: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// One query: its place in the tile's class, and where its window starts.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Query {
     y: usize,
     x: usize,
@@ -128,9 +142,24 @@ impl Tile {
             None
         }
     }
+
+    /// The next queries from `next` on whose windows lie in the same rows and lanes, or one twice.
+    #[inline(always)]
+    fn take_pair(&self, next: &mut Option<Query>, slack: usize) -> Option<[Query; 2]> {
+        let first = (*next)?;
+        *next = self.after(first);
+        if let Some(second) = *next
+            && second.window_y == first.window_y
+            && second.window_x.abs_diff(first.window_x) <= slack
+        {
+            *next = self.after(second);
+            return Some(if first.window_x <= second.window_x { [first, second] } else { [second, first] });
+        }
+        Some([first; 2])
+    }
 }
 
-/// The keys that the windows of the queries at `places` of `class` reach.
+/// The places that the windows of the queries at `places` of `class` reach.
 fn reach(class: Class, places: &Range<usize>, kernel_size: usize) -> Range<usize> {
     class.start(places.start)..class.start(places.end - 1) + kernel_size
 }
@@ -153,239 +182,299 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // The lanes that hold a row of a window with the least waste, the wider of equals.
-        let k = self.problem.kernel_size;
-        if k.next_multiple_of(S::LANES) <= k.next_multiple_of(8) {
-            self.attend(s, s);
-        } else {
-            self.attend(s, s.narrow());
+        match self.problem.kernel_size {
+            7 => self.attend::<S, 7>(s),
+            _ => self.attend::<S, 0>(s),
         }
     }
 }
 
-impl Attend<'_> {
-    /// With channels in the lanes of `s` and keys in those of `n`.
-    #[inline(always)]
-    fn attend<S: Simd, N: Simd>(self, s: S, n: N) {
-        let &Problem { height, width, heads, dim, kernel_size, bias_side, .. } = self.problem;
-        let tile = self.tile;
-        // Vectors that a row of a window takes, and by how much two windows in them may differ.
-        let chunks = kernel_size.div_ceil(N::LANES);
-        let row_lanes = chunks * N::LANES;
-        let slack = (row_lanes - kernel_size).min(1);
-
-        let key_rows = reach(tile.rows, &tile.y, kernel_size);
-        let key_columns = reach(tile.columns, &tile.x, kernel_size);
-        // Keys lie as [row][channel][column], columns padded to whole loads, and to an odd number of
-        // half lines, lest the channels of a key fall into few sets of the cache.
-        let pitch = (key_columns.len() + row_lanes - kernel_size).div_ceil(8) | 1;
-        let pitch = 8 * pitch;
-        let key_row = dim * pitch;
-        // Values lie as [row][column][channel], channels padded to whole vectors.
-        let value = dim.next_multiple_of(S::LANES);
-        let value_row = key_columns.len() * value;
-
-        let scratch = aligned(
-            self.scratch,
-            key_rows.len() * (key_row + value_row) + 2 * row_lanes + 2 * kernel_size * row_lanes,
-        );
-        let (values, scratch) = scratch.split_at_mut(key_rows.len() * value_row);
-        let (inits, scratch) = scratch.split_at_mut(2 * row_lanes);
-        let (scores, keys) = scratch.split_at_mut(2 * kernel_size * row_lanes);
-
-        let pixel = |y: usize, x: usize| {
-            (self.image * height + tile.rows.position(y)) * width + tile.columns.position(x)
-        };
-        let part = |part: usize, y: usize, x: usize| {
-            let start = ((pixel(y, x) * 3 + part) * heads + self.head) * dim;
-            &self.qkv[start..start + dim]
-        };
-        for (row, y) in key_rows.clone().enumerate() {
-            let keys = &mut keys[row * key_row..][..key_row];
-            for channel in keys.chunks_exact_mut(pitch) {
-                channel[key_columns.len()..].fill(0.0);
-            }
-            for (column, x) in key_columns.clone().enumerate() {
-                for (channel, &k) in part(1, y, x).iter().enumerate() {
-                    keys[channel * pitch + column] = k;
-                }
-                let target = &mut values[row * value_row + column * value..][..value];
-                target[..dim].copy_from_slice(part(2, y, x));
-                target[dim..].fill(0.0);
-            }
-        }
-        for (shift, inits) in inits.chunks_exact_mut(row_lanes).enumerate() {
-            for (lane, init) in inits.iter_mut().enumerate() {
-                *init = if (shift..shift + kernel_size).contains(&lane) { 0.0 } else { OUTSIDE };
-            }
-        }
-
-        let scale = n.splat((dim as f32).sqrt().recip());
-        let mut next = Some(tile.query(tile.y.start, tile.x.start));
-        while let Some(first) = next {
-            // Two queries whose windows lie in the same lanes, else one query twice.
-            let mut pair = [first; 2];
-            next = tile.after(first);
-            if let Some(second) = next
-                && first.window_y == second.window_y
-                && first.window_x.abs_diff(second.window_x) <= slack
-            {
-                pair[1] = second;
-                next = tile.after(second);
-                if second.window_x < first.window_x {
-                    pair.swap(0, 1);
-                }
-            }
-            let shift = pair[1].window_x - pair[0].window_x;
-            let row = pair[0].window_y - key_rows.start;
-            let column = pair[0].window_x - key_columns.start;
-
-            let q = pair.map(|query| part(0, query.y, query.x).as_ptr());
-            let bias = [0, 1].map(|i| {
-                let (y, x) = (tile.rows.bias(pair[i].y), tile.columns.bias(pair[i].x));
-                let at = (self.head * bias_side + y) * bias_side + x;
-                &self.bias[BIAS_PAD + at - i * shift..]
-            });
-            let mut max = [n.splat(f32::MIN); 2];
-            let total = kernel_size * chunks;
-            let most = ((S::REGISTERS - 3) / 2).min(7);
-            let mut blocks = even_parts(total, total.div_ceil(most));
-            let (mut window_row, mut chunk) = (0, 0);
-            for block in blocks.by_ref() {
-                macro_rules! block {
-                    ($($r:literal)*) => { match block.len() {
-                        $($r => {
-                            let mut k = [std::ptr::null(); $r];
-                            let mut b = [[std::ptr::null(); $r]; 2];
-                            let mut init = [[n.splat(0.0); $r]; 2];
-                            for j in 0..$r {
-                                let at = chunk * N::LANES;
-                                k[j] = keys[(row + window_row) * key_row + column + at..].as_ptr();
-                                for i in 0..2 {
-                                    b[i][j] = bias[i][window_row * bias_side + at..].as_ptr();
-                                    // SAFETY: a row of `inits` has row_lanes values.
-                                    init[i][j] = unsafe { n.load(inits.as_ptr().add(i * shift * row_lanes + at)) };
-                                }
-                                chunk += 1;
-                                if chunk == chunks {
-                                    (window_row, chunk) = (window_row + 1, 0);
-                                }
-                            }
-                            // SAFETY: todo
-                            let acc = unsafe { dots(n, q, k, dim, pitch, init) };
-                            for i in 0..2 {
-                                for j in 0..$r {
-                                    // SAFETY: todo
-                                    unsafe {
-                                        let x = n.fma(acc[i][j], scale, n.load(b[i][j]));
-                                        max[i] = n.max(max[i], x);
-                                        let at = (i * total + block.start + j) * N::LANES;
-                                        n.store(scores.as_mut_ptr().add(at), x);
-                                    }
-                                }
-                            }
-                        })*
-                        _ => unreachable!("blocks have at most seven rows"),
-                    }};
-                }
-                block!(1 2 3 4 5 6 7);
-            }
-
-            let max = max.map(|max| n.splat(n.reduce_max(max)));
-            let mut sum = [n.splat(0.0); 2];
-            for j in 0..total {
-                for i in 0..2 {
-                    // SAFETY: todo
-                    unsafe {
-                        let at = scores.as_mut_ptr().add((i * total + j) * N::LANES);
-                        let p = n.exp(n.sub(n.load(at), max[i]));
-                        sum[i] = n.add(sum[i], p);
-                        n.store(at, p);
-                    }
-                }
-            }
-            let norm = sum.map(|sum| s.splat(n.reduce_sum(sum).recip()));
-
-            let out = pair.map(|query| {
-                // SAFETY: todo
-                unsafe { self.out.0.add((pixel(query.y, query.x) * heads + self.head) * dim) }
-            });
-            let v = values[row * value_row + column * value..].as_ptr();
-            let p = [scores.as_ptr(), scores[total * N::LANES..].as_ptr()];
-            let window = Window { kernel_size, shift, row_lanes, value, value_row };
-            let mut c = 0;
-            while c < dim {
-                macro_rules! channels {
-                    ($vectors:literal) => {{
-                        // SAFETY: todo
-                        let acc = unsafe { mix::<S, $vectors>(s, &window, v.add(c), p) };
-                        for j in 0..$vectors {
-                            for i in 0..2 {
-                                let left = dim - c;
-                                // SAFETY: todo
-                                unsafe {
-                                    let x = s.mul(acc[i][j], norm[i]);
-                                    if left >= S::LANES {
-                                        s.store(out[i].add(c), x);
-                                    } else {
-                                        s.store_first(out[i].add(c), x, left);
-                                    }
-                                }
-                            }
-                            c += S::LANES;
-                        }
-                    }};
-                }
-                match (dim - c).div_ceil(S::LANES) {
-                    1 => channels!(1),
-                    2 | 3 => channels!(2),
-                    _ => channels!(4),
-                }
-            }
-        }
-    }
-}
-
-struct Window {
+/// How a tile lies in its scratch.
+struct Layout {
     kernel_size: usize,
-    shift: usize,
+    dim: usize,
+    /// Lanes that a row of a window takes.
     row_lanes: usize,
+    /// Keys are [row][channel][column]: columns padded to `pitch`, and the size of a row.
+    pitch: usize,
+    key_row: usize,
+    /// Values are [row][column][channel]: channels padded to `value`, and the size of a row.
     value: usize,
     value_row: usize,
 }
 
-#[inline(always)]
-unsafe fn dots<N: Simd, const R: usize>(
-    n: N,
-    q: [*const f32; 2],
-    k: [*const f32; R],
-    dim: usize,
-    pitch: usize,
-    mut acc: [[N::V; R]; 2],
-) -> [[N::V; R]; 2] {
-    for c in 0..dim {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let q = [n.splat(*q[0].add(c)), n.splat(*q[1].add(c))];
-            for j in 0..R {
-                let k = n.load(k[j].add(c * pitch));
-                acc[0][j] = n.fma(k, q[0], acc[0][j]);
-                acc[1][j] = n.fma(k, q[1], acc[1][j]);
+impl Attend<'_> {
+    /// KERNEL is the kernel size where it is known when compiling, or 0.
+    #[inline(always)]
+    fn attend<S: Simd, const KERNEL: usize>(self, s: S) {
+        let n = s.narrow();
+        let &Problem { height, width, heads, dim, bias_side, .. } = self.problem;
+        let kernel_size = if KERNEL == 0 { self.problem.kernel_size } else { KERNEL };
+        let tile = self.tile;
+        let row_lanes = row_lanes(kernel_size);
+        let slack = (row_lanes - kernel_size).min(1);
+        let rows = reach(tile.rows, &tile.y, kernel_size);
+        let columns = reach(tile.columns, &tile.x, kernel_size);
+        let pitch = key_columns(kernel_size);
+        let value = dim.next_multiple_of(S::LANES);
+        let layout = Layout {
+            kernel_size,
+            dim,
+            row_lanes,
+            pitch,
+            key_row: dim * pitch,
+            value,
+            value_row: columns.len() * value,
+        };
+        let window_lanes = kernel_size * row_lanes;
+
+        let scratch = aligned(
+            self.scratch,
+            rows.len() * (layout.key_row + layout.value_row) + 2 * row_lanes + BATCH * 2 * window_lanes,
+        );
+        let (values, scratch) = scratch.split_at_mut(rows.len() * layout.value_row);
+        let (keys, scratch) = scratch.split_at_mut(rows.len() * layout.key_row);
+        let (scores, masks) = scratch.split_at_mut(BATCH * 2 * window_lanes);
+
+        let pixel = |y: usize, x: usize| {
+            (self.image * height + tile.rows.position(y)) * width + tile.columns.position(x)
+        };
+        // The q (0), k (1) or v (2) of a pixel.
+        let part = |part: usize, y: usize, x: usize| {
+            let start = ((pixel(y, x) * 3 + part) * heads + self.head) * dim;
+            self.qkv[start..start + dim].as_ptr()
+        };
+        for (shift, mask) in masks.chunks_exact_mut(row_lanes).enumerate() {
+            for (lane, mask) in mask.iter_mut().enumerate() {
+                *mask = if (shift..shift + kernel_size).contains(&lane) { 0.0 } else { OUTSIDE };
+            }
+        }
+
+        let scale = (dim as f32).sqrt().recip();
+        let mut next = Some(tile.query(tile.y.start, tile.x.start));
+        let mut pairs = [[Query::default(); 2]; BATCH];
+        let mut norms = [[0.0; 2]; BATCH];
+        let mut packed = 0;
+        loop {
+            let mut count = 0;
+            while count < BATCH
+                && let Some(pair) = tile.take_pair(&mut next, slack)
+            {
+                pairs[count] = pair;
+                count += 1;
+            }
+            if count == 0 {
+                break;
+            }
+            let pairs = &pairs[..count];
+            while packed < pairs[count - 1][0].window_y + kernel_size - rows.start {
+                let y = rows.start + packed;
+                let keys = &mut keys[packed * layout.key_row..][..layout.key_row];
+                for column in (0..(columns.len() + row_lanes - kernel_size).min(pitch)).step_by(8) {
+                    // Past the last column, the last key again.
+                    let mut from = [std::ptr::null(); 8];
+                    for (lane, from) in from.iter_mut().enumerate() {
+                        *from = part(1, y, (columns.start + column + lane).min(columns.end - 1));
+                    }
+                    // SAFETY: todo
+                    unsafe { s.transpose(from, dim, keys[column..].as_mut_ptr(), pitch) };
+                }
+                let values = &mut values[packed * layout.value_row..][..layout.value_row];
+                for (to, x) in values.chunks_exact_mut(value).zip(columns.clone()) {
+                    let from = part(2, y, x);
+                    for c in (0..dim).step_by(S::LANES) {
+                        // SAFETY: todo
+                        unsafe {
+                            let v = s.load_first(from.add(c), (dim - c).min(S::LANES));
+                            s.store(to[c..].as_mut_ptr(), v);
+                        }
+                    }
+                }
+                packed += 1;
+                if packed < rows.len() {
+                    for x in columns.clone() {
+                        for c in (0..dim).step_by(16) {
+                            s.prefetch(part(1, y + 1, x).wrapping_add(c));
+                            s.prefetch(part(2, y + 1, x).wrapping_add(c));
+                        }
+                    }
+                }
+            }
+            for (pair, scores) in pairs.iter().zip(scores.chunks_exact_mut(2 * window_lanes)) {
+                let (row, column) = (pair[0].window_y - rows.start, pair[0].window_x - columns.start);
+                let shift = pair[1].window_x - pair[0].window_x;
+                let q = [part(0, pair[0].y, pair[0].x), part(0, pair[1].y, pair[1].x)];
+                let k = keys[row * layout.key_row + column..].as_ptr();
+                let mask = [masks.as_ptr(), masks[shift * row_lanes..].as_ptr()];
+                // SAFETY: todo
+                unsafe { dots::<S, _>(n, &layout, q, k, mask, scores.as_mut_ptr()) };
+            }
+            for ((pair, norms), scores) in
+                pairs.iter().zip(&mut norms).zip(scores.chunks_exact_mut(2 * window_lanes))
+            {
+                for (i, scores) in scores.chunks_exact_mut(window_lanes).enumerate() {
+                    let (y, x) = (tile.rows.bias(pair[i].y), tile.columns.bias(pair[i].x));
+                    let lanes_before = pair[i].window_x - pair[0].window_x;
+                    let at = BIAS_PAD + (self.head * bias_side + y) * bias_side + x - lanes_before;
+                    // SAFETY: todo
+                    norms[i] = unsafe {
+                        bias_and_max(n, &layout, scores.as_mut_ptr(), scale, self.bias[at..].as_ptr(), bias_side)
+                    };
+                }
+            }
+            for (norm, scores) in
+                norms[..count].as_flattened_mut().iter_mut().zip(scores.chunks_exact_mut(window_lanes))
+            {
+                // SAFETY: todo
+                *norm = unsafe { exp_and_norm(n, scores, *norm) };
+            }
+            for ((pair, norms), scores) in pairs.iter().zip(&norms).zip(scores.chunks_exact_mut(2 * window_lanes)) {
+                let (row, column) = (pair[0].window_y - rows.start, pair[0].window_x - columns.start);
+                let shift = pair[1].window_x - pair[0].window_x;
+                let v = values[row * layout.value_row + column * value..].as_ptr();
+                let p = [scores.as_ptr(), scores[window_lanes..].as_ptr()];
+                let mut out = [std::ptr::null_mut(); 2];
+                for i in 0..2 {
+                    let at = (pixel(pair[i].y, pair[i].x) * heads + self.head) * dim;
+                    // SAFETY: todo
+                    out[i] = unsafe { self.out.0.add(at) };
+                }
+                let mut c = 0;
+                while c < dim {
+                    // SAFETY: todo
+                    unsafe {
+                        let v = v.add(c);
+                        let out = [out[0].add(c), out[1].add(c)];
+                        c += match (dim - c).div_ceil(S::LANES) {
+                            1 => mix::<S, 1>(s, &layout, shift, p, v, norms, out, dim - c),
+                            2 | 3 => mix::<S, 2>(s, &layout, shift, p, v, norms, out, dim - c),
+                            _ => mix::<S, 4>(s, &layout, shift, p, v, norms, out, dim - c),
+                        };
+                    }
+                }
             }
         }
     }
-    acc
 }
 
+/// q · k of two queries with the keys of their windows.
+///
+/// # Safety
+#[inline(always)]
+unsafe fn dots<S: Simd, N: Simd>(
+    n: N,
+    layout: &Layout,
+    q: [*const f32; 2],
+    k: *const f32,
+    mask: [*const f32; 2],
+    scores: *mut f32,
+) {
+    let &Layout { kernel_size, dim, row_lanes, pitch, key_row, .. } = layout;
+    let chunks = row_lanes / N::LANES;
+    // Two sums for each vector of keys, those keys, and the two queries.
+    let most = ((S::REGISTERS - 3) / 2).min(7);
+    let total = kernel_size * chunks;
+    let (mut row, mut chunk) = (0, 0);
+    for block in even_parts(total, total.div_ceil(most)) {
+        macro_rules! block {
+            ($($vectors:literal)*) => { match block.len() {
+                $($vectors => {
+                    let mut keys = [k; $vectors];
+                    let mut sums = [[n.splat(0.0); $vectors]; 2];
+                    for j in 0..$vectors {
+                        // SAFETY: todo
+                        unsafe {
+                            keys[j] = k.add(row * key_row + chunk * N::LANES);
+                            sums[0][j] = n.load(mask[0].add(chunk * N::LANES));
+                            sums[1][j] = n.load(mask[1].add(chunk * N::LANES));
+                        }
+                        chunk += 1;
+                        if chunk == chunks {
+                            (row, chunk) = (row + 1, 0);
+                        }
+                    }
+                    for c in 0..dim {
+                        // SAFETY: the caller's promise.
+                        unsafe {
+                            let q = [n.splat(*q[0].add(c)), n.splat(*q[1].add(c))];
+                            for j in 0..$vectors {
+                                let k = n.load(keys[j].add(c * pitch));
+                                sums[0][j] = n.fma(k, q[0], sums[0][j]);
+                                sums[1][j] = n.fma(k, q[1], sums[1][j]);
+                            }
+                        }
+                    }
+                    for i in 0..2 {
+                        for j in 0..$vectors {
+                            // SAFETY: todo
+                            unsafe { n.store(scores.add((i * total + block.start + j) * N::LANES), sums[i][j]) };
+                        }
+                    }
+                })*
+                _ => unreachable!("a block is at most seven vectors"),
+            }};
+        }
+        block!(1 2 3 4 5 6 7);
+    }
+}
+
+/// Makes `scores`·`scale` + bias of `scores` and returns the largest.
+#[inline(always)]
+unsafe fn bias_and_max<N: Simd>(
+    n: N,
+    layout: &Layout,
+    scores: *mut f32,
+    scale: f32,
+    bias: *const f32,
+    bias_side: usize,
+) -> f32 {
+    let &Layout { kernel_size, row_lanes, .. } = layout;
+    let scale = n.splat(scale);
+    let mut max = n.splat(f32::MIN);
+    for row in 0..kernel_size {
+        for lane in (0..row_lanes).step_by(N::LANES) {
+            // SAFETY: todo
+            unsafe {
+                let at = scores.add(row * row_lanes + lane);
+                let x = n.fma(n.load(at), scale, n.load(bias.add(row * bias_side + lane)));
+                max = n.max(max, x);
+                n.store(at, x);
+            }
+        }
+    }
+    n.reduce_max(max)
+}
+
+/// Makes e^(x − max) of every x of `scores` and returns the reciprocal of their sum.
+#[inline(always)]
+unsafe fn exp_and_norm<N: Simd>(n: N, scores: &mut [f32], max: f32) -> f32 {
+    let max = n.splat(max);
+    let mut sum = n.splat(0.0);
+    for x in scores.chunks_exact_mut(N::LANES) {
+        // SAFETY: todo
+        unsafe {
+            let p = n.exp(n.sub(n.load(x.as_ptr()), max));
+            sum = n.add(sum, p);
+            n.store(x.as_mut_ptr(), p);
+        }
+    }
+    n.reduce_sum(sum).recip()
+}
+
+/// Σ p·v of two queries, of V vectors of channels.
 #[inline(always)]
 unsafe fn mix<S: Simd, const V: usize>(
     s: S,
-    window: &Window,
-    v: *const f32,
+    layout: &Layout,
+    shift: usize,
     p: [*const f32; 2],
-) -> [[S::V; V]; 2] {
-    let &Window { kernel_size, shift, row_lanes, value, value_row } = window;
-    let mut acc = [[s.splat(0.0); V]; 2];
+    v: *const f32,
+    norms: &[f32; 2],
+    out: [*mut f32; 2],
+    channels: usize,
+) -> usize {
+    let &Layout { kernel_size, row_lanes, value, value_row, .. } = layout;
+    let mut sums = [[s.splat(0.0); V]; 2];
     for row in 0..kernel_size {
         // SAFETY: the caller's promise.
         unsafe {
@@ -394,21 +483,36 @@ unsafe fn mix<S: Simd, const V: usize>(
             if shift == 1 {
                 let p = [s.splat(*p[0]), s.splat(*p[1].add(kernel_size))];
                 for j in 0..V {
-                    acc[0][j] = s.fma(s.load(v.add(j * S::LANES)), p[0], acc[0][j]);
-                    acc[1][j] = s.fma(s.load(v.add(kernel_size * value + j * S::LANES)), p[1], acc[1][j]);
+                    sums[0][j] = s.fma(s.load(v.add(j * S::LANES)), p[0], sums[0][j]);
+                    sums[1][j] = s.fma(s.load(v.add(kernel_size * value + j * S::LANES)), p[1], sums[1][j]);
                 }
             }
             for t in shift..kernel_size {
                 let p = [s.splat(*p[0].add(t)), s.splat(*p[1].add(t))];
                 for j in 0..V {
                     let v = s.load(v.add(t * value + j * S::LANES));
-                    acc[0][j] = s.fma(v, p[0], acc[0][j]);
-                    acc[1][j] = s.fma(v, p[1], acc[1][j]);
+                    sums[0][j] = s.fma(v, p[0], sums[0][j]);
+                    sums[1][j] = s.fma(v, p[1], sums[1][j]);
                 }
             }
         }
     }
-    acc
+    for i in 0..2 {
+        let norm = s.splat(norms[i]);
+        for j in 0..V {
+            let c = j * S::LANES;
+            let sum = s.mul(sums[i][j], norm);
+            // SAFETY: todo
+            unsafe {
+                if channels >= c + S::LANES {
+                    s.store(out[i].add(c), sum);
+                } else {
+                    s.store_first(out[i].add(c), sum, channels.saturating_sub(c));
+                }
+            }
+        }
+    }
+    V * S::LANES
 }
 
 /// `n` values of `scratch` that start at a cache line.

@@ -118,6 +118,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn narrow(self) -> Self::Narrow;
     /// Runs `kernel` in a function of its own: inlined at every call, a large one would multiply.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;
+    /// Asks for the cache line of `p`, which need not be valid.
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint: it never faults.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast())
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
     /// Reads LANES values.
@@ -156,6 +167,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// 2^n for whole numbers n in -126..=127.
     fn exp2_whole(self, n: Self::V) -> Self::V;
+    /// Writes the transpose of eight rows of `n` values: to[c·stride + r] = rows[r][c].
+    ///
+    /// # Safety
+    /// Each row is valid for reads of `n` values, and `to` for writes of eight values at every multiple
+    /// of `stride` below `n`·`stride`.
+    #[inline(always)]
+    unsafe fn transpose(self, rows: [*const f32; 8], n: usize, to: *mut f32, stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_from(0, rows, n, to, stride) };
+    }
     /// Sum of the lanes.
     fn reduce_sum(self, v: Self::V) -> f32;
     /// Largest of the lanes.
@@ -198,6 +219,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let erf = self.div(self.mul(z, p), q);
         let half = self.mul(x, self.splat(0.5));
         self.fma(half, erf, half)
+    }
+}
+
+/// [`Simd::transpose`] of the columns from `first` on, one value at a time.
+#[inline(always)]
+unsafe fn transpose_from(first: usize, rows: [*const f32; 8], n: usize, to: *mut f32, stride: usize) {
+    for c in first..n {
+        for (r, row) in rows.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(c * stride + r) = *row.add(c) };
+        }
     }
 }
 
@@ -393,6 +425,34 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn transpose(self, rows: [*const f32; 8], n: usize, to: *mut f32, stride: usize) {
+            let whole = n - n % 8;
+            for c in (0..whole).step_by(8) {
+                // SAFETY: the caller's promise; the token proves AVX2.
+                unsafe {
+                    // Rows r and r + 4 of four columns share a register: no lane is crossed later.
+                    let mut low = [_mm256_setzero_ps(); 4];
+                    let mut high = low;
+                    for r in 0..4 {
+                        let (a, b) = (rows[r].add(c), rows[r + 4].add(c));
+                        low[r] = _mm256_loadu2_m128(b, a);
+                        high[r] = _mm256_loadu2_m128(b.add(4), a.add(4));
+                    }
+                    for (half, x) in [low, high].into_iter().enumerate() {
+                        let to = to.add((c + 4 * half) * stride);
+                        let (a, b) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpacklo_ps(x[2], x[3]));
+                        _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(a, b));
+                        _mm256_storeu_ps(to.add(stride), _mm256_shuffle_ps::<0xee>(a, b));
+                        let (a, b) = (_mm256_unpackhi_ps(x[0], x[1]), _mm256_unpackhi_ps(x[2], x[3]));
+                        _mm256_storeu_ps(to.add(2 * stride), _mm256_shuffle_ps::<0x44>(a, b));
+                        _mm256_storeu_ps(to.add(3 * stride), _mm256_shuffle_ps::<0xee>(a, b));
+                    }
+                }
+            }
+            // SAFETY: the caller's promise.
+            unsafe { super::transpose_from(whole, rows, n, to, stride) };
+        }
+        #[inline(always)]
         fn reduce_sum(self, v: __m256) -> f32 {
             // SAFETY: the token proves AVX2.
             unsafe {
@@ -467,6 +527,11 @@ mod x86 {
         fn exp2_whole(self, n: __m512) -> __m512 {
             // SAFETY: the token proves AVX-512.
             unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+        }
+        #[inline(always)]
+        unsafe fn transpose(self, rows: [*const f32; 8], n: usize, to: *mut f32, stride: usize) {
+            // SAFETY: the caller's promise.
+            unsafe { Avx2(()).transpose(rows, n, to, stride) };
         }
         #[inline(always)]
         fn reduce_sum(self, v: __m512) -> f32 {
