@@ -193,6 +193,8 @@ impl Kernel for Attend<'_> {
 struct Layout {
     kernel_size: usize,
     dim: usize,
+    /// Columns of keys and values.
+    columns: usize,
     /// Lanes that a row of a window takes.
     row_lanes: usize,
     /// Keys are [row][channel][column]: columns padded to `pitch`, and the size of a row.
@@ -203,12 +205,36 @@ struct Layout {
     value_row: usize,
 }
 
+/// Where a head's channels of a class's pixels lie in a tensor [B, H, W, channels].
+#[derive(Clone, Copy)]
+struct Pixels {
+    first: usize,
+    row: usize,
+    column: usize,
+}
+
+impl Pixels {
+    #[inline(always)]
+    fn at(&self, y: usize, x: usize) -> usize {
+        self.first + y * self.row + x * self.column
+    }
+}
+
 impl Attend<'_> {
+    /// The pixels of the tile's class in a tensor of `channels`, from `channel` on.
+    #[inline(always)]
+    fn pixels(&self, channels: usize, channel: usize) -> Pixels {
+        let &Problem { height, width, dilation, .. } = self.problem;
+        let (y, x) = (self.tile.rows.position(0), self.tile.columns.position(0));
+        let first = ((self.image * height + y) * width + x) * channels + channel;
+        Pixels { first, row: dilation * width * channels, column: dilation * channels }
+    }
+
     /// KERNEL is the kernel size where it is known when compiling, or 0.
     #[inline(always)]
     fn attend<S: Simd, const KERNEL: usize>(self, s: S) {
         let n = s.narrow();
-        let &Problem { height, width, heads, dim, bias_side, .. } = self.problem;
+        let &Problem { heads, dim, bias_side, .. } = self.problem;
         let kernel_size = if KERNEL == 0 { self.problem.kernel_size } else { KERNEL };
         let tile = self.tile;
         let row_lanes = row_lanes(kernel_size);
@@ -220,6 +246,7 @@ impl Attend<'_> {
         let layout = Layout {
             kernel_size,
             dim,
+            columns: columns.len(),
             row_lanes,
             pitch,
             key_row: dim * pitch,
@@ -228,22 +255,16 @@ impl Attend<'_> {
         };
         let window_lanes = kernel_size * row_lanes;
 
+        let channels = heads * dim;
+        let q = self.pixels(3 * channels, self.head * dim);
+        let out = self.pixels(channels, self.head * dim);
         let scratch = aligned(
             self.scratch,
-            rows.len() * (layout.key_row + layout.value_row) + 2 * row_lanes + BATCH * 2 * window_lanes,
+            rows.len() * (layout.key_row + layout.value_row) + (BATCH * kernel_size + 1) * 2 * row_lanes,
         );
         let (values, scratch) = scratch.split_at_mut(rows.len() * layout.value_row);
         let (keys, scratch) = scratch.split_at_mut(rows.len() * layout.key_row);
         let (scores, masks) = scratch.split_at_mut(BATCH * 2 * window_lanes);
-
-        let pixel = |y: usize, x: usize| {
-            (self.image * height + tile.rows.position(y)) * width + tile.columns.position(x)
-        };
-        // The q (0), k (1) or v (2) of a pixel.
-        let part = |part: usize, y: usize, x: usize| {
-            let start = ((pixel(y, x) * 3 + part) * heads + self.head) * dim;
-            self.qkv[start..start + dim].as_ptr()
-        };
         for (shift, mask) in masks.chunks_exact_mut(row_lanes).enumerate() {
             for (lane, mask) in mask.iter_mut().enumerate() {
                 *mask = if (shift..shift + kernel_size).contains(&lane) { 0.0 } else { OUTSIDE };
@@ -270,79 +291,72 @@ impl Attend<'_> {
             while packed < pairs[count - 1][0].window_y + kernel_size - rows.start {
                 let y = rows.start + packed;
                 let keys = &mut keys[packed * layout.key_row..][..layout.key_row];
-                for column in (0..(columns.len() + row_lanes - kernel_size).min(pitch)).step_by(8) {
-                    // Past the last column, the last key again.
-                    let mut from = [std::ptr::null(); 8];
-                    for (lane, from) in from.iter_mut().enumerate() {
-                        *from = part(1, y, (columns.start + column + lane).min(columns.end - 1));
-                    }
-                    // SAFETY: todo
-                    unsafe { s.transpose(from, dim, keys[column..].as_mut_ptr(), pitch) };
-                }
                 let values = &mut values[packed * layout.value_row..][..layout.value_row];
-                for (to, x) in values.chunks_exact_mut(value).zip(columns.clone()) {
-                    let from = part(2, y, x);
-                    for c in (0..dim).step_by(S::LANES) {
-                        // SAFETY: todo
-                        unsafe {
-                            let v = s.load_first(from.add(c), (dim - c).min(S::LANES));
-                            s.store(to[c..].as_mut_ptr(), v);
-                        }
-                    }
+                // SAFETY: todo
+                unsafe {
+                    let k = self.qkv.as_ptr().add(q.at(y, columns.start) + channels);
+                    pack(s, &layout, k, k.add(channels), q.column, keys, values);
                 }
                 packed += 1;
                 if packed < rows.len() {
-                    for x in columns.clone() {
+                    let mut q0 = self.qkv.as_ptr().wrapping_add(q.at(y + 1, columns.start));
+                    for _ in 0..columns.len() {
                         for c in (0..dim).step_by(16) {
-                            s.prefetch(part(1, y + 1, x).wrapping_add(c));
-                            s.prefetch(part(2, y + 1, x).wrapping_add(c));
+                            for part in 0..3 {
+                                s.prefetch(q0.wrapping_add(part * channels + c));
+                            }
                         }
+                        q0 = q0.wrapping_add(q.column);
                     }
                 }
             }
-            for (pair, scores) in pairs.iter().zip(scores.chunks_exact_mut(2 * window_lanes)) {
+            for i in 0..count {
+                let pair = &pairs[i];
                 let (row, column) = (pair[0].window_y - rows.start, pair[0].window_x - columns.start);
                 let shift = pair[1].window_x - pair[0].window_x;
-                let q = [part(0, pair[0].y, pair[0].x), part(0, pair[1].y, pair[1].x)];
-                let k = keys[row * layout.key_row + column..].as_ptr();
-                let mask = [masks.as_ptr(), masks[shift * row_lanes..].as_ptr()];
                 // SAFETY: todo
-                unsafe { dots::<S, _>(n, &layout, q, k, mask, scores.as_mut_ptr()) };
+                unsafe {
+                    let q = [
+                        self.qkv.as_ptr().add(q.at(pair[0].y, pair[0].x)),
+                        self.qkv.as_ptr().add(q.at(pair[1].y, pair[1].x)),
+                    ];
+                    let k = keys.as_ptr().add(row * layout.key_row + column);
+                    let mask = [masks.as_ptr(), masks.as_ptr().add(shift * row_lanes)];
+                    dots::<S, _>(n, &layout, q, k, mask, scores.as_mut_ptr().add(2 * i * window_lanes))
+                };
             }
-            for ((pair, norms), scores) in
-                pairs.iter().zip(&mut norms).zip(scores.chunks_exact_mut(2 * window_lanes))
-            {
-                for (i, scores) in scores.chunks_exact_mut(window_lanes).enumerate() {
-                    let (y, x) = (tile.rows.bias(pair[i].y), tile.columns.bias(pair[i].x));
-                    let lanes_before = pair[i].window_x - pair[0].window_x;
-                    let at = BIAS_PAD + (self.head * bias_side + y) * bias_side + x - lanes_before;
-                    // SAFETY: todo
-                    norms[i] = unsafe {
-                        bias_and_max(n, &layout, scores.as_mut_ptr(), scale, self.bias[at..].as_ptr(), bias_side)
-                    };
-                }
-            }
-            for (norm, scores) in
-                norms[..count].as_flattened_mut().iter_mut().zip(scores.chunks_exact_mut(window_lanes))
-            {
+            for i in 0..2 * count {
+                let (pair, query) = (&pairs[i / 2], &pairs[i / 2][i % 2]);
+                let (y, x) = (tile.rows.bias(query.y), tile.columns.bias(query.x));
+                let lanes_before = query.window_x - pair[0].window_x;
+                let at = BIAS_PAD + (self.head * bias_side + y) * bias_side + x - lanes_before;
                 // SAFETY: todo
-                *norm = unsafe { exp_and_norm(n, scores, *norm) };
+                norms[i / 2][i % 2] = unsafe {
+                    let scores = scores.as_mut_ptr().add(i * window_lanes);
+                    bias_and_max(n, &layout, scores, scale, self.bias.as_ptr().add(at), bias_side)
+                };
             }
-            for ((pair, norms), scores) in pairs.iter().zip(&norms).zip(scores.chunks_exact_mut(2 * window_lanes)) {
+            for i in 0..2 * count {
+                // SAFETY: todo
+                norms[i / 2][i % 2] = unsafe {
+                    exp_and_norm(n, scores.as_mut_ptr().add(i * window_lanes), window_lanes, norms[i / 2][i % 2])
+                };
+            }
+            for i in 0..count {
+                let (pair, norms) = (&pairs[i], &norms[i]);
                 let (row, column) = (pair[0].window_y - rows.start, pair[0].window_x - columns.start);
                 let shift = pair[1].window_x - pair[0].window_x;
-                let v = values[row * layout.value_row + column * value..].as_ptr();
-                let p = [scores.as_ptr(), scores[window_lanes..].as_ptr()];
-                let mut out = [std::ptr::null_mut(); 2];
-                for i in 0..2 {
-                    let at = (pixel(pair[i].y, pair[i].x) * heads + self.head) * dim;
-                    // SAFETY: todo
-                    out[i] = unsafe { self.out.0.add(at) };
-                }
-                let mut c = 0;
-                while c < dim {
-                    // SAFETY: todo
-                    unsafe {
+                // SAFETY: todo
+                unsafe {
+                    let v = values.as_ptr().add(row * layout.value_row + column * value);
+                    let p = scores.as_ptr().add(2 * i * window_lanes);
+                    let p = [p, p.add(window_lanes)];
+                    let out = [
+                        self.out.0.add(out.at(pair[0].y, pair[0].x)),
+                        self.out.0.add(out.at(pair[1].y, pair[1].x)),
+                    ];
+                    let mut c = 0;
+                    while c < dim {
                         let v = v.add(c);
                         let out = [out[0].add(c), out[1].add(c)];
                         c += match (dim - c).div_ceil(S::LANES) {
@@ -352,6 +366,45 @@ impl Attend<'_> {
                         };
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Copies a row of keys, transposed, and of values.
+#[inline(always)]
+unsafe fn pack<S: Simd>(
+    s: S,
+    layout: &Layout,
+    k: *const f32,
+    v: *const f32,
+    column_stride: usize,
+    keys: &mut [f32],
+    values: &mut [f32],
+) {
+    let &Layout { kernel_size, dim, columns, row_lanes, pitch, value, .. } = layout;
+    for column in (0..(columns + row_lanes - kernel_size).min(pitch)).step_by(8) {
+        // Past the last column, the last key again.
+        let mut from = [k; 8];
+        for (lane, from) in from.iter_mut().enumerate() {
+            // SAFETY: todo
+            *from = unsafe { k.add((column + lane).min(columns - 1) * column_stride) };
+        }
+        // SAFETY: todo
+        unsafe { s.transpose(from, dim, keys.as_mut_ptr().add(column), pitch) };
+    }
+    for column in 0..columns {
+        // SAFETY: todo
+        unsafe {
+            let from = v.add(column * column_stride);
+            let to = values.as_mut_ptr().add(column * value);
+            let mut c = 0;
+            while c + S::LANES <= dim {
+                s.store(to.add(c), s.load(from.add(c)));
+                c += S::LANES;
+            }
+            if c < dim {
+                s.store(to.add(c), s.load_first(from.add(c), dim - c));
             }
         }
     }
@@ -447,15 +500,15 @@ unsafe fn bias_and_max<N: Simd>(
 
 /// Makes e^(x − max) of every x of `scores` and returns the reciprocal of their sum.
 #[inline(always)]
-unsafe fn exp_and_norm<N: Simd>(n: N, scores: &mut [f32], max: f32) -> f32 {
+unsafe fn exp_and_norm<N: Simd>(n: N, scores: *mut f32, lanes: usize, max: f32) -> f32 {
     let max = n.splat(max);
     let mut sum = n.splat(0.0);
-    for x in scores.chunks_exact_mut(N::LANES) {
+    for lane in (0..lanes).step_by(N::LANES) {
         // SAFETY: todo
         unsafe {
-            let p = n.exp(n.sub(n.load(x.as_ptr()), max));
+            let p = n.exp(n.sub(n.load(scores.add(lane)), max));
             sum = n.add(sum, p);
-            n.store(x.as_mut_ptr(), p);
+            n.store(scores.add(lane), p);
         }
     }
     n.reduce_sum(sum).recip()
