@@ -1,14 +1,14 @@
-//! The operator against golden data, and the CPU kernels against the reference.
+//! The operator against golden data, and the kernels against the reference on generated problems.
 
 use std::path::Path;
 
-use candle_core::safetensors::MmapedSafetensors;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor, WithDType};
 
 use super::*;
 
-/// Relative error of f32 kernels, ‖a − b‖ / ‖b‖.
-const TOLERANCE: f64 = 1e-6;
+/// ‖a − b‖ / ‖b‖ that f32 kernels stay under, by the largest |score| of the problem: a score of that
+/// size has an error of its own of 6e-8 times it, which the softmax passes on.
+const TOLERANCES: [(f64, f64); 2] = [(10.0, 5e-7), (200.0, 5e-6)];
 
 fn relative(got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
@@ -16,55 +16,221 @@ fn relative(got: &[f32], want: &[f64]) -> f64 {
     (error / want.iter().map(|b| b * b).sum::<f64>()).sqrt()
 }
 
-struct Golden {
-    name: String,
-    attention: NeighborhoodAttention,
-    qkv: Tensor,
-    rpb: Tensor,
-    out: Tensor,
+fn values<T: WithDType>(x: &Tensor) -> Vec<T> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-fn golden() -> Vec<Golden> {
+fn attention(heads: usize, kernel_size: usize, dilation: usize) -> NeighborhoodAttention {
+    NeighborhoodAttention { heads, kernel_size, dilation }
+}
+
+/// Values of a normal distribution with this deviation.
+fn normal(shape: impl Into<Shape>, deviation: f32) -> Tensor {
+    Tensor::randn(0f32, deviation, shape, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn golden_cases_are_those_of_natten() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/attention");
-    let mut cases = Vec::new();
+    let mut cases = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         let field = |name| header.metadata().as_ref().unwrap()[name].parse().unwrap();
-        // SAFETY: nothing writes the test data.
+        let attention = attention(field("heads"), field("kernel_size"), field("dilation"));
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
-        cases.push(Golden {
-            name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-            attention: NeighborhoodAttention {
-                heads: field("heads"),
-                kernel_size: field("kernel_size"),
-                dilation: field("dilation"),
-            },
-            qkv: tensors["qkv"].clone(),
-            rpb: tensors["rpb"].clone(),
-            out: tensors["out"].clone(),
-        });
+        let (qkv, rpb) = (&tensors["qkv"], &tensors["rpb"]);
+
+        let exact: Vec<f64> =
+            values(&attention.forward(&qkv.to_dtype(DType::F64).unwrap(), Some(rpb)).unwrap());
+        // The files hold what was computed in f64 rounded to f32.
+        for (i, (got, want)) in exact.iter().zip(values::<f32>(&tensors["out"])).enumerate() {
+            let want = f64::from(want);
+            let half_ulp = want.abs() * f64::from(f32::EPSILON) / 2.0;
+            assert!((got - want).abs() <= half_ulp + 1e-12, "{path:?}[{i}]: {got}, expected {want}");
+        }
+        let problem = attention.problem(qkv.dims()).unwrap();
+        for &isa in Isa::available() {
+            let got = cpu::forward(&problem, isa, &values::<f32>(qkv), &values::<f32>(rpb));
+            let error = relative(&got, &exact);
+            assert!(error < TOLERANCES[0].1, "{path:?} on {isa:?}: off by {error:e}");
+        }
+        cases += 1;
     }
-    assert!(!cases.is_empty());
-    cases
+    assert!(cases > 0);
 }
 
-fn vector<T: candle_core::WithDType>(x: &Tensor) -> Vec<T> {
-    x.flatten_all().unwrap().to_vec1().unwrap()
-}
 #[test]
-fn the_reference_is_natten() {
-    for case in golden() {
-        let qkv = case.qkv.to_dtype(DType::F64).unwrap();
-        let out: Vec<f64> = vector(&case.attention.forward(&qkv, Some(&case.rpb)).unwrap());
-        let want: Vec<f32> = vector(&case.out);
-        let err = relative(&want, &out);
-        println!("{} {err:e}", case.name);
-        for isa in Isa::available() {
-            let problem = case.attention.problem(case.qkv.dims()).unwrap();
-            let got = cpu::forward(&problem, *isa, &vector::<f32>(&case.qkv), &vector::<f32>(&case.rpb));
-            println!("{} {isa:?} {:e}", case.name, relative(&got, &out));
+fn kernels_agree_with_the_reference() {
+    // Batch, height, width, heads, channels of a head, kernel size, dilation.
+    let shapes = [
+        (1, 3, 4, 1, 8, 1, 1),
+        (1, 12, 9, 2, 32, 3, 1),
+        (1, 9, 31, 1, 33, 5, 1),
+        (2, 15, 26, 2, 32, 7, 1),
+        (1, 28, 28, 4, 32, 7, 1),
+        (1, 7, 7, 2, 32, 7, 1),
+        (1, 8, 7, 2, 24, 7, 1),
+        (1, 8, 8, 1, 32, 7, 1),
+        (1, 7, 40, 1, 16, 7, 1),
+        (1, 150, 8, 1, 16, 7, 1),
+        (1, 14, 14, 2, 32, 7, 2),
+        (2, 23, 26, 1, 64, 7, 3),
+        (1, 56, 61, 1, 24, 7, 8),
+        (1, 21, 20, 1, 128, 9, 2),
+        (1, 12, 11, 1, 7, 11, 1),
+        (1, 20, 30, 1, 32, 13, 1),
+        (1, 17, 16, 2, 32, 15, 1),
+        (1, 21, 33, 1, 16, 21, 1),
+        (1, 14, 14, 3, 32, 14, 1),
+        (1, 8, 8, 2, 32, 8, 1),
+        (1, 2, 2, 1, 1, 2, 1),
+    ];
+    for (b, h, w, heads, dim, kernel_size, dilation) in shapes {
+        let attention = attention(heads, kernel_size, dilation);
+        let qkv_shape = (b, h, w, 3 * heads * dim);
+        let problem = attention.problem(Shape::from(qkv_shape).dims()).unwrap();
+        let rpb: Vec<f32> = values(&normal((heads, problem.bias_side, problem.bias_side), 1.0));
+        let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<_>>();
+        // Scores have about the square of the deviation of q and k.
+        for ((_, tolerance), deviation) in TOLERANCES.into_iter().zip([1.0, 5.0]) {
+            let qkv: Vec<f32> = values(&normal(qkv_shape, deviation));
+            let exact = reference::forward(&problem, &wide(&qkv), &wide(&rpb));
+            for &isa in Isa::available() {
+                let error = relative(&cpu::forward(&problem, isa, &qkv, &rpb), &exact);
+                assert!(error < tolerance, "{problem:?}, deviation {deviation}, {isa:?}: off by {error:e}");
+            }
         }
     }
+}
+
+#[test]
+fn softmax_survives_any_score() {
+    let attention = attention(1, 3, 1);
+    let problem = attention.problem(&[1, 4, 5, 12]).unwrap();
+    for score in [1e4, -1e4, 1e30, -1e30] {
+        // All scores equal but for a bias: the mean of the values.
+        let qkv: Vec<f32> =
+            (0..20).flat_map(|i| [1.0, 0., 0., 0., score, 0., 0., 0., i as f32, 0., 0., 1.]).collect();
+        let rpb = [0.0; 25];
+        for &isa in Isa::available() {
+            let out = cpu::forward(&problem, isa, &qkv, &rpb);
+            assert!((out[0] - 6.0).abs() < 1e-5 && (out[3] - 1.0).abs() < 1e-6, "{isa:?} {score}: {out:?}");
+        }
+    }
+}
+
+#[test]
+fn nan_reaches_the_queries_that_see_it_and_no_others() {
+    let attention = attention(1, 7, 1);
+    let (h, w, dim) = (12, 26, 16);
+    let problem = attention.problem(&[1, h, w, 3 * dim]).unwrap();
+    let [qkv, rpb] = [values::<f32>(&normal((h, w, 3 * dim), 1.0)), values(&normal((13, 13), 1.0))];
+    for (part, poison) in [(1, f32::NAN), (2, f32::NAN), (2, f32::INFINITY)] {
+        for at in [0, w + 3, 5 * w + 12, h * w - 1] {
+            let mut qkv = qkv.clone();
+            qkv[at * 3 * dim + part * dim] = poison;
+            let wide: Vec<f64> = qkv.iter().copied().map(f64::from).collect();
+            let exact =
+                reference::forward(&problem, &wide, &rpb.iter().copied().map(f64::from).collect::<Vec<_>>());
+            for &isa in Isa::available() {
+                let got = cpu::forward(&problem, isa, &qkv, &rpb);
+                let same = got.iter().zip(&exact).all(|(got, exact)| got.is_finite() == exact.is_finite());
+                assert!(same, "{poison} in part {part} at pixel {at} on {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_layout_type_and_bias_gives_the_same() {
+    let attention = attention(2, 5, 2);
+    let (qkv, rpb) = (normal((2, 11, 13, 48), 1.0), normal((2, 9, 9), 1.0));
+    let want: Vec<f32> = values(&attention.forward(&qkv, Some(&rpb)).unwrap());
+    // Not contiguous: the axes of the map are swapped in memory; an offset; through candle's interface.
+    let swapped = qkv.transpose(1, 2).unwrap().contiguous().unwrap().transpose(1, 2).unwrap();
+    assert!(!swapped.is_contiguous());
+    assert_eq!(values::<f32>(&attention.forward(&swapped, Some(&rpb)).unwrap()), want);
+    let second = attention.forward(&qkv.narrow(0, 1, 1).unwrap(), Some(&rpb)).unwrap();
+    assert_eq!(values::<f32>(&second), want[want.len() / 2..]);
+    assert_eq!(values::<f32>(&qkv.apply_op2(&rpb, attention).unwrap()), want);
+    assert!(swapped.apply_op2(&rpb, attention).is_err());
+    // No bias is a table of zeros.
+    let zeros = attention.forward(&qkv, Some(&rpb.zeros_like().unwrap())).unwrap();
+    assert_eq!(values::<f32>(&attention.forward(&qkv, None).unwrap()), values::<f32>(&zeros));
+    // Half types: computed in f32, rounded once.
+    for dtype in [DType::F16, DType::BF16] {
+        let (qkv, rpb) = (qkv.to_dtype(dtype).unwrap(), rpb.to_dtype(dtype).unwrap());
+        let [wide_qkv, wide_rpb] = [&qkv, &rpb].map(|x| x.to_dtype(DType::F32).unwrap());
+        let want = attention.forward(&wide_qkv, Some(&wide_rpb)).unwrap().to_dtype(dtype).unwrap();
+        let got = attention.forward(&qkv, Some(&rpb)).unwrap();
+        assert_eq!(got.dtype(), dtype);
+        let [got, want] = [got, want].map(|x| values::<f32>(&x.to_dtype(DType::F32).unwrap()));
+        assert_eq!(got, want, "{dtype:?}");
+    }
+}
+
+#[test]
+fn wrong_inputs_are_refused_with_their_numbers() {
+    let table = [
+        (
+            attention(2, 7, 1),
+            &[7, 7, 48][..],
+            None,
+            "takes qkv as [batch, height, width, 3 x channels], got [7, 7, 48]",
+        ),
+        (attention(0, 7, 1), &[1, 7, 7, 48], None, "0 heads, kernel size 7, dilation 1"),
+        (attention(2, 0, 1), &[1, 7, 7, 48], None, "2 heads, kernel size 0, dilation 1"),
+        (attention(2, 7, 0), &[1, 7, 7, 48], None, "2 heads, kernel size 7, dilation 0"),
+        (
+            attention(5, 7, 1),
+            &[1, 7, 7, 48],
+            None,
+            "48 channels of qkv cannot be divided into q, k and v of 5 heads",
+        ),
+        (attention(2, 7, 1), &[1, 7, 7, 0], None, "0 channels of qkv cannot be divided"),
+        (attention(2, 6, 1), &[1, 7, 6, 48], None, "kernel size 6 is even: on a map of 7x6 with dilation 1"),
+        (
+            attention(2, 6, 2),
+            &[1, 12, 12, 48],
+            None,
+            "kernel size 6 is even: on a map of 12x12 with dilation 2",
+        ),
+        (
+            attention(2, 7, 1),
+            &[1, 6, 9, 48],
+            None,
+            "a map of 6x9 is too small for kernel size 7 with dilation 1",
+        ),
+        (
+            attention(2, 7, 2),
+            &[1, 14, 13, 48],
+            None,
+            "a map of 14x13 is too small for kernel size 7 with dilation 2",
+        ),
+        (attention(2, 7, usize::MAX), &[1, 7, 7, 48], None, "a map of 7x7 is too small"),
+        (attention(2, usize::MAX, 1), &[1, 7, 7, 48], None, "a map of 7x7 is too small"),
+        (
+            attention(2, 7, 1),
+            &[1, 7, 7, 48],
+            Some([2, 13, 12]),
+            "has shape [2, 13, 12], expected [2, 13, 13]",
+        ),
+    ];
+    for (attention, shape, rpb, message) in table {
+        let qkv = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        let rpb = rpb.map(|shape| Tensor::zeros(&shape, DType::F32, &Device::Cpu).unwrap());
+        let error = attention.forward(&qkv, rpb.as_ref()).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+        let rpb = rpb.unwrap_or_else(|| Tensor::zeros((2, 13, 13), DType::F32, &Device::Cpu).unwrap());
+        let error = qkv.apply_op2(&rpb, attention).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    let ints = Tensor::zeros((1, 7, 7, 48), DType::U8, &Device::Cpu).unwrap();
+    let error = attention(2, 7, 1).forward(&ints, None).unwrap_err();
+    assert!(error.to_string().contains("got qkv U8 and bias U8"), "{error}");
+    let qkv = Tensor::zeros((1, 6, 9, 48), DType::F32, &Device::Cpu).unwrap();
+    let error = attention(2, 7, 1).forward(&qkv, None).unwrap_err();
+    assert!(matches!(error, AttentionError::SmallMap { height: 6, width: 9, kernel_size: 7, dilation: 1 }));
 }

@@ -161,9 +161,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// a * b + c, fused where the instruction set fuses.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The larger of each lane.
+    /// The larger of each lane; `b` where either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The smaller of each lane.
+    /// The smaller of each lane; `b` where either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// 2^n for whole numbers n in -126..=127.
     fn exp2_whole(self, n: Self::V) -> Self::V;
@@ -182,7 +182,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Largest of the lanes.
     fn reduce_max(self, v: Self::V) -> f32;
 
-    /// e^x to 2 ulp on -87.3..=88; outside, its value at the nearer end.
+    /// e^x to 2 ulp on -87.3..=88; outside, its value at the nearer end. NaN stays NaN.
     #[inline(always)]
     fn exp(self, x: Self::V) -> Self::V {
         // Adding 1.5 * 2^23 rounds to a whole number; the split of ln 2 keeps x - n ln 2 exact.
@@ -595,6 +595,9 @@ mod tests {
             let mut ends = [-1e30, f32::NEG_INFINITY];
             isa.run(Map(&mut ends, false));
             assert!(ends.iter().all(|&e| e < 1.3e-38), "{isa:?} {ends:?}");
+            let mut nan = [f32::NAN];
+            isa.run(Map(&mut nan, false));
+            assert!(nan[0].is_nan(), "{isa:?} {nan:?}");
         }
     }
 
@@ -609,6 +612,40 @@ mod tests {
                 // Half a unit in the last place of large results is beyond 1e-6 by itself.
                 let bound = 1e-6 + exact.abs() * 2e-7;
                 assert!((y as f64 - exact).abs() < bound, "{isa:?}: gelu({x}) = {y}, not {exact}");
+            }
+        }
+    }
+
+    /// Eight rows of these values, transposed.
+    struct Transpose<'a>(&'a [Vec<f32>; 8], &'a mut [f32], usize);
+
+    impl Kernel for Transpose<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            let Self(rows, to, stride) = self;
+            assert!(stride >= 8 && to.len() >= rows[0].len() * stride);
+            let from = [0, 1, 2, 3, 4, 5, 6, 7].map(|r| rows[r].as_ptr());
+            // SAFETY: rows are of one length, and `to` has so many of `stride`.
+            unsafe { s.transpose(from, rows[0].len(), to.as_mut_ptr(), stride) };
+        }
+    }
+
+    #[test]
+    fn transpose_moves_every_value() {
+        for &isa in Isa::available() {
+            for (n, stride) in [(1, 8), (8, 8), (32, 16), (37, 11)] {
+                let rows = [0, 1, 2, 3, 4, 5, 6, 7].map(|r| (0..n).map(|c| (100 * r + c) as f32).collect());
+                let mut to = vec![-1.0; n * stride];
+                isa.run(Transpose(&rows, &mut to, stride));
+                for (i, &x) in to.iter().enumerate() {
+                    let (c, r) = (i / stride, i % stride);
+                    assert_eq!(
+                        x,
+                        if r < 8 { (100 * r + c) as f32 } else { -1.0 },
+                        "{isa:?} n {n} row {r} column {c}"
+                    );
+                }
             }
         }
     }
