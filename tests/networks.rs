@@ -169,7 +169,7 @@ fn every_classifier_of_the_zoo_has_its_published_size() {
         let Geometry::Crop { resolution, .. } = entry.preprocessing.geometry else {
             panic!("{} has no resolution", entry.name)
         };
-        let weights = Weights::random(1, Device::Cpu);
+        let weights = Weights::random(1, DType::F32, Device::Cpu);
         let model = Classifier::new(&entry.architecture, &weights).unwrap();
         assert_eq!(weights.parameters(), entry.architecture.parameters(), "{}", entry.name);
         // A small image is enough to see that the parts fit together; ViT-rpb takes one size only.

@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn fused_forms_agree_with_plain_ones() {
         for (dim, hidden, rows) in [(16, 48, 1), (32, 64, 49), (24, 96, 300)] {
-            let weights = Weights::random(1, Device::Cpu);
+            let weights = Weights::random(1, DType::F32, Device::Cpu);
             let build = |w: &Weights| {
                 (
                     LayerNorm::new(dim, &w.pp("norm")),
@@ -270,7 +270,8 @@ mod tests {
                     LayerScale::new(dim, w, "gamma"),
                 )
             };
-            let (fused, plain) = (build(&weights), build(&Weights::random(1, Device::Cpu).plain()));
+            let (fused, plain) =
+                (build(&weights), build(&Weights::random(1, DType::F32, Device::Cpu).plain()));
             let x = Tensor::randn(0f32, 1.0, (1, rows, dim), &Device::Cpu).unwrap();
             let run = |(norm, linear, mlp, gamma): &(LayerNorm, Linear, Mlp, LayerScale)| {
                 [
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn wrong_widths_are_errors_with_the_numbers() {
-        let linear = Linear::new(8, 4, true, &Weights::random(1, Device::Cpu));
+        let linear = Linear::new(8, 4, true, &Weights::random(1, DType::F32, Device::Cpu));
         let x = Tensor::zeros((2, 9), DType::F32, &Device::Cpu).unwrap();
         assert!(linear.forward(&x).unwrap_err().to_string().contains("8 inputs got [2, 9]"));
     }

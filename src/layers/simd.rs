@@ -4,6 +4,7 @@
 //! AVX2 with FMA, and a portable form that is right everywhere (LLVM makes SSE2 or NEON of it).
 //! Kernels get a token of their instruction set; holding one is the proof that the processor has it.
 
+use std::f32::consts::FRAC_2_SQRT_PI;
 use std::sync::LazyLock;
 
 /// An instruction set that kernels are compiled for.
@@ -190,7 +191,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let x = self.max(self.splat(-87.3), self.min(self.splat(88.0), x));
         let n =
             self.sub(self.fma(x, self.splat(std::f32::consts::LOG2_E), self.splat(ROUND)), self.splat(ROUND));
-        let r = self.fma(n, self.splat(-0.693_359_375), x);
+        let r = self.fma(n, self.splat(-0.693_359_4), x);
         let r = self.fma(n, self.splat(2.121_944_4e-4), r);
         // Taylor's terms, the last three bent so that the error is even over |r| <= ln 2 / 2 (Cephes).
         let mut p = self.splat(1.987_569_1e-4);
@@ -209,7 +210,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let z = self.max(self.min(z, self.splat(limit)), self.splat(-limit));
         let t = self.mul(z, z);
         let mut p = self.splat(2.132_134_1e-6);
-        for c in [2.879_997_8e-4, 3.693_618_8e-3, 5.254_735_4e-2, 0.188_116_28, 1.128_379_1] {
+        for c in [2.879_997_8e-4, 3.693_618_8e-3, 5.254_735_4e-2, 0.188_116_28, FRAC_2_SQRT_PI] {
             p = self.fma(p, t, self.splat(c));
         }
         let mut q = self.splat(3.909_789_3e-5);
