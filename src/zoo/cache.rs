@@ -121,22 +121,23 @@ pub(super) fn snapshot(folder: &Path, repo: &str) -> Option<PathBuf> {
 }
 
 /// Puts `blob` into a snapshot as `pointer`: a relative symlink, or the file itself where the system
-/// has no symlinks for us, as the Hub's other clients do.
+/// has no symlinks for us, as the Hub's other clients do. Whoever looks at the same time sees a whole
+/// file or none, and two that do it at the same time both succeed.
 pub(super) fn link(blob: &Path, pointer: &Path) -> io::Result<()> {
-    if let Some(folder) = pointer.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    match std::fs::remove_file(pointer) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    let folder = pointer.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
     #[cfg(unix)]
     {
-        let name = blob.file_name().unwrap_or_default();
-        std::os::unix::fs::symlink(Path::new("../../blobs").join(name), pointer)
+        let target = Path::new("../../blobs").join(blob.file_name().unwrap_or_default());
+        let made = |path: &Path| std::os::unix::fs::symlink(&target, path);
+        let link = tempfile::Builder::new().prefix(".link").make_in(folder, made)?;
+        Ok(link.into_temp_path().persist(pointer)?)
     }
     #[cfg(not(unix))]
-    std::fs::rename(blob, pointer)
+    match std::fs::rename(blob, pointer) {
+        Err(_) if pointer.is_file() => Ok(()),
+        done => done,
+    }
 }
 
 #[cfg(test)]
