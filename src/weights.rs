@@ -5,10 +5,11 @@
 //! the shape asked for; what was missing, misshapen or left over is collected and
 //! [`Weights::finish`] reports all of it in one error.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::rc::Rc;
 
 use candle_core::{DType, Device, Shape, Tensor};
 use memmap2::{Mmap, UncheckedAdvice};
@@ -20,7 +21,7 @@ use safetensors::tensor::Metadata;
 /// Tensors by name, seen from one prefix of the names.
 #[derive(Clone)]
 pub struct Weights {
-    shared: Arc<Shared>,
+    shared: Rc<Shared>,
     prefix: String,
 }
 
@@ -29,13 +30,12 @@ struct Shared {
     device: Device,
     dtype: DType,
     plain: bool,
-    state: Mutex<State>,
+    state: RefCell<State>,
 }
 
 enum Source {
     Safetensors(Container),
-    /// Behind a lock: a checkpoint's values are shared without atomics.
-    Checkpoint(Box<Mutex<Checkpoint>>),
+    Checkpoint(Box<Checkpoint>),
     Random(u64),
 }
 
@@ -118,7 +118,7 @@ impl Weights {
         if checkpoint.is_converted() {
             return Self::open(checkpoint.path(), dtype, device);
         }
-        Ok(Self::new(Source::Checkpoint(Box::new(Mutex::new(checkpoint))), dtype, device))
+        Ok(Self::new(Source::Checkpoint(Box::new(checkpoint)), dtype, device))
     }
 
     /// Takes tensors from a safetensors file that is part of the program.
@@ -131,15 +131,15 @@ impl Weights {
         Ok(Self::new(Source::Safetensors(container), dtype, device))
     }
 
-    /// Random weights in f32, the same for the same seed, name and shape: for benches and tests.
-    pub fn random(seed: u64, device: Device) -> Self {
-        Self::new(Source::Random(seed), DType::F32, device)
+    /// Random weights, the same for the same seed, name and shape: for benches and tests.
+    pub fn random(seed: u64, dtype: DType, device: Device) -> Self {
+        Self::new(Source::Random(seed), dtype, device)
     }
 
     fn new(source: Source, dtype: DType, device: Device) -> Self {
         let plain = !device.is_cpu();
-        let state = Mutex::default();
-        Self { shared: Arc::new(Shared { source, device, dtype, plain, state }), prefix: String::new() }
+        let state = RefCell::default();
+        Self { shared: Rc::new(Shared { source, device, dtype, plain, state }), prefix: String::new() }
     }
 
     /// The same weights for layers made of plain candle operators, which have gradients.
@@ -148,9 +148,9 @@ impl Weights {
     /// When a clone of these weights is alive.
     #[must_use]
     pub fn plain(self) -> Self {
-        let mut shared = Arc::into_inner(self.shared).expect("weights change form before they are shared");
+        let mut shared = Rc::into_inner(self.shared).expect("weights change form before they are shared");
         shared.plain = true;
-        Self { shared: Arc::new(shared), prefix: self.prefix }
+        Self { shared: Rc::new(shared), prefix: self.prefix }
     }
 
     /// Whether layers are to be made of plain candle operators.
@@ -161,7 +161,7 @@ impl Weights {
     /// The weights below `name`: `name.` goes before every name that is asked for.
     #[must_use]
     pub fn pp(&self, name: impl std::fmt::Display) -> Self {
-        Self { shared: Arc::clone(&self.shared), prefix: format!("{}{name}.", self.prefix) }
+        Self { shared: Rc::clone(&self.shared), prefix: format!("{}{name}.", self.prefix) }
     }
 
     /// Learnable values given out so far (BatchNorm's running statistics are not learnt).
@@ -176,9 +176,7 @@ impl Weights {
         let tensor = match &self.shared.source {
             Source::Random(seed) => random(*seed, &name, shape),
             Source::Safetensors(file) => file.read(&name, shape),
-            Source::Checkpoint(file) => {
-                read(&file.lock().unwrap_or_else(PoisonError::into_inner), &name, shape)
-            }
+            Source::Checkpoint(file) => read(file, &name, shape),
         };
         let placed = tensor.and_then(|tensor| {
             let unreadable =
@@ -209,10 +207,7 @@ impl Weights {
         let mut problems = self.state(|state| std::mem::take(&mut state.problems));
         let names = match &self.shared.source {
             Source::Safetensors(file) => file.names(),
-            Source::Checkpoint(file) => {
-                let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.tensors().iter().map(|tensor| tensor.name.clone()).collect()
-            }
+            Source::Checkpoint(file) => file.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
             Source::Random(_) => Vec::new(),
         };
         let unused = |name: &String| self.state(|state| !state.used.contains(name));
@@ -221,7 +216,7 @@ impl Weights {
     }
 
     fn state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        f(&mut self.shared.state.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.shared.state.borrow_mut())
     }
 }
 

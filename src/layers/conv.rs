@@ -205,7 +205,7 @@ impl Windows<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
 
@@ -231,8 +231,8 @@ mod tests {
                     let norm = LayerNorm::new(outputs, &weights.pp("norm"));
                     conv.forward(&x, normed.then_some(&norm)).unwrap()
                 };
-                let fused = run(Weights::random(2, Device::Cpu));
-                let plain = run(Weights::random(2, Device::Cpu).plain());
+                let fused = run(Weights::random(2, DType::F32, Device::Cpu));
+                let plain = run(Weights::random(2, DType::F32, Device::Cpu).plain());
                 assert_eq!(fused.dims(), plain.dims(), "case {i}");
                 let off =
                     (fused - plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();

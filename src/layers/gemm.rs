@@ -6,7 +6,7 @@
 //! register tiles of [`TILE_ROWS`] x two vectors run over the whole depth, so no partial sums are
 //! stored; the [`Epilogue`] finishes a tile on its way from L1 to the output.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -20,14 +20,14 @@ const BLOCK_BYTES: usize = 512 << 10;
 /// Rows of a register tile: with two vectors a row, sums, weights and one broadcast fill the registers.
 const fn tile_rows(isa: Isa) -> usize {
     match isa {
-        Isa::Avx512 => 14,
+        Isa::Avx512 => 13,
         Isa::Avx2 => 6,
         Isa::Portable => 3,
     }
 }
 
 /// The largest of [`tile_rows`] and twice the most lanes: the tile buffer's size.
-const TILE_ROWS: usize = 14;
+const TILE_ROWS: usize = 13;
 const TILE_COLS: usize = 32;
 
 /// A cache line, for alignment.
@@ -164,12 +164,27 @@ pub(crate) fn output(rows: usize, columns: usize, fill: impl FnOnce(Output)) -> 
 }
 
 thread_local! {
-    static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch { rows: Vec::new(), hidden: Vec::new() }) };
 }
 
-/// Runs `task` with this thread's two scratch buffers, which keep their capacity between calls.
-pub(crate) fn with_scratch<T>(task: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>) -> T) -> T {
-    SCRATCH.with_borrow_mut(|[a, b]| task(a, b))
+/// A thread's buffers, which keep their capacity between blocks. Taken and put back rather than lent
+/// to a closure: a closure would lose the kernel's instruction set.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// For [`Rows::get`].
+    pub(crate) rows: Vec<f32>,
+    /// For a layer between two products.
+    pub(crate) hidden: Vec<f32>,
+}
+
+impl Scratch {
+    pub(crate) fn take() -> Self {
+        SCRATCH.take()
+    }
+
+    pub(crate) fn put_back(self) {
+        SCRATCH.set(self);
+    }
 }
 
 /// How a product of `rows` rows is cut into tasks.
@@ -244,16 +259,16 @@ impl<R: Rows> Kernel for Product<'_, R> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        with_scratch(|scratch, _| {
-            let rows = self.lhs.get(s, self.range.clone(), scratch);
-            // SAFETY: the tasks' rows and panels are disjoint.
-            unsafe {
-                block(s, rows, self.weight, self.panels, &self.epilogue, self.out, self.range.clone());
-                if let Some(norm) = self.norm {
-                    norm.in_place(s, self.out.rows_mut(self.range));
-                }
+        let mut scratch = Scratch::take();
+        let rows = self.lhs.get(s, self.range.clone(), &mut scratch.rows);
+        // SAFETY: the tasks' rows and panels are disjoint.
+        unsafe {
+            block(s, rows, self.weight, self.panels, &self.epilogue, self.out, self.range.clone());
+            if let Some(norm) = self.norm {
+                norm.in_place(s, self.out.rows_mut(self.range));
             }
-        });
+        }
+        scratch.put_back();
     }
 }
 
@@ -329,8 +344,7 @@ impl Kernel for Tile {
                 10 => self.sums::<S, 10>(s),
                 11 => self.sums::<S, 11>(s),
                 12 => self.sums::<S, 12>(s),
-                13 => self.sums::<S, 13>(s),
-                _ => self.sums::<S, 14>(s),
+                _ => self.sums::<S, 13>(s),
             }
         }
     }
@@ -339,7 +353,7 @@ impl Kernel for Tile {
 impl Tile {
     #[inline(always)]
     unsafe fn sums<S: Simd, const R: usize>(&self, s: S) {
-        // Three rows a pointer, reached by one and two strides: fourteen pointers would not fit the
+        // Three rows a pointer, reached by one and two strides: thirteen pointers would not fit the
         // general registers.
         let bases: [*const f32; 5] = std::array::from_fn(|i| self.a.wrapping_add(3 * i * self.depth));
         let mut sums = [[s.splat(0.0); 2]; R];

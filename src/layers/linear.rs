@@ -5,7 +5,7 @@ use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
-    Activation, Blocks, Epilogue, Output, Packed, Plain, Rows, block, output, product, with_scratch,
+    Activation, Blocks, Epilogue, Output, Packed, Plain, Rows, Scratch, block, output, product,
 };
 use super::norm::{LayerNorm, Normed};
 use super::simd::{Isa, Kernel, Simd};
@@ -235,16 +235,16 @@ impl Kernel for Fused<'_> {
     fn run<S: Simd>(self, s: S) {
         let [(fc1, first), (fc2, second)] = self.layers;
         let count = self.range.len();
-        with_scratch(|scratch, hidden| {
-            let rows = self.normed.get(s, self.range.clone(), scratch);
-            hidden.resize(count * fc1.n(), 0.0);
-            let view = Output::new(hidden, fc1.n());
-            // SAFETY: `hidden` is this thread's own; the tasks' rows of `out` are disjoint.
-            unsafe {
-                block(s, rows, fc1, 0..fc1.panels(), &first, view, 0..count);
-                block(s, hidden, fc2, 0..fc2.panels(), &second, self.out, self.range);
-            }
-        });
+        let Scratch { mut rows, mut hidden } = Scratch::take();
+        let normed = self.normed.get(s, self.range.clone(), &mut rows);
+        hidden.resize(count * fc1.n(), 0.0);
+        let view = Output::new(&mut hidden, fc1.n());
+        // SAFETY: `hidden` is this thread's own; the tasks' rows of `out` are disjoint.
+        unsafe {
+            block(s, normed, fc1, 0..fc1.panels(), &first, view, 0..count);
+            block(s, &hidden, fc2, 0..fc2.panels(), &second, self.out, self.range);
+        }
+        Scratch { rows, hidden }.put_back();
     }
 }
 
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn fused_forms_agree_with_plain_ones() {
         for (dim, hidden, rows) in [(16, 48, 1), (32, 64, 49), (24, 96, 300)] {
-            let weights = Weights::random(1, Device::Cpu);
+            let weights = Weights::random(1, DType::F32, Device::Cpu);
             let build = |w: &Weights| {
                 (
                     LayerNorm::new(dim, &w.pp("norm")),
@@ -270,7 +270,8 @@ mod tests {
                     LayerScale::new(dim, w, "gamma"),
                 )
             };
-            let (fused, plain) = (build(&weights), build(&Weights::random(1, Device::Cpu).plain()));
+            let (fused, plain) =
+                (build(&weights), build(&Weights::random(1, DType::F32, Device::Cpu).plain()));
             let x = Tensor::randn(0f32, 1.0, (1, rows, dim), &Device::Cpu).unwrap();
             let run = |(norm, linear, mlp, gamma): &(LayerNorm, Linear, Mlp, LayerScale)| {
                 [
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn wrong_widths_are_errors_with_the_numbers() {
-        let linear = Linear::new(8, 4, true, &Weights::random(1, Device::Cpu));
+        let linear = Linear::new(8, 4, true, &Weights::random(1, DType::F32, Device::Cpu));
         let x = Tensor::zeros((2, 9), DType::F32, &Device::Cpu).unwrap();
         assert!(linear.forward(&x).unwrap_err().to_string().contains("8 inputs got [2, 9]"));
     }

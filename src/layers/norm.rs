@@ -147,16 +147,16 @@ mod tests {
     #[test]
     fn agrees_with_the_plain_form_far_from_zero() {
         for dim in [1, 7, 16, 48, 100] {
-            let weights = Weights::random(3, Device::Cpu);
+            let weights = Weights::random(3, DType::F32, Device::Cpu);
             let fused = LayerNorm::new(dim, &weights);
-            let plain = LayerNorm::new(dim, &Weights::random(3, Device::Cpu).plain());
+            let plain = LayerNorm::new(dim, &Weights::random(3, DType::F32, Device::Cpu).plain());
             // A large mean shows cancellation.
             let x = (Tensor::randn(0f32, 1.0, (2, 5, 3, dim), &Device::Cpu).unwrap() + 30.0).unwrap();
             let (a, b) = (fused.forward(&x).unwrap(), plain.forward(&x).unwrap());
             let off = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(off < 2e-5, "dim {dim}: {off}");
         }
-        let norm = LayerNorm::new(8, &Weights::random(3, Device::Cpu));
+        let norm = LayerNorm::new(8, &Weights::random(3, DType::F32, Device::Cpu));
         let error = norm.forward(&Tensor::zeros((2, 9), DType::F32, &Device::Cpu).unwrap()).unwrap_err();
         assert!(error.to_string().contains("over 8 channels got [2, 9]"), "{error}");
     }

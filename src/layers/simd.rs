@@ -4,6 +4,7 @@
 //! AVX2 with FMA, and a portable form that is right everywhere (LLVM makes SSE2 or NEON of it).
 //! Kernels get a token of their instruction set; holding one is the proof that the processor has it.
 
+use std::f32::consts::FRAC_2_SQRT_PI;
 use std::sync::LazyLock;
 
 /// An instruction set that kernels are compiled for.
@@ -84,7 +85,8 @@ pub trait Kernel {
     /// What it returns.
     type Output;
     /// The computation. Implementations and everything generic that they call are
-    /// `#[inline(always)]`, or they lose the instruction set.
+    /// `#[inline(always)]` and call no vector method from a closure, or they lose the instruction set:
+    /// every operation becomes a function call.
     fn run<S: Simd>(self, s: S) -> Self::Output;
 }
 
@@ -189,7 +191,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let x = self.max(self.splat(-87.3), self.min(self.splat(88.0), x));
         let n =
             self.sub(self.fma(x, self.splat(std::f32::consts::LOG2_E), self.splat(ROUND)), self.splat(ROUND));
-        let r = self.fma(n, self.splat(-0.693_359_375), x);
+        let r = self.fma(n, self.splat(-0.693_359_4), x);
         let r = self.fma(n, self.splat(2.121_944_4e-4), r);
         // Taylor's terms, the last three bent so that the error is even over |r| <= ln 2 / 2 (Cephes).
         let mut p = self.splat(1.987_569_1e-4);
@@ -207,19 +209,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let z = self.mul(x, self.splat(std::f32::consts::FRAC_1_SQRT_2));
         let z = self.max(self.min(z, self.splat(limit)), self.splat(-limit));
         let t = self.mul(z, z);
-        let horner = |coefficients: [f32; 6]| {
-            let [first, rest @ ..] = coefficients;
-            rest.into_iter().fold(self.splat(first), |sum, c| self.fma(sum, t, self.splat(c)))
-        };
-        let p = horner([
-            2.132_134_1e-6,
-            2.879_997_8e-4,
-            3.693_618_8e-3,
-            5.254_735_4e-2,
-            0.188_116_28,
-            1.128_379_1,
-        ]);
-        let q = horner([3.909_789_3e-5, 1.153_746_9e-3, 1.482_293_9e-2, 0.113_254_94, 0.500_045_96, 1.0]);
+        let mut p = self.splat(2.132_134_1e-6);
+        for c in [2.879_997_8e-4, 3.693_618_8e-3, 5.254_735_4e-2, 0.188_116_28, FRAC_2_SQRT_PI] {
+            p = self.fma(p, t, self.splat(c));
+        }
+        let mut q = self.splat(3.909_789_3e-5);
+        for c in [1.153_746_9e-3, 1.482_293_9e-2, 0.113_254_94, 0.500_045_96, 1.0] {
+            q = self.fma(q, t, self.splat(c));
+        }
         let erf = self.div(self.mul(z, p), q);
         let half = self.mul(x, self.splat(0.5));
         self.fma(half, erf, half)

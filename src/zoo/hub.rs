@@ -275,12 +275,13 @@ impl<'a> Client<'a> {
             progress.update(have.saturating_sub(shown) as usize);
             shown = shown.max(have);
         };
-        retried(|| self.receive(url, announced, target.partial, &mut show))?;
+        let received = retried(|| self.receive(url, announced, target.partial, &mut show));
         progress.finish();
-        if let Err(error) = verify(url, announced, target.partial) {
+        let whole = received.and_then(|()| verify(url, announced, target.partial));
+        if matches!(whole, Err(FetchError::Damaged { .. })) {
             std::fs::remove_file(target.partial).map_err(at(target.partial))?;
-            return Err(error);
         }
+        whole?;
         std::fs::rename(target.partial, target.file).map_err(at(target.file))
     }
 
@@ -327,8 +328,6 @@ impl<'a> Client<'a> {
             };
             have += read as u64;
             if let Some(size) = announced.size.filter(|&size| have > size) {
-                // Beyond what was announced lies nothing that we want on the disk.
-                file.set_len(0).map_err(at(partial))?;
                 return Err(damaged(url, format!("it goes on after the announced {size} bytes")));
             }
             file.write_all(&buffer[..read]).map_err(at(partial))?;

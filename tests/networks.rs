@@ -1,12 +1,14 @@
-//! Whole networks against what the original code computed, walked by folder: every checkpoint in
-//! `tests/golden/classify` and every Transformers folder in `tests/golden/transformers`.
+//! Whole networks: against what the original code computed, walked by folder (every checkpoint in
+//! `tests/golden/classify`, every Transformers folder in `tests/golden/transformers`), and every
+//! classifier of the zoo against its published size.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, IndexOp, Tensor};
-use nat_convert::arch::Dilations;
+use nat_convert::arch::{Dilations, Family, Geometry, Head};
 use nat_convert::checkpoint::{Checkpoint, Options};
+use nat_convert::zoo::{self, Task};
 use nat_infer::models::classifier::{Classifier, Features};
 use nat_infer::weights::Weights;
 use serde_json::Value;
@@ -146,7 +148,7 @@ fn weights_that_do_not_fit_are_one_error_that_lists_them() {
     let mut architecture = checkpoint.metadata().architecture.clone();
     architecture.backbone.depths[1] = 3;
     architecture.backbone.dilations[1] = vec![1; 3];
-    architecture.head = nat_convert::arch::Head::Classifier { classes: 7 };
+    architecture.head = Head::Classifier { classes: 7 };
     let weights = Weights::from_checkpoint(checkpoint, DType::F32, Device::Cpu).unwrap();
     let error = Classifier::new(&architecture, &weights).err().unwrap().to_string();
     assert!(
@@ -154,4 +156,32 @@ fn weights_that_do_not_fit_are_one_error_that_lists_them() {
         "{error}"
     );
     assert!(error.contains("more"), "{error}");
+}
+
+/// The architectures' own counts are held against the published figures in `nat_convert::zoo`: here the
+/// networks are held against the architectures.
+#[test]
+fn every_classifier_of_the_zoo_has_its_published_size() {
+    let classifiers =
+        zoo::entries().iter().filter(|entry| entry.task == Task::Classify && entry.url.is_some());
+    let mut built = 0;
+    for entry in classifiers {
+        let Geometry::Crop { resolution, .. } = entry.preprocessing.geometry else {
+            panic!("{} has no resolution", entry.name)
+        };
+        let weights = Weights::random(1, DType::F32, Device::Cpu);
+        let model = Classifier::new(&entry.architecture, &weights).unwrap();
+        assert_eq!(weights.parameters(), entry.architecture.parameters(), "{}", entry.name);
+        // A small image is enough to see that the parts fit together; ViT-rpb takes one size only.
+        let side = if entry.architecture.backbone.family == Family::VitRpb { resolution } else { 40 };
+        let logits =
+            model.forward(&Tensor::ones((1, 3, side, side), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        let Head::Classifier { classes } = entry.architecture.head else {
+            panic!("{} has no head", entry.name)
+        };
+        assert_eq!(logits.dims(), [1, classes], "{}", entry.name);
+        assert!(norm(&logits).is_finite() && norm(&logits) > 0.0, "{}", entry.name);
+        built += 1;
+    }
+    assert_eq!(built, 24, "classification rows of the zoo");
 }

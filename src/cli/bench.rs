@@ -1,0 +1,216 @@
+//! `nat-infer bench`.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nat_convert::arch::Geometry;
+use nat_convert::zoo::Task;
+use nat_infer::models::classifier::Classifier;
+use nat_infer::results::{NetworkTiming, OperatorTiming};
+use nat_infer::tasks::bench::Bench;
+use nat_infer::weights::Weights;
+use nat_infer::zoo;
+
+use super::Verbosity;
+use super::exit::{Exit, OrFailed};
+use super::output::{Output, Record};
+use super::settings::Settings;
+use super::shared::{ModelOptions, OutputOptions, at_least_one};
+
+/// Time a network on this machine
+///
+/// With --arch, and by default of nat-tiny, the weights are random and nothing is fetched; with --model
+/// or --weights they are those. Beside the times stands what share that is of the machine's own
+/// single-precision matrix product.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Size of the input in pixels: N or WIDTHxHEIGHT [default: the model's]
+    #[arg(long, value_name = "N", value_parser = size)]
+    resolution: Option<[usize; 2]>,
+    /// Timed passes [default: at least 5, for about 5 seconds]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    runs: Option<usize>,
+    /// Time the neighborhood attention operator alone, at each level
+    #[arg(long)]
+    op: bool,
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nat-infer bench --arch nat-tiny --threads 2
+  nat-infer bench --arch dinat-base --batch-size 16 --format json
+  nat-infer bench --arch nat-mini --op";
+
+/// Runs the command.
+pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+    // Here --arch alone is a network of random weights.
+    let random = match (&arguments.model.weights, arguments.model.model) {
+        (None, None) => Some(arguments.model.arch.take().map_or_else(|| zoo::find("nat-tiny"), Ok)?),
+        _ => None,
+    };
+    let (dilations, batch_size) = (arguments.model.dilations.clone(), arguments.model.batch_size);
+    let settings = Settings::resolve(arguments.model, verbosity)?;
+    let (dtype, device) = (settings.dtype(), settings.device().clone());
+    let (model, architecture, preprocessing, network) = match random {
+        Some(entry) if entry.task != Task::Classify => {
+            bail!("{} is made to {}; bench times classifiers", entry.name, entry.task.name())
+        }
+        Some(entry) => {
+            let mut architecture = entry.architecture.clone();
+            if let Some(dilations) = dilations {
+                architecture.backbone.dilations = dilations.expand(&architecture.backbone.depths)?;
+            }
+            let network = Classifier::new(&architecture, &Weights::random(0, dtype, device.clone()))?;
+            (entry.name.clone(), architecture, entry.preprocessing.clone(), network)
+        }
+        None => {
+            let (name, metadata, network) = settings.load()?.into_parts();
+            (name, metadata.architecture, metadata.preprocessing, network)
+        }
+    };
+    let own = match preprocessing.geometry {
+        Geometry::Crop { resolution, .. } => [resolution; 2],
+        Geometry::Scale { scale } => scale,
+    };
+    let size = arguments.resolution.unwrap_or(own);
+    let batch_size = batch_size.unwrap_or(1);
+    let bench = Bench { model, architecture, size, batch_size, runs: arguments.runs, dtype, device };
+    let mut output = Output::open(&arguments.output)?;
+    if arguments.op {
+        for timing in bench.operator().context("the operator can't be timed").or_failed()? {
+            output.write(&timing)?;
+        }
+        output.finish::<OperatorTiming>()?;
+    } else {
+        output.write(&bench.network(&network).context("the network can't be timed").or_failed()?)?;
+        output.finish::<NetworkTiming>()?;
+    }
+    Ok(Exit::Success)
+}
+
+/// `224`, or `1333x800` as width and height.
+fn size(text: &str) -> Result<[usize; 2], &'static str> {
+    let (width, height) = text.split_once('x').unwrap_or((text, text));
+    Ok([at_least_one(width)?, at_least_one(height)?])
+}
+
+impl Record for NetworkTiming {
+    const COLUMNS: &'static [&'static str] = &[
+        "model",
+        "dtype",
+        "width",
+        "height",
+        "batch",
+        "threads",
+        "isa",
+        "median_ms",
+        "min_ms",
+        "max_ms",
+        "images_per_second",
+        "gflops",
+        "sgemm_peak_gflops",
+        "share_of_peak",
+        "runs",
+        "peak_mb",
+    ];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        vec![vec![
+            self.model.clone(),
+            self.dtype.clone(),
+            self.width.to_string(),
+            self.height.to_string(),
+            self.batch.to_string(),
+            self.threads.to_string(),
+            self.isa.clone(),
+            format!("{:.3}", self.median_ms),
+            format!("{:.3}", self.min_ms),
+            format!("{:.3}", self.max_ms),
+            format!("{:.2}", self.images_per_second),
+            format!("{:.1}", self.gflops),
+            format!("{:.1}", self.sgemm_peak_gflops),
+            format!("{:.3}", self.share_of_peak),
+            self.runs.to_string(),
+            self.peak_mb.map_or_else(String::new, |mb| mb.to_string()),
+        ]]
+    }
+
+    fn table(&self) -> String {
+        let Self { model, dtype, width, height, batch, threads, isa, .. } = self;
+        let memory = self.peak_mb.map_or_else(String::new, |mb| format!(", {mb} MB at most"));
+        format!(
+            "{model}, {width}x{height}, batch {batch}, {dtype}, {threads} thread(s), {isa}\n  \
+             {:.2} ms an image (median of {} runs; {:.2} to {:.2}), {:.1} images/s\n  \
+             {:.1} GFLOP/s, {:.0}% of this machine's sgemm ({:.1}){memory}\n",
+            self.median_ms,
+            self.runs,
+            self.min_ms,
+            self.max_ms,
+            self.images_per_second,
+            self.gflops,
+            100.0 * self.share_of_peak,
+            self.sgemm_peak_gflops,
+        )
+    }
+}
+
+impl Record for OperatorTiming {
+    const COLUMNS: &'static [&'static str] = &[
+        "level",
+        "batch",
+        "width",
+        "height",
+        "heads",
+        "head_dim",
+        "kernel_size",
+        "dilation",
+        "threads",
+        "median_ms",
+        "min_ms",
+        "gflops",
+        "runs",
+    ];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let sizes = [
+            self.level,
+            self.batch,
+            self.width,
+            self.height,
+            self.heads,
+            self.head_dim,
+            self.kernel_size,
+            self.dilation,
+            self.threads,
+        ];
+        let mut row: Vec<String> = sizes.iter().map(usize::to_string).collect();
+        row.extend([format!("{:.4}", self.median_ms), format!("{:.4}", self.min_ms)]);
+        row.extend([format!("{:.1}", self.gflops), self.runs.to_string()]);
+        vec![row]
+    }
+
+    fn table(&self) -> String {
+        let Self { level, batch, width, height, heads, head_dim, kernel_size, dilation, .. } = self;
+        format!(
+            "level {level}: {width}x{height}, batch {batch}, {heads} heads of {head_dim}, kernel {kernel_size}, \
+             dilation {dilation}: {:.3} ms (best {:.3}), {:.1} GFLOP/s\n",
+            self.median_ms, self.min_ms, self.gflops
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_sides_or_width_and_height() {
+        assert_eq!(size("224"), Ok([224, 224]));
+        assert_eq!(size("1333x800"), Ok([1333, 800]));
+        assert!(["", "0", "x", "2x", "ax3"].iter().all(|text| size(text).is_err()));
+    }
+}

@@ -1,0 +1,113 @@
+//! Exit statuses, and which error has which.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything was done, or the reader of our output wanted no more.
+    Success = 0,
+    /// An input failed, or a result could not be written.
+    Failed = 1,
+    /// Wrong usage, or no model. clap ends the program with the same status.
+    Usage = 2,
+    /// Ctrl-C: 128 and the signal's number, as shells have it.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error of the work itself: [`Exit::Failed`]. All others are [`Exit::Usage`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Failed(pub anyhow::Error);
+
+/// Marks the errors of work that has begun.
+pub trait OrFailed<T> {
+    /// The error becomes [`Failed`].
+    fn or_failed(self) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrFailed<T> for Result<T, E> {
+    fn or_failed(self) -> anyhow::Result<T> {
+        self.map_err(|error| {
+            let error = error.into();
+            // Who reads our output may close it: that is the one error that is none.
+            if is_broken_pipe(&error) { error } else { Failed(error).into() }
+        })
+    }
+}
+
+/// Says what went wrong and gives the status.
+pub fn report(error: &anyhow::Error) -> Exit {
+    if is_broken_pipe(error) {
+        return Exit::Success;
+    }
+    say(&format!("{error:#}"));
+    if error.is::<Failed>() { Exit::Failed } else { Exit::Usage }
+}
+
+/// One line on stderr.
+pub fn say(message: &str) {
+    // stderr may be closed; the exit status remains.
+    writeln!(io::stderr(), "nat-infer: {}", one_line(message)).ok();
+}
+
+/// `text` fit for a terminal: names of files and of classes come from anywhere. What would move the
+/// cursor, colour the text or turn its direction becomes a question mark, line breaks become spaces.
+pub fn one_line(text: &str) -> String {
+    let harmless = |c: char| match c {
+        '\n' | '\r' | '\t' => ' ',
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
+        c if c.is_control() => '?',
+        c => c,
+    };
+    text.trim().chars().map(harmless).collect()
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_status() {
+        let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        for (error, exit) in [
+            (anyhow!("no such model"), Exit::Usage),
+            (Err::<(), _>(anyhow!("disk full")).or_failed().unwrap_err(), Exit::Failed),
+            (anyhow!(pipe()), Exit::Success),
+            (Err::<(), _>(anyhow!(pipe()).context("writing")).or_failed().unwrap_err(), Exit::Success),
+        ] {
+            assert_eq!(report(&error), exit, "{error:#}");
+        }
+        assert_eq!(
+            [0, 1, 2, 130],
+            [Exit::Success, Exit::Failed, Exit::Usage, Exit::Interrupted].map(|e| e as u8)
+        );
+    }
+
+    #[test]
+    fn nothing_reaches_a_terminal_that_moves_it() {
+        for (text, line) in [
+            ("plain ü 猫.png", "plain ü 猫.png"),
+            ("a\nb\r\n", "a b"),
+            ("\u{1b}[31mred", "?[31mred"),
+            ("gpj\u{202e}.exe", "gpj?.exe"),
+            ("\u{7f}\u{9b}", "??"),
+        ] {
+            assert_eq!(one_line(text), line);
+        }
+    }
+}

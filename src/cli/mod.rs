@@ -1,0 +1,108 @@
+//! The command line: one file a command, and what they share. Arguments go through two stages: what was
+//! typed (clap's structs, pure) becomes settings (names looked up, device opened, inputs expanded,
+//! writer chosen). The library knows neither.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+
+mod bench;
+mod classify;
+mod exit;
+mod features;
+mod generate;
+mod inputs;
+mod labels;
+mod models;
+mod output;
+mod pipeline;
+mod settings;
+mod shared;
+
+use exit::Exit;
+
+/// Neighborhood Attention Transformers (NAT, DiNAT) on images
+///
+/// Results go to stdout, everything else to stderr. The exit status is 0 on success, 1 if an input
+/// failed (the others are done), 2 for wrong usage or a model that can't be loaded.
+#[derive(Parser)]
+#[command(name = "nat-infer", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    verbosity: Verbosity,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nat-infer classify --model demo-digits digit.png
+  nat-infer classify photos/ --model dinat-base --format csv --output classes.csv
+  nat-infer features photo.jpg --save features/
+  nat-infer models";
+
+#[derive(Subcommand)]
+enum Command {
+    Classify(classify::Arguments),
+    Features(features::Arguments),
+    Bench(bench::Arguments),
+    Models(models::Arguments),
+    Completions(generate::Completions),
+    Man(generate::Man),
+}
+
+/// How much is said on stderr.
+#[derive(Args, Clone, Copy)]
+struct Verbosity {
+    /// Say less: errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more: what was resolved, from arguments, environment and files
+    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
+    verbose: bool,
+}
+
+impl Verbosity {
+    /// With `--verbose`, one line on stderr about something that was resolved.
+    fn explain(self, name: &str, value: impl Display) {
+        if self.verbose {
+            // stderr may be closed; the results are elsewhere.
+            writeln!(io::stderr(), "{name:>12}  {}", exit::one_line(&value.to_string())).ok();
+        }
+    }
+}
+
+/// Parses the arguments, runs the command, reports its error.
+pub fn main() -> Exit {
+    let Cli { command, verbosity } = Cli::parse();
+    let done = match command {
+        Command::Classify(arguments) => classify::run(arguments, verbosity),
+        Command::Features(arguments) => features::run(arguments, verbosity),
+        Command::Bench(arguments) => bench::run(arguments, verbosity),
+        Command::Models(arguments) => models::run(arguments, verbosity),
+        Command::Completions(arguments) => generate::completions(&arguments, &mut Cli::command()),
+        Command::Man(arguments) => generate::man(&arguments, &mut Cli::command()),
+    };
+    done.unwrap_or_else(|error| exit::report(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself_with_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name}");
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains(&format!("nat-infer {name}")), "{name}: {examples}");
+        }
+    }
+}

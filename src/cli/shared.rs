@@ -1,0 +1,179 @@
+//! The options that several commands have, as they are typed.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use nat_convert::arch::Dilations;
+use nat_infer::images::Exif;
+use nat_infer::zoo::{self, Entry, UnknownModel};
+
+/// Which model, and where and how it computes.
+#[derive(Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelOptions {
+    /// Model by name, see `nat-infer models`; fetched on first use [default: nat-tiny]
+    #[arg(short, long, value_name = "NAME", value_parser = known_model, conflicts_with = "weights")]
+    pub model: Option<&'static Entry>,
+    /// Checkpoint instead: a file or folder of ours, of PyTorch or of Transformers
+    #[arg(short, long, value_name = "PATH")]
+    pub weights: Option<PathBuf>,
+    /// What --weights is, by the name of a model: supplies what the file can't say
+    #[arg(long, value_name = "NAME", value_parser = known_model)]
+    pub arch: Option<&'static Entry>,
+    /// Dilations: levels split by `/`, a level's list repeats along it, e.g. 1,8/1,4/1,2/1
+    #[arg(long, value_name = "LEVELS")]
+    pub dilations: Option<Dilations>,
+    /// auto, cpu, cuda or cuda:N; auto takes CUDA when it was built in and a GPU answers
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceName,
+    /// Type to compute in [default: f32 on the CPU, f16 on CUDA]
+    #[arg(long, value_enum)]
+    pub dtype: Option<DTypeName>,
+    /// CPU threads [default: all]
+    #[arg(short, long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// Images a forward pass [default: chosen for the device]
+    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
+    pub batch_size: Option<usize>,
+    /// Use what is in the cache and make no request
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// Which images, and how they become inputs.
+#[derive(Args)]
+#[command(next_help_heading = "Images")]
+pub struct ImageOptions {
+    /// Image, folder of images (one level), glob, or - for an image on stdin
+    #[arg(required = true, value_name = "INPUT", help_heading = None)]
+    pub inputs: Vec<PathBuf>,
+    /// Side of the square input in pixels [default: the model's]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub resolution: Option<usize>,
+    /// Share of the resized short side that the crop keeps, up to 1 [default: the model's]
+    #[arg(long, value_name = "X")]
+    pub crop_pct: Option<f64>,
+    /// What to do with the orientation that a camera wrote into the file
+    #[arg(long, value_enum, default_value = "apply")]
+    pub exif: ExifName,
+}
+
+/// How results are written, and where.
+#[derive(Args)]
+#[command(next_help_heading = "Results")]
+pub struct OutputOptions {
+    /// How results are written [default: table on a terminal, jsonl otherwise]
+    #[arg(short, long, value_enum)]
+    pub format: Option<Format>,
+    /// File for the results instead of stdout
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// One array
+    Json,
+    /// One object a line
+    Jsonl,
+    /// With a header
+    Csv,
+}
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum DTypeName {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// `--exif`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExifName {
+    /// Turn the image upright
+    Apply,
+    /// Leave it as stored, as the published accuracies were measured
+    Ignore,
+}
+
+impl From<ExifName> for Exif {
+    fn from(name: ExifName) -> Self {
+        match name {
+            ExifName::Apply => Self::Apply,
+            ExifName::Ignore => Self::Ignore,
+        }
+    }
+}
+
+/// `--device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// CUDA if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None => match text {
+                "auto" => Ok(Self::Auto),
+                "cpu" => Ok(Self::Cpu),
+                "cuda" => Ok(Self::Cuda(0)),
+                _ => Err("auto, cpu, cuda and cuda:N are devices"),
+            },
+            Some(("cuda", number)) => {
+                number.parse().map(Self::Cuda).map_err(|_| "the GPU's number follows `cuda:`")
+            }
+            Some(_) => Err("auto, cpu, cuda and cuda:N are devices"),
+        }
+    }
+}
+
+/// A number of threads: more than any machine has would only exhaust it.
+pub fn threads(text: &str) -> Result<usize, &'static str> {
+    at_least_one(text).ok().filter(|&n| n <= 1024).ok_or("a whole number from 1 to 1024 is wanted")
+}
+
+/// A count that is not 0.
+pub fn at_least_one(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|&n| n > 0).ok_or("a whole number from 1 is wanted")
+}
+
+/// The entry of a model's name.
+pub fn known_model(name: &str) -> Result<&'static Entry, UnknownModel> {
+    zoo::find(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_promised() {
+        for (text, device) in [
+            ("auto", Some(DeviceName::Auto)),
+            ("cpu", Some(DeviceName::Cpu)),
+            ("cuda", Some(DeviceName::Cuda(0))),
+            ("cuda:3", Some(DeviceName::Cuda(3))),
+            ("cuda:", None),
+            ("cuda:-1", None),
+            ("cpu:0", None),
+            ("gpu", None),
+        ] {
+            assert_eq!(text.parse().ok(), device, "{text}");
+        }
+        assert_eq!(["0", "1", "-1", "x"].map(|n| at_least_one(n).ok()), [None, Some(1), None, None]);
+    }
+}

@@ -1,0 +1,472 @@
+//! Files, bytes and standard input to 8-bit RGB, as Pillow's `convert("RGB")` makes it.
+//!
+//! Grey is repeated, palettes are looked up, alpha is dropped without blending. Of 16-bit channels the
+//! high byte counts; Pillow does the same with colour, and with grey saturates at 255, which makes
+//! most 16-bit grey images white: that is not followed. Floating point is taken as 0 to 1. Of animations
+//! the first frame counts. JPEG pixels differ from libjpeg-turbo's by up to 6 levels where chroma is
+//! subsampled. Colour profiles are ignored, as the references do.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+
+/// What is done with the orientation that a camera wrote into the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exif {
+    /// Turn the pixels upright.
+    #[default]
+    Apply,
+    /// Leave them as stored: the published accuracies were measured so.
+    Ignore,
+}
+
+/// What an image may cost. Files come from anywhere, and a few kilobytes can ask for gigabytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Width times height.
+    pub pixels: u64,
+    /// Bytes of the file, and bytes that decoding allocates for pixels as the file has them.
+    pub memory: u64,
+}
+
+impl Default for Limits {
+    /// 2^28 pixels (the largest telephone cameras have 2 * 10^8) and 1 GiB.
+    fn default() -> Self {
+        Self { pixels: 1 << 28, memory: 1 << 30 }
+    }
+}
+
+/// Why there are no pixels: one line that begins with the image's name.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {kind}")]
+pub struct ImageError {
+    /// The path, or what the caller calls the bytes.
+    pub name: String,
+    /// What is wrong.
+    pub kind: ImageErrorKind,
+}
+
+/// What can be wrong with an image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageErrorKind {
+    /// There is no such file.
+    #[error("no such file")]
+    Missing,
+    /// The file can't be read.
+    #[error("can't be read: {0}")]
+    Unreadable(#[source] io::Error),
+    /// The bytes are something else.
+    #[error("not an image, it looks like {looks_like}; JPEG, PNG, WebP, BMP, GIF and TIFF are read")]
+    NotAnImage {
+        /// A guess at what the bytes are, with its article.
+        looks_like: String,
+    },
+    /// The file ends before its pixels do.
+    #[error("truncated {format} image: the file ends before its pixels do; copy or download it again")]
+    Truncated {
+        /// The format by its usual name.
+        format: &'static str,
+    },
+    /// The file is wrong inside, or uses a feature of its format that is not supported.
+    #[error("damaged or unsupported {format} image: {reason}")]
+    Damaged {
+        /// The format by its usual name.
+        format: &'static str,
+        /// The decoder's words.
+        reason: String,
+    },
+    /// Width times height is over [`Limits::pixels`].
+    #[error("{width}x{height} is over the limit of {limit} pixels; make it smaller first")]
+    TooManyPixels {
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// The limit.
+        limit: u64,
+    },
+    /// The file or its decoding is over [`Limits::memory`].
+    #[error("needs more memory than the limit of {} MiB; make it smaller first", limit >> 20)]
+    TooMuchMemory {
+        /// The limit in bytes.
+        limit: u64,
+    },
+}
+
+/// Reads images, all in the same way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reader {
+    /// The camera's orientation.
+    pub exif: Exif,
+    /// What one image may cost.
+    pub limits: Limits,
+}
+
+impl Reader {
+    /// The image in a file; its content tells the format, its name does not.
+    ///
+    /// # Errors
+    /// Every [`ImageErrorKind`].
+    pub fn file(&self, path: &Path) -> Result<RgbImage, ImageError> {
+        let named = |kind| ImageError { name: path.display().to_string(), kind };
+        let file = File::open(path).map_err(|e| {
+            named(match e.kind() {
+                io::ErrorKind::NotFound => ImageErrorKind::Missing,
+                _ => ImageErrorKind::Unreadable(e),
+            })
+        })?;
+        self.stream(file).map_err(named)
+    }
+
+    /// The image on standard input, which errors call `-`.
+    ///
+    /// # Errors
+    /// Every [`ImageErrorKind`] but [`ImageErrorKind::Missing`].
+    pub fn stdin(&self) -> Result<RgbImage, ImageError> {
+        self.stream(io::stdin().lock()).map_err(|kind| ImageError { name: "-".to_owned(), kind })
+    }
+
+    /// The image in `bytes`, which errors call `name`.
+    ///
+    /// # Errors
+    /// Every [`ImageErrorKind`] that is not about files.
+    pub fn bytes(&self, name: &str, bytes: &[u8]) -> Result<RgbImage, ImageError> {
+        self.decode(bytes).map_err(|kind| ImageError { name: name.to_owned(), kind })
+    }
+
+    fn stream(&self, stream: impl Read) -> Result<RgbImage, ImageErrorKind> {
+        let limit = self.limits.memory;
+        let mut bytes = Vec::new();
+        stream.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(ImageErrorKind::Unreadable)?;
+        if bytes.len() as u64 > limit {
+            return Err(ImageErrorKind::TooMuchMemory { limit });
+        }
+        self.decode(&bytes)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
+        let not_an_image = || ImageErrorKind::NotAnImage { looks_like: looks_like(bytes) };
+        let format = image::guess_format(bytes).map_err(|_| not_an_image())?;
+        let format_name = format_name(format).ok_or_else(not_an_image)?;
+        // JPEG's decoder fills what is missing with grey and says nothing; WebP's calls it corrupt.
+        let cut = match format {
+            ImageFormat::Jpeg => !jpeg_has_end(bytes),
+            ImageFormat::WebP => !webp_is_whole(bytes),
+            _ => false,
+        };
+        let failed = |e| match self.decoding_error(format_name, e) {
+            ImageErrorKind::Damaged { format, .. } if cut => ImageErrorKind::Truncated { format },
+            other => other,
+        };
+
+        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+        let mut limits = image::Limits::no_limits();
+        limits.max_alloc = Some(self.limits.memory);
+        reader.limits(limits.clone());
+        let mut decoder = reader.into_decoder().map_err(failed)?;
+
+        let (width, height) = decoder.dimensions();
+        if u64::from(width) * u64::from(height) > self.limits.pixels {
+            return Err(ImageErrorKind::TooManyPixels { width, height, limit: self.limits.pixels });
+        }
+        limits.reserve(decoder.total_bytes()).map_err(failed)?;
+        decoder.set_limits(limits).map_err(failed)?;
+        let orientation = match self.exif {
+            Exif::Apply => decoder.orientation().map_err(failed)?,
+            Exif::Ignore => image::metadata::Orientation::NoTransforms,
+        };
+        let pixels = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        if width == 0 || height == 0 {
+            let reason = format!("it has {width}x{height} pixels");
+            return Err(ImageErrorKind::Damaged { format: format_name, reason });
+        }
+        if cut {
+            return Err(ImageErrorKind::Truncated { format: format_name });
+        }
+        let mut pixels = DynamicImage::ImageRgb8(into_rgb8(pixels));
+        pixels.apply_orientation(orientation);
+        Ok(pixels.into_rgb8())
+    }
+
+    fn decoding_error(&self, format: &'static str, error: image::ImageError) -> ImageErrorKind {
+        if matches!(error, image::ImageError::Limits(_)) {
+            return ImageErrorKind::TooMuchMemory { limit: self.limits.memory };
+        }
+        if ends_early(&error) {
+            return ImageErrorKind::Truncated { format };
+        }
+        let mut innermost: &dyn Error = &error;
+        while let Some(source) = innermost.source() {
+            innermost = source;
+        }
+        // One line, whatever the decoder wrote.
+        let reason = innermost.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        ImageErrorKind::Damaged { format, reason }
+    }
+}
+
+/// The formats that are built in, by their usual names.
+fn format_name(format: ImageFormat) -> Option<&'static str> {
+    Some(match format {
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::Png => "PNG",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Bmp => "BMP",
+        ImageFormat::Gif => "GIF",
+        ImageFormat::Tiff => "TIFF",
+        _ => return None,
+    })
+}
+
+fn into_rgb8(image: DynamicImage) -> RgbImage {
+    let high = |value: u16| (value >> 8) as u8;
+    match image {
+        DynamicImage::ImageLuma16(_) | DynamicImage::ImageLumaA16(_) => {
+            let grey = image.into_luma16();
+            let bytes = grey.as_raw().iter().flat_map(|&v| [high(v); 3]).collect();
+            rgb(grey.width(), grey.height(), bytes)
+        }
+        DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_) => {
+            let colour = image.into_rgb16();
+            let bytes = colour.as_raw().iter().map(|&v| high(v)).collect();
+            rgb(colour.width(), colour.height(), bytes)
+        }
+        image => image.into_rgb8(),
+    }
+}
+
+fn rgb(width: u32, height: u32, bytes: Vec<u8>) -> RgbImage {
+    RgbImage::from_raw(width, height, bytes)
+        .unwrap_or_else(|| unreachable!("three bytes were made of each of {width}x{height} pixels"))
+}
+
+/// Whether a decoder failed because there were no more bytes. Some say so in words only.
+fn ends_early(error: &(dyn Error + 'static)) -> bool {
+    const WORDS: [&str; 5] =
+        ["end of file", "end of data", "end of image", "unexpected eof", "exhausted data"];
+    let io = match error.downcast_ref() {
+        Some(image::ImageError::IoError(io)) => Some(io),
+        _ => error.downcast_ref(),
+    };
+    let text = error.to_string().to_ascii_lowercase();
+    io.is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof)
+        || WORDS.iter().any(|words| text.contains(words))
+        || error.source().is_some_and(ends_early)
+}
+
+/// Whether an end-of-image marker follows the first scan: inside a scan's data 0xFF is always escaped.
+fn jpeg_has_end(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    while let [0xFF, marker, after @ ..] = rest {
+        match (marker, after) {
+            (0xFF, _) => rest = &rest[1..],
+            (&START_OF_SCAN, _) => break,
+            (_, &[high, low, ..]) => {
+                rest = after.get(usize::from(u16::from_be_bytes([high, low]))..).unwrap_or_default();
+            }
+            _ => return false,
+        }
+    }
+    rest.windows(2).any(|pair| pair == [0xFF, 0xD9])
+}
+
+/// Whether there are as many bytes as the RIFF header says.
+fn webp_is_whole(bytes: &[u8]) -> bool {
+    let size = bytes.get(4..8).map(|size| u32::from_le_bytes([size[0], size[1], size[2], size[3]]));
+    size.is_some_and(|size| bytes.len() as u64 >= u64::from(size) + 8)
+}
+
+/// What bytes that no decoder takes seem to be.
+fn looks_like(bytes: &[u8]) -> String {
+    let begins = |magic: &[u8]| bytes.starts_with(magic);
+    let brand = if bytes.get(4..8) == Some(b"ftyp") { bytes.get(8..12) } else { None };
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).trim_start().to_ascii_lowercase();
+    let guess = match brand {
+        Some(b"avif" | b"avis") => "an AVIF image",
+        Some(b"heic" | b"heix" | b"mif1" | b"msf1") => "a HEIC image",
+        Some(_) => "a video (MP4)",
+        None if bytes.is_empty() => "an empty file",
+        None if begins(b"\xFF\x0A") || begins(b"\0\0\0\x0CJXL ") => "a JPEG XL image",
+        None if begins(b"\0\0\0\x0CjP  ") => "a JPEG 2000 image",
+        None if begins(b"8BPS") => "a Photoshop image",
+        None if begins(&[0, 0, 1, 0]) => "an icon (ICO)",
+        None if begins(b"%PDF") => "a PDF",
+        None if begins(b"PK") => "a zip archive (checkpoints go to --weights)",
+        None if begins(&[0x1F, 0x8B]) => "a gzip archive",
+        None if begins(&[0x80]) => "a pickle (checkpoints go to --weights)",
+        None if bytes.get(8) == Some(&b'{') => "a safetensors file (it goes to --weights)",
+        None if begins(b"RIFF") => "sound or video (RIFF)",
+        None if text.contains("<svg") => "an SVG drawing",
+        None if text.starts_with("<!doctype html") || text.starts_with("<html") => "a web page",
+        None if image::guess_format(bytes).is_ok() => "an image in a format that is not supported",
+        None if std::str::from_utf8(bytes).is_ok() => "text",
+        None => "data of no known kind",
+    };
+    guess.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{ImageBuffer, Rgb};
+
+    use super::*;
+
+    fn golden() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pillow/decode")
+    }
+
+    fn pillows(file: &Path) -> std::path::PathBuf {
+        let mut name = file.as_os_str().to_owned();
+        name.push(".png");
+        name.into()
+    }
+
+    /// The files of tests/golden/pillow/decode, without Pillow's answers.
+    fn files() -> Vec<std::path::PathBuf> {
+        let all = std::fs::read_dir(golden()).unwrap().map(|e| e.unwrap().path());
+        let files: Vec<_> = all.filter(|p| pillows(p).exists()).collect();
+        assert!(files.len() >= 25, "{}", files.len());
+        files
+    }
+
+    #[test]
+    fn every_format_and_mode_is_what_pillow_reads() {
+        for file in files() {
+            let expected = image::open(pillows(&file)).unwrap().into_rgb8();
+            let decoded = Reader::default().file(&file).unwrap();
+            assert_eq!(decoded.dimensions(), expected.dimensions(), "{}", file.display());
+            let off = decoded.as_raw().iter().zip(expected.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
+            // JPEG's and lossy WebP's arithmetic is not laid down to the bit.
+            let name = file.file_name().unwrap().to_str().unwrap();
+            let allowed = match name {
+                "420.jpg" => 6,
+                "cmyk.jpg" | "lossy.webp" => 3,
+                _ if name.ends_with("jpg") => 2,
+                _ => 0,
+            };
+            assert!(off.unwrap() <= allowed, "{name}: off by {off:?}");
+        }
+    }
+
+    #[test]
+    fn orientation_can_be_left_as_stored() {
+        let read =
+            |exif, name: &str| Reader { exif, ..Reader::default() }.file(&golden().join(name)).unwrap();
+        let upright = read(Exif::Ignore, "444.jpg");
+        for orientation in 2..=8 {
+            let name = format!("turned{orientation}.jpg");
+            assert_eq!(read(Exif::Ignore, &name), upright, "{name}");
+            assert_ne!(read(Exif::Apply, &name), upright, "{name}");
+        }
+    }
+
+    #[test]
+    fn of_sixteen_bits_the_high_eight_count() {
+        let wide = ImageBuffer::from_fn(16, 16, |x, y| Rgb([0x00FF, 0x80FF + x as u16, 0xFF00 + y as u16]));
+        let mut png = Cursor::new(Vec::new());
+        DynamicImage::ImageRgb16(wide).write_to(&mut png, ImageFormat::Png).unwrap();
+        let pixels = Reader::default().bytes("wide", png.get_ref()).unwrap();
+        for (x, _, pixel) in pixels.enumerate_pixels() {
+            assert_eq!(pixel.0, [0, if x == 0 { 0x80 } else { 0x81 }, 0xFF]);
+        }
+    }
+
+    #[test]
+    fn a_cut_file_is_truncated_wherever_it_is_cut() {
+        for file in files() {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            if name == "animated.gif" {
+                continue; // its first frame is whole
+            }
+            let bytes = std::fs::read(&file).unwrap();
+            for cut in [bytes.len() / 2, bytes.len() * 3 / 4, bytes.len() - bytes.len() / 8] {
+                let result = Reader::default().bytes(name, &bytes[..cut]);
+                let error = result.expect_err(name);
+                assert!(
+                    matches!(error.kind, ImageErrorKind::Truncated { .. }),
+                    "{cut} of {}: {error}",
+                    bytes.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_named() {
+        for (bytes, says) in [
+            (&b""[..], "an empty file"),
+            (b"%PDF-1.7", "a PDF"),
+            (b"PK\x03\x04....", "zip archive"),
+            (b"\x80\x02}q\0.", "pickle"),
+            (b"\x40\0\0\0\0\0\0\0{\"a\":", "safetensors"),
+            (b"\0\0\0\x1cftypheic", "HEIC"),
+            (b"\0\0\0\x1cftypavif", "AVIF"),
+            (b"\n<!DOCTYPE html><html>", "a web page"),
+            (b"<?xml version=\"1.0\"?><svg>", "SVG"),
+            (b"dear all,", "text"),
+            (b"\x01\x02\xfe\xff\xc0", "no known kind"),
+        ] {
+            let error = Reader::default().bytes("x", bytes).unwrap_err();
+            assert!(matches!(error.kind, ImageErrorKind::NotAnImage { .. }), "{error}");
+            assert!(
+                error.to_string().starts_with("x: not an image") && error.to_string().contains(says),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_in_one_line() {
+        for file in files() {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            let bytes = std::fs::read(&file).unwrap();
+            for flipped in (0..bytes.len()).step_by(7) {
+                let mut bytes = bytes.clone();
+                bytes[flipped] ^= 0x55;
+                if let Err(error) = Reader::default().bytes(name, &bytes) {
+                    assert!(!error.to_string().contains('\n'), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let file = golden().join("rgb.png");
+        let read = |pixels, memory| {
+            let limits = Limits { pixels, memory };
+            Reader { limits, ..Reader::default() }.file(&file).map_err(|e| e.kind.to_string())
+        };
+        assert!(read(27 * 19, 1 << 20).is_ok());
+        let says = "27x19 is over the limit of 512 pixels; make it smaller first";
+        assert_eq!(read(27 * 19 - 1, 1 << 20).unwrap_err(), says);
+        for memory in [100, 1500] {
+            assert!(
+                read(27 * 19, memory).unwrap_err().starts_with("needs more memory than the limit"),
+                "{memory}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_it_is_decoded() {
+        // A PNG header that promises 60000 x 60000 pixels, with its checksum.
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xea\x60\0\0\xea\x60\x08\x02\0\0\0\x0f\xb0\xe2\x15\0\0\0\0IDAT";
+        let error = Reader::default().bytes("bomb.png", png).unwrap_err();
+        let says = "bomb.png: 60000x60000 is over the limit of 268435456 pixels; make it smaller first";
+        assert_eq!(error.to_string(), says);
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_missing() {
+        let error = Reader::default().file(Path::new("no/such.png")).unwrap_err();
+        assert_eq!(error.to_string(), "no/such.png: no such file");
+        let error = Reader::default().file(&golden()).unwrap_err();
+        assert!(matches!(error.kind, ImageErrorKind::Unreadable(_)), "{error}");
+    }
+}

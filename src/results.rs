@@ -1,0 +1,129 @@
+//! The JSON contract: every record that the program prints, as serde types. Fields may be added;
+//! what is here keeps its name and meaning.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What `classify` says about an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Classification {
+    /// The image as it was named on the command line or found in a folder; `-` is standard input.
+    pub image: String,
+    /// The model's name, or its file's where it has none.
+    pub model: String,
+    /// The most probable classes, highest score first.
+    pub top: Vec<Scored>,
+}
+
+/// A class with its probability.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scored {
+    /// Index among the network's outputs.
+    pub index: usize,
+    /// Name of the class; the index where no names are known.
+    pub label: String,
+    /// Softmax probability, 0 to 1.
+    pub score: f32,
+}
+
+/// Where `features` put the tensors of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFeatures {
+    /// The image, as in [`Classification::image`].
+    pub image: String,
+    /// The model, as in [`Classification::model`].
+    pub model: String,
+    /// The safetensors file.
+    pub file: String,
+    /// Names of its tensors, with their shapes.
+    pub tensors: BTreeMap<String, Vec<usize>>,
+}
+
+/// How fast `bench` found a network. Times are of one image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkTiming {
+    /// `nat-infer`, so that records of several programs can be told apart.
+    pub engine: String,
+    /// The model, as in [`Classification::model`].
+    pub model: String,
+    /// Images a forward pass.
+    pub batch: usize,
+    /// Width of the input in pixels.
+    pub width: usize,
+    /// Height of the input in pixels.
+    pub height: usize,
+    /// The compute type.
+    pub dtype: String,
+    /// CPU threads.
+    pub threads: usize,
+    /// Instruction set of the CPU kernels.
+    pub isa: String,
+    /// Median over the runs, milliseconds an image.
+    pub median_ms: f64,
+    /// Fastest run, milliseconds an image.
+    pub min_ms: f64,
+    /// Slowest run, milliseconds an image.
+    pub max_ms: f64,
+    /// Images a second at the median.
+    pub images_per_second: f64,
+    /// Arithmetic at the median: two operations for each multiply-accumulate.
+    pub gflops: f64,
+    /// GFLOP/s of a 1024x1024x1024 f32 product on the same threads.
+    pub sgemm_peak_gflops: f64,
+    /// `gflops` over `sgemm_peak_gflops`.
+    pub share_of_peak: f64,
+    /// Timed forward passes.
+    pub runs: usize,
+    /// Largest resident set in MiB, where the system tells.
+    pub peak_mb: Option<u64>,
+}
+
+/// How fast `bench --op` found the attention operator on one level's map. Times are of a batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperatorTiming {
+    /// Level of the network, from 1.
+    pub level: usize,
+    /// Maps in a call.
+    pub batch: usize,
+    /// Width of the map.
+    pub width: usize,
+    /// Height of the map.
+    pub height: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+    /// Neighbours on each axis.
+    pub kernel_size: usize,
+    /// Distance between neighbours.
+    pub dilation: usize,
+    /// CPU threads.
+    pub threads: usize,
+    /// Median over the runs, milliseconds a call.
+    pub median_ms: f64,
+    /// Fastest run, milliseconds a call.
+    pub min_ms: f64,
+    /// Arithmetic at the median: two operations for each multiply-accumulate.
+    pub gflops: f64,
+    /// Timed calls.
+    pub runs: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_have_the_promised_form() {
+        let record = Classification {
+            image: "a/b.png".to_owned(),
+            model: "nat-tiny".to_owned(),
+            top: vec![Scored { index: 281, label: "tabby".to_owned(), score: 0.1 }],
+        };
+        let json =
+            r#"{"image":"a/b.png","model":"nat-tiny","top":[{"index":281,"label":"tabby","score":0.1}]}"#;
+        assert_eq!(serde_json::to_string(&record).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Classification>(json).unwrap(), record);
+    }
+}

@@ -1,0 +1,168 @@
+//! Timings of a whole network, or of the attention operator alone, beside the machine's own peak.
+
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Result, Tensor};
+use nat_convert::arch::{Architecture, Family};
+
+use crate::attention::NeighborhoodAttention;
+use crate::layers::simd::Isa;
+use crate::models::classifier::Classifier;
+use crate::results::{NetworkTiming, OperatorTiming};
+
+/// What to time, and how.
+pub struct Bench {
+    /// The name to print.
+    pub model: String,
+    /// The network.
+    pub architecture: Architecture,
+    /// Width and height of the input in pixels.
+    pub size: [usize; 2],
+    /// Images a forward pass.
+    pub batch_size: usize,
+    /// Timed passes; `None` goes on for about five seconds, and at least five passes.
+    pub runs: Option<usize>,
+    /// The compute type.
+    pub dtype: DType,
+    /// Where to run.
+    pub device: Device,
+}
+
+impl Bench {
+    /// Times forward passes of `network` on random images.
+    ///
+    /// # Errors
+    /// When the network refuses the size.
+    pub fn network(&self, network: &Classifier) -> Result<NetworkTiming> {
+        let ([width, height], batch) = (self.size, self.batch_size);
+        let images =
+            Tensor::randn(0f32, 1.0, (batch, 3, height, width), &self.device)?.to_dtype(self.dtype)?;
+        let times = self.measure(|| network.forward(&images))?;
+        // Taken before the product below, which is no part of the network.
+        let peak_mb = peak_memory().map(|bytes| bytes >> 20);
+        let macs = self.architecture.macs(height, width).unwrap_or_default();
+        let gflops = 2e-9 * macs as f64 * batch as f64 / times.median();
+        let peak = self.sgemm_peak()?;
+        let per_image = 1e3 / batch as f64;
+        Ok(NetworkTiming {
+            engine: "nat-infer".to_owned(),
+            model: self.model.clone(),
+            batch,
+            width,
+            height,
+            dtype: self.dtype.as_str().to_owned(),
+            threads: rayon::current_num_threads(),
+            isa: format!("{:?}", Isa::best()).to_lowercase(),
+            median_ms: per_image * times.median(),
+            min_ms: per_image * times.min(),
+            max_ms: per_image * times.max(),
+            images_per_second: batch as f64 / times.median(),
+            gflops,
+            sgemm_peak_gflops: peak,
+            share_of_peak: gflops / peak,
+            runs: times.0.len(),
+            peak_mb,
+        })
+    }
+
+    /// Times the attention operator on each level's map, with dilation 1 and the level's largest.
+    ///
+    /// # Errors
+    /// When a map does not suit the operator.
+    pub fn operator(&self) -> Result<Vec<OperatorTiming>> {
+        let (backbone, batch) = (&self.architecture.backbone, self.batch_size);
+        let [widths, heights] = self.size.map(|side| backbone.map_sides(side));
+        let mut timings = Vec::new();
+        for (l, dilations) in backbone.dilations.iter().enumerate() {
+            let (dim, heads, kernel_size) = (backbone.dim(l), backbone.num_heads[l], backbone.kernel_size);
+            let mut dilations = vec![1, dilations.iter().copied().max().unwrap_or(1)];
+            dilations.dedup();
+            for dilation in dilations {
+                // A smaller map is padded to the window before the operator sees it.
+                let span = if backbone.family == Family::VitRpb { 0 } else { kernel_size * dilation };
+                let (width, height) = (widths[l].max(span), heights[l].max(span));
+                let operator = NeighborhoodAttention { heads, kernel_size, dilation };
+                let table = (heads, 2 * kernel_size - 1, 2 * kernel_size - 1);
+                let qkv = Tensor::randn(0f32, 1.0, (batch, height, width, 3 * dim), &self.device)?;
+                let rpb = Tensor::randn(0f32, 1.0, table, &self.device)?.to_dtype(self.dtype)?;
+                let qkv = qkv.to_dtype(self.dtype)?;
+                let times = self.measure(|| Ok(operator.forward(&qkv, Some(&rpb))?))?;
+                let macs = 2 * batch * height * width * kernel_size.pow(2) * dim;
+                timings.push(OperatorTiming {
+                    level: l + 1,
+                    batch,
+                    width,
+                    height,
+                    heads,
+                    head_dim: dim / heads,
+                    kernel_size,
+                    dilation,
+                    threads: rayon::current_num_threads(),
+                    median_ms: 1e3 * times.median(),
+                    min_ms: 1e3 * times.min(),
+                    gflops: 2e-9 * macs as f64 / times.median(),
+                    runs: times.0.len(),
+                });
+            }
+        }
+        Ok(timings)
+    }
+
+    /// GFLOP/s of a large square f32 product by the crate `gemm`, which candle uses: what this machine
+    /// can do.
+    fn sgemm_peak(&self) -> Result<f64> {
+        const SIDE: usize = 1024;
+        let a = Tensor::randn(0f32, 1.0, (SIDE, SIDE), &self.device)?;
+        let best = Times::measure(Some(15), || a.matmul(&a)?.device().synchronize())?.min();
+        Ok(2e-9 * (SIDE as f64).powi(3) / best)
+    }
+
+    fn measure(&self, mut run: impl FnMut() -> Result<Tensor>) -> Result<Times> {
+        Times::measure(self.runs, || run()?.device().synchronize())
+    }
+}
+
+/// Seconds of each run, ascending; never empty.
+struct Times(Vec<f64>);
+
+impl Times {
+    fn measure(runs: Option<usize>, mut run: impl FnMut() -> Result<()>) -> Result<Self> {
+        const WARM_UP: usize = 2;
+        const LONG_ENOUGH: Duration = Duration::from_secs(5);
+        const AT_LEAST: usize = 5;
+        for _ in 0..WARM_UP {
+            run()?;
+        }
+        let (mut times, begin) = (Vec::new(), Instant::now());
+        let wanted = |done: usize| match runs {
+            Some(runs) => done < runs.max(1),
+            None => done < AT_LEAST || begin.elapsed() < LONG_ENOUGH,
+        };
+        while wanted(times.len()) {
+            let start = Instant::now();
+            run()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(Self(times))
+    }
+
+    fn median(&self) -> f64 {
+        self.0[self.0.len() / 2]
+    }
+
+    fn min(&self) -> f64 {
+        self.0[0]
+    }
+
+    fn max(&self) -> f64 {
+        self.0[self.0.len() - 1]
+    }
+}
+
+/// The largest resident set of this process so far, in bytes, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}

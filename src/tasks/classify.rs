@@ -1,0 +1,123 @@
+//! Classification: the most probable classes of an image.
+
+use image::RgbImage;
+use nat_convert::arch::Head;
+
+use super::{Model, TaskError};
+use crate::images::CenterCrop;
+use crate::results::Scored;
+
+/// A classifier with its preprocessing and its labels.
+pub struct Classify {
+    model: Model,
+    crop: CenterCrop,
+    labels: Vec<String>,
+    top_k: usize,
+}
+
+/// What a caller may choose; `None` takes what belongs to the model.
+#[derive(Clone, Debug, Default)]
+pub struct ClassifyOptions {
+    /// Side of the square input in pixels.
+    pub resolution: Option<usize>,
+    /// Share of the resized short side that the crop keeps.
+    pub crop_pct: Option<f64>,
+    /// Names of the classes, one for each.
+    pub labels: Option<Vec<String>>,
+    /// How many classes an answer has: 5, or as many as there are.
+    pub top_k: Option<usize>,
+}
+
+impl Classify {
+    /// Makes a task of a model.
+    ///
+    /// # Errors
+    /// When the model is no classifier, or the options do not suit it.
+    pub fn new(model: Model, options: ClassifyOptions) -> Result<Self, TaskError> {
+        let Head::Classifier { classes } = model.metadata.architecture.head else {
+            return Err(TaskError::NotAClassifier { model: model.name, task: "give features" });
+        };
+        let crop = model.center_crop(options.resolution, options.crop_pct)?;
+        let labels = options.labels.or_else(|| model.metadata.labels.clone());
+        let labels = labels.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect());
+        if labels.len() != classes {
+            return Err(TaskError::Labels { model: model.name, given: labels.len(), classes });
+        }
+        Ok(Self { crop, labels, top_k: options.top_k.unwrap_or(5), model })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// How images become inputs.
+    pub fn crop(&self) -> &CenterCrop {
+        &self.crop
+    }
+
+    /// The most probable classes of each image, highest score first.
+    ///
+    /// # Errors
+    /// When the network can't be computed at this resolution, or overflows.
+    pub fn run(&self, images: &[RgbImage]) -> Result<Vec<Vec<Scored>>, TaskError> {
+        self.run_inputs(&images.iter().map(|image| self.crop.apply(image)).collect::<Vec<_>>())
+    }
+
+    /// As [`Classify::run`], of images that went through [`Classify::crop`].
+    ///
+    /// # Errors
+    /// As [`Classify::run`].
+    pub fn run_inputs(&self, inputs: &[Vec<f32>]) -> Result<Vec<Vec<Scored>>, TaskError> {
+        let logits = self
+            .model
+            .stack(inputs, self.crop.resolution())
+            .and_then(|images| self.model.network.forward(&images)?.to_vec2::<f32>())
+            .map_err(|error| self.model.compute_error(error))?;
+        logits.iter().map(|logits| self.top(logits)).collect()
+    }
+
+    fn top(&self, logits: &[f32]) -> Result<Vec<Scored>, TaskError> {
+        let scores = softmax(logits);
+        if !scores.iter().all(|score| score.is_finite()) {
+            return Err(TaskError::NotFinite { model: self.model.name.clone() });
+        }
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        // The sort is stable: of equal scores the lower index comes first.
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        order.truncate(self.top_k);
+        let scored =
+            |index: usize| Scored { index, label: self.labels[index].clone(), score: scores[index] as f32 };
+        Ok(order.into_iter().map(scored).collect())
+    }
+}
+
+/// Probabilities, computed in f64 so that they add up.
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = logits.iter().map(|&x| (f64::from(x) - f64::from(largest)).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|power| power / sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softmax_is_stable_and_sums_to_one() {
+        for (logits, expected) in [
+            (&[0.0, 0.0][..], &[0.5, 0.5][..]),
+            (&[1000.0, 1000.0 + 3f32.ln()], &[0.25, 0.75]),
+            (&[-1e30, 1e30], &[0.0, 1.0]),
+        ] {
+            let scores = softmax(logits);
+            for (score, expected) in scores.iter().zip(expected) {
+                assert!((score - expected).abs() < 1e-4, "{logits:?}: {scores:?}");
+            }
+            assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        }
+        assert!(softmax(&[f32::NAN, 0.0]).iter().any(|score| score.is_nan()));
+        assert!(softmax(&[f32::INFINITY, 0.0]).iter().any(|score| score.is_nan()));
+    }
+}

@@ -1,0 +1,134 @@
+//! Files that are written whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+
+/// A file that grows under a temporary name beside its target and takes the target's name when it is
+/// kept. Dropped before, it leaves nothing. What is no plain file (a pipe, a device) is written as it
+/// is.
+pub struct NewFile(BufWriter<Form>);
+
+enum Form {
+    Staged { file: NamedTempFile, target: PathBuf },
+    Direct(File),
+}
+
+impl NewFile {
+    /// Begins the file.
+    ///
+    /// # Errors
+    /// When the target is a folder or its folder can't be written to.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        // Through a symbolic link, so that it stays one.
+        let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
+        let form = match fs::metadata(&target) {
+            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) if !found.is_file() => Form::Direct(File::options().write(true).open(&target)?),
+            _ => {
+                let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+                let mut builder = Builder::new();
+                builder.prefix(".nat-infer-");
+                // As every new file, less what the umask takes; the default is the owner alone.
+                #[cfg(unix)]
+                builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+                let file = builder.tempfile_in(folder.unwrap_or(Path::new(".")));
+                // The path of the temporary file is none of the user's business.
+                let file = file.map_err(|e| io::Error::from(e.kind()))?;
+                Form::Staged { file, target }
+            }
+        };
+        Ok(Self(BufWriter::new(form)))
+    }
+
+    /// Ends the file and puts it in place.
+    ///
+    /// # Errors
+    /// When the last bytes can't be written.
+    pub fn keep(self) -> io::Result<()> {
+        match self.0.into_inner().map_err(io::IntoInnerError::into_error)? {
+            Form::Staged { file, target } => file.persist(target).map(drop).map_err(|e| e.error),
+            Form::Direct(_) => Ok(()),
+        }
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Write for Form {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Staged { file, .. } => file.as_file_mut().write(bytes),
+            Self::Direct(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Staged { file, .. } => file.as_file_mut().flush(),
+            Self::Direct(file) => file.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_there_when_it_is_kept_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let names = || fs::read_dir(folder.path()).unwrap().count();
+
+        let mut file = NewFile::create(&path).unwrap();
+        file.write_all(b"one").unwrap();
+        assert!(!path.exists());
+        file.keep().unwrap();
+        assert_eq!((fs::read(&path).unwrap(), names()), (b"one".to_vec(), 1));
+
+        let mut file = NewFile::create(&path).unwrap();
+        file.write_all(b"two").unwrap();
+        drop(file);
+        assert_eq!((fs::read(&path).unwrap(), names()), (b"one".to_vec(), 1));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_devices_stay_what_they_are() {
+        use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("out"), folder.path().join("link"));
+        fs::write(&path, "old").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut file = NewFile::create(&link).unwrap();
+        file.write_all(b"new").unwrap();
+        file.keep().unwrap();
+        assert!(link.is_symlink() && fs::read(&path).unwrap() == b"new");
+        // Readable as every other file is: not a temporary file's 0600.
+        let plain = folder.path().join("plain");
+        fs::write(&plain, "").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
+
+        NewFile::create(Path::new("/dev/null")).unwrap().keep().unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
+
+    #[test]
+    fn what_can_not_be_written_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(NewFile::create(folder.path()).is_err());
+        assert!(NewFile::create(&folder.path().join("no/such")).is_err());
+    }
+}

@@ -1,0 +1,212 @@
+//! What a library user calls: a model that is loaded, images in, results out. No arguments, no
+//! printing, no network: a name is looked up and fetched by [`crate::zoo`].
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use nat_convert::arch::{Dilations, Family, Geometry, Head};
+use nat_convert::checkpoint::{Checkpoint, Options, Part};
+use nat_convert::error::ConvertError;
+use nat_convert::metadata::Metadata;
+
+use crate::images::CenterCrop;
+use crate::images::preprocess::CropError;
+use crate::models::classifier::Classifier;
+use crate::weights::{LoadError, Weights};
+use crate::zoo::{Entry, Located};
+
+pub use classify::Classify;
+pub use features::ExtractFeatures;
+
+pub mod bench;
+pub mod classify;
+pub mod features;
+pub mod files;
+
+/// The small model that is part of the program: `demo-digits`, handwritten digits.
+static DEMO: &[u8] = include_bytes!("../../assets/demo-digits.safetensors");
+
+/// How a model is loaded.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// A name from weights.toml that supplies what the file does not say.
+    pub arch: Option<String>,
+    /// Dilations, preferred to all others.
+    pub dilations: Option<Dilations>,
+    /// Take the backbone alone of a network that is no classifier.
+    pub backbone: bool,
+    /// Where to compute.
+    pub device: Device,
+    /// In which type to compute.
+    pub dtype: DType,
+}
+
+impl Default for LoadOptions {
+    /// The CPU in f32, and what the file says.
+    fn default() -> Self {
+        Self { arch: None, dilations: None, backbone: false, device: Device::Cpu, dtype: DType::F32 }
+    }
+}
+
+/// A classifier or a backbone with everything that is needed to run it on an image.
+pub struct Model {
+    name: String,
+    metadata: Metadata,
+    network: Classifier,
+    device: Device,
+    dtype: DType,
+}
+
+/// Why a model can't be loaded or a task not be done: one line each.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+#[non_exhaustive]
+pub enum TaskError {
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Crop(#[from] CropError),
+    #[error("`{model}` is no classifier, it is made to {task}")]
+    NotAClassifier { model: String, task: &'static str },
+    #[error("{given} labels are given and `{model}` has {classes} classes")]
+    Labels { model: String, given: usize, classes: usize },
+    #[error("`{model}`: {error}")]
+    Dilations { model: String, error: nat_convert::arch::DilationsError },
+    #[error("the weights in the program can't be used: {0}")]
+    Embedded(String),
+    #[error("`{model}` is fed by its own task's resize, not by a crop")]
+    NoCrop { model: String },
+    #[error("`{model}` answers with what is no number; a wider compute type helps if it is f16")]
+    NotFinite { model: String },
+    #[error("`{model}` can't be computed: {error}")]
+    Compute { model: String, error: candle_core::Error },
+    #[error("{path}: can't be written: {error}")]
+    Write { path: String, error: std::io::Error },
+}
+
+impl Model {
+    /// Loads a checkpoint of any kind that the converter reads, file or folder.
+    ///
+    /// # Errors
+    /// When it can't be read or its tensors are not those of one of our networks.
+    pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, TaskError> {
+        let open = |part| {
+            let (arch, dilations) = (options.arch.clone(), options.dilations.clone());
+            Checkpoint::open(path, &Options { arch, dilations, part, weights_key: None })
+        };
+        let mut checkpoint = open(Part::All)?;
+        let head = &checkpoint.metadata().architecture.head;
+        if options.backbone && !matches!(head, Head::Classifier { .. } | Head::Features) {
+            checkpoint = open(Part::Backbone)?;
+        }
+        let metadata = checkpoint.metadata().clone();
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let name = metadata.model.clone().unwrap_or(file);
+        let weights = Weights::from_checkpoint(checkpoint, options.dtype, options.device.clone())?;
+        Self::new(name, metadata, &weights, options)
+    }
+
+    /// Loads a model of the zoo from where [`crate::zoo::locate`] found it.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn named(entry: &Entry, located: &Located, options: &LoadOptions) -> Result<Self, TaskError> {
+        match located {
+            Located::Embedded => Self::embedded(&entry.name, DEMO, options),
+            Located::At(path) => {
+                let arch = Some(entry.name.clone());
+                let model = Self::open(path, &LoadOptions { arch, ..options.clone() })?;
+                Ok(Self { name: entry.name.clone(), ..model })
+            }
+        }
+    }
+
+    /// Loads a safetensors file of ours that is part of a program.
+    ///
+    /// # Errors
+    /// When it was not written by the converter.
+    pub fn embedded(name: &str, bytes: &'static [u8], options: &LoadOptions) -> Result<Self, TaskError> {
+        let unusable = |e: &dyn std::fmt::Display| TaskError::Embedded(e.to_string());
+        let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| unusable(&e))?;
+        let map = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let metadata = Metadata::from_map(&map).map_err(|e| unusable(&e))?;
+        let mut metadata = metadata.ok_or_else(|| unusable(&"they carry no architecture"))?;
+        if let Some(dilations) = &options.dilations {
+            let backbone = &mut metadata.architecture.backbone;
+            backbone.dilations = dilations
+                .expand(&backbone.depths)
+                .map_err(|error| TaskError::Dilations { model: name.to_owned(), error })?;
+            metadata.dilations_known = true;
+        }
+        let weights = Weights::embedded(bytes, options.dtype, options.device.clone())?;
+        Self::new(name.to_owned(), metadata, &weights, options)
+    }
+
+    fn new(
+        name: String,
+        metadata: Metadata,
+        weights: &Weights,
+        options: &LoadOptions,
+    ) -> Result<Self, TaskError> {
+        let task = match metadata.architecture.head {
+            Head::Classifier { .. } | Head::Features => None,
+            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => Some("detect"),
+            Head::Upernet { .. } => Some("segment"),
+        };
+        if let Some(task) = task {
+            return Err(TaskError::NotAClassifier { model: name, task });
+        }
+        let network = Classifier::new(&metadata.architecture, weights)?;
+        Ok(Self { name, metadata, network, device: options.device.clone(), dtype: options.dtype })
+    }
+
+    /// The model's name, what it is, and the network itself.
+    pub fn into_parts(self) -> (String, Metadata, Classifier) {
+        (self.name, self.metadata, self.network)
+    }
+
+    /// The name in the zoo, or the file's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Architecture, labels and preprocessing.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Whether the dilations are only assumed to be 1: nothing in the file says otherwise.
+    pub fn dilations_assumed(&self) -> bool {
+        !self.metadata.dilations_known && self.metadata.architecture.backbone.family != Family::VitRpb
+    }
+
+    /// The preprocessing of the model, with the numbers that are given preferred to its own.
+    ///
+    /// # Errors
+    /// When the numbers are out of range, or the model is a detector's or a segmenter's.
+    pub fn center_crop(
+        &self,
+        resolution: Option<usize>,
+        crop_pct: Option<f64>,
+    ) -> Result<CenterCrop, TaskError> {
+        let preprocessing = &self.metadata.preprocessing;
+        let Geometry::Crop { resolution: own_resolution, crop_pct: own_crop_pct } = preprocessing.geometry
+        else {
+            return Err(TaskError::NoCrop { model: self.name.clone() });
+        };
+        let (resolution, crop_pct) = (resolution.unwrap_or(own_resolution), crop_pct.unwrap_or(own_crop_pct));
+        Ok(CenterCrop::new(resolution, crop_pct, preprocessing)?)
+    }
+
+    /// Preprocessed images, each [3, side, side], as one tensor [B, 3, side, side] of the compute type.
+    fn stack(&self, inputs: &[Vec<f32>], side: usize) -> candle_core::Result<Tensor> {
+        let values = inputs.concat();
+        Tensor::from_vec(values, (inputs.len(), 3, side, side), &self.device)?.to_dtype(self.dtype)
+    }
+
+    fn compute_error(&self, error: candle_core::Error) -> TaskError {
+        TaskError::Compute { model: self.name.clone(), error }
+    }
+}

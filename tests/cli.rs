@@ -1,0 +1,602 @@
+//! The program as a user runs it: inputs, formats, exit statuses, and what it says about bad input.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use nat_infer::results::{Classification, SavedFeatures};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const DIGIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/nine.png");
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+/// The program in an empty folder, without network, caches or the user's variables.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Makes a file, and its folders.
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn digit(&self, name: &str) -> PathBuf {
+        self.file(name, fs::read(DIGIT).unwrap())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nat-infer"));
+        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
+        command.env_clear().env("HOME", self.path("home")).env("HF_HUB_OFFLINE", "1");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Done {
+        Done(self.command(arguments).output().unwrap())
+    }
+
+    fn classify(&self, arguments: &[&str]) -> Done {
+        self.run(&[&["classify", "--model", "demo-digits"], arguments].concat())
+    }
+
+    /// Everything below, by its path in here.
+    fn files(&self) -> Vec<String> {
+        fn walk(folder: &Path, root: &Path, found: &mut Vec<String>) {
+            for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                match entry.is_dir() {
+                    true => walk(&entry, root, found),
+                    false => found.push(entry.strip_prefix(root).unwrap().display().to_string()),
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.0.path(), self.0.path(), &mut found);
+        found.sort();
+        found
+    }
+}
+
+struct Done(Output);
+
+impl Done {
+    fn status(&self) -> i32 {
+        self.0.status.code().unwrap()
+    }
+
+    fn stdout(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap()
+    }
+
+    fn stderr(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+
+    #[track_caller]
+    fn success(self) -> String {
+        assert_eq!(self.status(), 0, "{}", self.stderr());
+        self.stdout()
+    }
+
+    /// The records of a run that succeeded, one a line.
+    #[track_caller]
+    fn records(self) -> Vec<Classification> {
+        self.success().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn images(records: &[Classification]) -> Vec<&str> {
+    records.iter().map(|record| record.image.as_str()).collect()
+}
+
+#[test]
+fn a_digit_is_read_without_network_or_files() {
+    let place = Place::new();
+    let records = place.classify(&[DIGIT]).records();
+    assert_eq!((records.len(), records[0].model.as_str(), records[0].top.len()), (1, "demo-digits", 5));
+    assert_eq!((records[0].top[0].index, records[0].top[0].label.as_str()), (9, "9"));
+    assert!(records[0].top.is_sorted_by(|a, b| a.score >= b.score));
+    assert_eq!(place.files(), [] as [&str; 0]);
+}
+
+#[test]
+fn records_are_what_pytorch_answers() {
+    let (place, image) = (Place::new(), golden("images/chelsea.png"));
+    for (weights, answers, labels) in [
+        ("classify/nat-k7.pth", "classify/nat-k7.safetensors", None),
+        ("transformers/nat-hf", "transformers/nat-hf/golden.safetensors", Some("pagoda")),
+    ] {
+        let bytes = fs::read(golden(answers)).unwrap();
+        let logits = floats(&SafeTensors::deserialize(&bytes).unwrap(), "logits");
+        let weights = golden(weights);
+        let arguments = ["classify", image.to_str().unwrap(), "-w", weights.to_str().unwrap()];
+        let classes = logits.len();
+        let line = place.run(&[&arguments[..], &["-k", "100", "--dilations", "1/1/1/1"]].concat()).success();
+        let raw: Value = serde_json::from_str(&line).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&raw), ["image", "model", "top"]);
+        assert_eq!(keys(&raw["top"][0]), ["index", "label", "score"]);
+
+        let record: Classification = serde_json::from_value(raw).unwrap();
+        assert_eq!((record.image.as_str(), record.top.len()), (image.to_str().unwrap(), classes));
+        assert!(record.model == weights.file_name().unwrap().to_str().unwrap(), "{}", record.model);
+        let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+        for scored in &record.top {
+            let expected = f64::from(logits[scored.index]).exp() / sum;
+            assert!((f64::from(scored.score) - expected).abs() <= 1e-4 * expected, "{scored:?}: {expected}");
+            match labels {
+                None => assert_eq!(scored.label, scored.index.to_string()),
+                Some(name) => assert_eq!(scored.label == name, scored.index == 3),
+            }
+        }
+    }
+}
+
+#[test]
+fn inputs_keep_their_order_however_they_are_batched() {
+    let place = Place::new();
+    for name in ["photos/b.png", "photos/a.png", "photos/deeper/no.png", "c.jpg.png"] {
+        place.digit(name);
+    }
+    place.file("photos/notes.txt", "not an image");
+    let grey = golden("images/camera.png");
+    let arguments = ["photos", grey.to_str().unwrap(), "*.png", "photos/b.png"];
+    let one = place.classify(&[&arguments[..], &["--batch-size", "1"]].concat()).records();
+    let expected = ["photos/a.png", "photos/b.png", grey.to_str().unwrap(), "c.jpg.png", "photos/b.png"];
+    assert_eq!(images(&one), expected);
+    assert_ne!(one[2].top, one[1].top);
+    for batch in ["2", "3", "64"] {
+        let many = place.classify(&[&arguments[..], &["--batch-size", batch]].concat()).records();
+        assert_eq!(images(&many), expected);
+        for (a, b) in one.iter().zip(&many).flat_map(|(a, b)| a.top.iter().zip(&b.top)) {
+            assert!(a.index == b.index && (a.score - b.score).abs() < 1e-6, "{batch}: {a:?} {b:?}");
+        }
+    }
+}
+
+#[test]
+fn an_image_comes_from_stdin() {
+    let place = Place::new();
+    let mut child = place
+        .command(&["classify", "--model", "demo-digits", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&fs::read(DIGIT).unwrap()).unwrap();
+    let records = Done(child.wait_with_output().unwrap()).records();
+    assert_eq!((images(&records), records[0].top[0].index), (vec!["-"], 9));
+    // The next thing on stdin is nothing.
+    let done = place.classify(&["-"]);
+    assert_eq!((done.status(), done.stdout().as_str()), (1, ""));
+    assert!(
+        done.stderr().starts_with("nat-infer: -: not an image, it looks like an empty file"),
+        "{}",
+        done.stderr()
+    );
+}
+
+#[test]
+fn every_format_holds_the_same() {
+    let place = Place::new();
+    place.digit("a,b.png");
+    place.digit("c.png");
+    let arguments = ["a,b.png", "c.png", "-k", "2", "--format"];
+    let format = |name| place.classify(&[&arguments[..], &[name]].concat()).success();
+    let lines: Vec<Value> = format("jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&format("json")).unwrap(), lines);
+
+    let csv = format("csv");
+    let csv: Vec<&str> = csv.lines().collect();
+    assert_eq!((csv.len(), csv[0]), (5, "image,model,rank,index,label,score"));
+    assert_eq!(csv[1], format!("\"a,b.png\",demo-digits,1,9,9,{}", lines[0]["top"][0]["score"]));
+    assert!(csv[4].starts_with("c.png,demo-digits,2,"));
+
+    let table = format("table");
+    let percent = 100.0 * lines[0]["top"][0]["score"].as_f64().unwrap();
+    let first = ["a,b.png", &format!("  {percent:6.2}%  9")];
+    assert!(table.lines().take(2).eq(first), "{table}");
+    assert_eq!(table.lines().count(), 6);
+}
+
+#[test]
+fn results_go_to_a_file_whole_or_not_at_all() {
+    let place = Place::new();
+    place.digit("a.png");
+    let stdout = place.classify(&["a.png"]).success();
+    assert_eq!(place.classify(&["a.png", "--output", "out"]).success(), "");
+    assert_eq!(fs::read_to_string(place.path("out")).unwrap(), stdout);
+
+    // No model, no output: what was there stays.
+    let done = place.run(&["classify", "a.png", "--weights", "a.png", "--output", "out"]);
+    assert_eq!((done.status(), place.files()), (2, vec!["a.png".to_owned(), "out".to_owned()]));
+    assert_eq!(fs::read_to_string(place.path("out")).unwrap(), stdout);
+    let done = place.classify(&["a.png", "--output", "no/such/out"]);
+    assert_eq!((done.status(), done.stderr().lines().count()), (2, 1));
+    assert!(done.stderr().contains("no/such/out: can't be written"), "{}", done.stderr());
+}
+
+#[test]
+fn labels_come_from_a_file() {
+    let place = Place::new();
+    place.digit("a.png");
+    let names: Vec<String> = (0..10).map(|i| format!("number {i}")).collect();
+    place.file("lines", names.join("\r\n"));
+    place.file("list.json", serde_json::to_string(&names).unwrap());
+    for file in ["lines", "list.json"] {
+        assert_eq!(place.classify(&["a.png", "--labels", file]).records()[0].top[0].label, "number 9");
+    }
+    place.file("short", "one\ntwo\n");
+    for (file, says) in [
+        ("short", "2 labels are given and `demo-digits` has 10 classes"),
+        ("nope", "--labels nope: No such file"),
+    ] {
+        let done = place.classify(&["a.png", "--labels", file]);
+        assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
+    }
+}
+
+#[test]
+fn preprocessing_can_be_chosen() {
+    let place = Place::new();
+    let mut turned = image::DynamicImage::ImageRgb8(image::open(DIGIT).unwrap().into_rgb8());
+    place.digit("upright.png");
+    turned = turned.rotate270();
+    turned.save(place.path("turned.png")).unwrap();
+    tag_orientation(&place.path("turned.png"), 6);
+    let top = |arguments: &[&str]| place.classify(arguments).records().swap_remove(0).top;
+    let upright = top(&["upright.png"]);
+    assert_eq!(top(&["turned.png"]), upright);
+    assert_eq!(top(&["turned.png", "--exif", "apply"]), upright);
+    assert_ne!(top(&["turned.png", "--exif", "ignore"]), upright);
+    assert_ne!(top(&["upright.png", "--crop-pct", "0.5"]), upright);
+    assert_ne!(top(&["upright.png", "--resolution", "128"]), upright);
+    assert_eq!(top(&["upright.png", "--resolution", "96", "--crop-pct", "1", "--threads", "1"]), upright);
+}
+
+/// Puts an `eXIf` chunk with this orientation behind a PNG's header.
+fn tag_orientation(path: &Path, orientation: u8) {
+    let mut png = fs::read(path).unwrap();
+    let entry = [0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0];
+    let tiff = [&b"MM\0\x2a\0\0\0\x08\0\x01"[..], &entry, &[0; 4]].concat();
+    let chunk = [&b"eXIf"[..], &tiff].concat();
+    let crc = chunk.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+    });
+    let length = (tiff.len() as u32).to_be_bytes();
+    let header_end = 8 + 4 + 4 + 13 + 4;
+    png.splice(header_end..header_end, [&length[..], &chunk, &(!crc).to_be_bytes()].concat());
+    fs::write(path, png).unwrap();
+}
+
+#[test]
+fn one_bad_image_among_many_is_reported_and_skipped() {
+    let place = Place::new();
+    place.digit("a.png");
+    place.file("b.png", "this is no picture");
+    place.digit("c.png");
+    let whole = fs::read(DIGIT).unwrap();
+    place.file("d.png", &whole[..whole.len() / 2]);
+    for batch in ["1", "2", "8"] {
+        let done = place.classify(&[".", "nope.png", "-b", batch]);
+        assert_eq!(done.status(), 1);
+        let records: Vec<Value> =
+            done.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let images: Vec<_> = records.iter().map(|record| record["image"].as_str().unwrap()).collect();
+        assert_eq!(images, ["./a.png", "./c.png"]);
+        let stderr = done.stderr();
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert_eq!(lines.len(), 3, "{stderr}");
+        assert_eq!(lines[0], "nat-infer: nope.png: no such file or folder");
+        assert!(lines[1].starts_with("nat-infer: ./b.png: not an image, it looks like text"), "{stderr}");
+        assert!(lines[2].starts_with("nat-infer: ./d.png: truncated PNG image"), "{stderr}");
+    }
+}
+
+#[test]
+fn bad_input_gets_one_clear_line_and_the_promised_status() {
+    let place = Place::new();
+    place.digit("a.png");
+    place.file("text.jpg", "dear reader");
+    place.file("page.png", "<!DOCTYPE html>");
+    place.file("empty.png", "");
+    let whole = fs::read(golden("pillow/decode/444.jpg")).unwrap();
+    place.file("cut.jpg", &whole[..whole.len() - 40]);
+    // A header that promises 60000 x 60000 pixels.
+    place.file(
+        "huge.png",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xea\x60\0\0\xea\x60\x08\x02\0\0\0\x0f\xb0\xe2\x15\0\0\0\0IDAT",
+    );
+    place.file("\u{1b}[31m.png", "text");
+    fs::create_dir(place.path("folder")).unwrap();
+    let segmenter = golden("segment/upernet_b/model.pth");
+    let segmenter = segmenter.to_str().unwrap();
+    let demo = |arguments: &[&'static str]| [&["classify", "--model", "demo-digits"], arguments].concat();
+    for (arguments, status, says) in [
+        (demo(&["nope.png"]), 1, "nope.png: no such file or folder"),
+        (demo(&["*.tiff"]), 1, "*.tiff: no file matches"),
+        (demo(&["folder"]), 1, "folder: no image in this folder"),
+        (demo(&["text.jpg"]), 1, "text.jpg: not an image, it looks like text"),
+        (demo(&["page.png"]), 1, "page.png: not an image, it looks like a web page"),
+        (demo(&["empty.png"]), 1, "empty.png: not an image, it looks like an empty file"),
+        (demo(&["cut.jpg"]), 1, "cut.jpg: truncated JPEG image"),
+        (demo(&["huge.png"]), 1, "huge.png: 60000x60000 is over the limit of 268435456 pixels"),
+        (demo(&["\u{1b}[31m.png"]), 1, "?[31m.png: not an image"),
+        (demo(&["a.png", "--crop-pct", "1.5"]), 2, "crop_pct 1.5 is not"),
+        (demo(&["a.png", "--resolution", "100000"]), 2, "resolution 100000 is not"),
+        (demo(&["a.png", "--arch", "nat-mini"]), 2, "--arch says what a file of --weights is"),
+        (demo(&["a.png", "--dilations", "1/1"]), 2, "dilations `1/1` have 2 level(s), the network has 4"),
+        (demo(&["a.png", "--device", "cuda:9"]), 2, "GPU 9"),
+        (vec!["classify", "a.png"], 2, "`nat-tiny` is not in the cache"),
+        (vec!["classify", "a.png"], 2, "--model demo-digits is part of the program"),
+        (vec!["classify", "a.png", "--weights", "nope.pth"], 2, "nope.pth"),
+        (vec!["classify", "a.png", "--weights", "a.png"], 2, "a.png"),
+        (vec!["classify", "a.png", "--weights", segmenter], 2, "is no classifier, it is made to segment"),
+        (vec!["features", "a.png", "--model", "demo-digits", "--save", "a.png/x"], 1, "--save a.png/x"),
+        (vec!["models", "path", "nat-tiny"], 1, "`nat-infer models pull nat-tiny` fetches it"),
+        (vec!["models", "pull", "nat-tiny"], 1, "HF_HUB_OFFLINE forbids fetching it"),
+        (vec!["man", "nope"], 2, "there is no command `nope`"),
+    ] {
+        let before = place.files();
+        let done = place.run(&arguments);
+        let stderr = done.stderr();
+        assert_eq!((done.status(), done.stdout().as_str()), (status, ""), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("nat-infer: ") && stderr.contains(says), "{arguments:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+        assert!(!stderr.contains(['\u{1b}']) && !stderr.contains("panicked"), "{stderr}");
+        assert_eq!(place.files(), before, "{arguments:?}");
+    }
+}
+
+#[test]
+fn wrong_usage_names_the_option_and_what_it_takes() {
+    let place = Place::new();
+    for (arguments, says) in [
+        (&["classify"][..], "<INPUT>..."),
+        (&["classify", "a.png", "--model", "nat-tny"], "the nearest names are nat-tiny"),
+        (&["classify", "a.png", "--weights", "x", "--arch", "dinat-bse"], "dinat-base"),
+        (&["classify", "a.png", "--model", "nat-tiny", "--weights", "x"], "cannot be used with"),
+        (&["classify", "a.png", "--top-k", "0"], "a whole number from 1"),
+        (&["classify", "a.png", "--device", "tpu"], "auto, cpu, cuda and cuda:N"),
+        (&["classify", "a.png", "--dilations", "1,x"], "is not a number from 1 to 4096"),
+        (&["classify", "a.png", "--format", "xml"], "[possible values: table, json, jsonl, csv]"),
+        (&["features", "a.png"], "--save <DIR>"),
+        (&["models", "show", "nat-tny"], "nat-tiny"),
+        (&["nope"], "unrecognized subcommand"),
+    ] {
+        let done = place.run(arguments);
+        assert_eq!((done.status(), done.stdout().as_str()), (2, ""), "{arguments:?}");
+        assert!(done.stderr().contains(says), "{arguments:?}: {}", done.stderr());
+    }
+}
+
+#[test]
+fn features_are_what_pytorch_computes() {
+    let place = Place::new();
+    let weights = golden("classify/nat-k7.pth");
+    let image = golden("images/chelsea.png");
+    let arguments =
+        ["features", image.to_str().unwrap(), "--save", "new/out", "-w", weights.to_str().unwrap()];
+    let line = place.run(&[&arguments[..], &["--arch", "nat-tiny"]].concat());
+    assert_eq!(line.status(), 2, "nat-tiny is larger: {}", line.stderr());
+    let record: SavedFeatures =
+        serde_json::from_str(&place.run(&[&arguments[..], &["--dilations", "1/1/1/1"]].concat()).success())
+            .unwrap();
+    assert_eq!(record.file, "new/out/chelsea.safetensors");
+    let (ours, theirs) = (place.path(&record.file), golden("classify/nat-k7.safetensors"));
+    let (ours, theirs) = (fs::read(ours).unwrap(), fs::read(theirs).unwrap());
+    let ours = SafeTensors::deserialize(&ours).unwrap();
+    let theirs = SafeTensors::deserialize(&theirs).unwrap();
+    let mut names = ours.names();
+    names.sort_unstable();
+    assert_eq!(names, ["input", "logits", "pooled", "stage1", "stage2", "stage3", "stage4"]);
+    assert!(record.tensors.keys().eq(&names));
+    for name in names {
+        assert_eq!(record.tensors[name], ours.tensor(name).unwrap().shape());
+        // Of the first stage the original has the corner only.
+        if name != "stage1" {
+            let (got, want) = (floats(&ours, name), floats(&theirs, name));
+            assert_eq!(ours.tensor(name).unwrap().shape(), theirs.tensor(name).unwrap().shape(), "{name}");
+            let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let off = norm(&mut got.iter().zip(&want).map(|(a, b)| a - b)) / norm(&mut want.iter().copied());
+            assert!(off <= 1e-4, "{name}: {off}");
+        }
+    }
+}
+
+#[test]
+fn features_do_not_depend_on_the_batch() {
+    let place = Place::new();
+    place.digit("digit.png");
+    let photo = golden("images/rocket.png");
+    for (folder, batch) in [("one", "1"), ("two", "2")] {
+        let model = ["features", "--model", "demo-digits", "--save", folder, "--batch-size", batch];
+        place.run(&[&model[..], &["digit.png", photo.to_str().unwrap()]].concat()).success();
+    }
+    for name in ["digit.safetensors", "rocket.safetensors"] {
+        let read = |folder: &str| fs::read(place.path(folder).join(name)).unwrap();
+        let (one, two) = (read("one"), read("two"));
+        let one = SafeTensors::deserialize(&one).unwrap();
+        let two = SafeTensors::deserialize(&two).unwrap();
+        for name in one.names() {
+            let (a, b) = (floats(&one, name), floats(&two, name));
+            let off = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(a.len() == b.len() && off <= 1e-5, "{name}: {off}");
+        }
+    }
+}
+
+fn floats(tensors: &SafeTensors, name: &str) -> Vec<f32> {
+    let tensor = tensors.tensor(name).unwrap();
+    assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
+    tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+#[test]
+fn the_backbone_of_a_segmenter_gives_features() {
+    let place = Place::new();
+    place.digit("a.png");
+    let weights = golden("segment/upernet_b/model.pth");
+    let line = place
+        .run(&[
+            "features",
+            "a.png",
+            "--save",
+            ".",
+            "-q",
+            "--resolution",
+            "64",
+            "-w",
+            weights.to_str().unwrap(),
+        ])
+        .success();
+    let record: SavedFeatures = serde_json::from_str(&line).unwrap();
+    let names: Vec<_> = record.tensors.keys().collect();
+    assert_eq!(names, ["input", "stage1", "stage2", "stage3", "stage4"]);
+    assert_eq!(
+        (&record.tensors["input"], &record.tensors["stage4"][2..]),
+        (&vec![1, 3, 64, 64], &[2, 2][..])
+    );
+}
+
+#[test]
+fn two_images_never_share_a_features_file() {
+    let place = Place::new();
+    place.digit("a.png");
+    place.digit("other/a.bmp.png");
+    place.digit("other/a.png");
+    let features = |inputs: &[&str]| {
+        place.run(&[&["features", "--model", "demo-digits", "--save", "out"], inputs].concat())
+    };
+    let done = features(&["a.png", "other"]);
+    let says = "a.png and other/a.png would both be saved as out/a.safetensors; use two --save folders";
+    assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
+    assert!(!place.path("out").exists());
+    features(&["a.png", "other/a.bmp.png"]).success();
+    features(&["a.png"]).success(); // a second run replaces
+    assert!(place.path("out/a.safetensors").exists() && place.path("out/a.bmp.safetensors").exists());
+}
+
+#[test]
+fn warnings_and_settings_go_to_stderr_as_asked() {
+    let place = Place::new();
+    place.digit("a.png");
+    let weights = golden("classify/nat-k7.pth");
+    let run = |more: &[&str]| {
+        let done = place.run(&[&["classify", "a.png", "-w", weights.to_str().unwrap()], more].concat());
+        (done.stderr(), done.success())
+    };
+    let (stderr, stdout) = run(&[]);
+    assert!(stderr.contains("warning: nat-k7.pth does not say its dilations") && stderr.lines().count() == 1);
+    assert_eq!(run(&["-q"]), (String::new(), stdout.clone()));
+    assert_eq!(run(&["--dilations", "1/1/1/1"]), (String::new(), stdout));
+
+    let done = place
+        .command(&["classify", "a.png", "--model", "demo-digits", "-v"])
+        .env("HF_TOKEN", "hf_secret")
+        .output();
+    let stderr = Done(done.unwrap()).stderr();
+    for (name, value) in [
+        ("model", "demo-digits"),
+        ("input", "short side to 96, centre crop of 96x96"),
+        ("device", "cpu, f32, "),
+        ("dilations", "1/1/1/1"),
+    ] {
+        let line = stderr.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+        assert!(line.contains(value), "{name}: {stderr}");
+    }
+    assert!(!stderr.contains("hf_secret"));
+}
+
+#[test]
+fn the_zoo_is_listed_in_every_format() {
+    let place = Place::new();
+    let format = |name| place.run(&["models", "--format", name]).success();
+    let rows: Vec<Value> = serde_json::from_str(&format("json")).unwrap();
+    let tiny = rows.iter().find(|row| row["name"] == "nat-tiny").unwrap();
+    assert_eq!(tiny["parameters"], 27_901_582);
+    assert_eq!(
+        (&tiny["metric"], &tiny["reported"], &tiny["cached"]),
+        (&"top-1".into(), &83.2.into(), &false.into())
+    );
+    assert_eq!(format("jsonl").lines().count(), rows.len());
+    assert!(format("csv").starts_with(
+        "name,task,parameters,flops,metric,reported,source,cached\nnat-mini,classify,19984174,"
+    ));
+    assert!(
+        format("table")
+            .lines()
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .eq(["name", "task", "params", "flops", "reported", "source", "cached"])
+    );
+
+    let shown: Vec<Value> =
+        serde_json::from_str(&place.run(&["models", "show", "DiNAT_tiny", "-f", "json"]).success()).unwrap();
+    assert_eq!((&shown[0]["dilations"], &shown[0]["classes"]), (&"1,8/1,4/1,2/1".into(), &1000.into()));
+    assert_eq!(shown[0]["metrics"]["top-1"], 82.7);
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(place.run(&["completions", shell]).success().contains("batch-size"), "{shell}");
+    }
+    assert!(place.run(&["man"]).success().contains(".TH nat-infer 1"));
+    assert!(place.run(&["man", "classify"]).success().contains("\\-\\-top\\-k"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let place = Place::new();
+    place.digit("a.png");
+    let inputs = vec!["a.png"; 64];
+    let mut child = place
+        .command(&[&["classify", "--model", "demo-digits"], &inputs[..]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let done = Done(child.wait_with_output().unwrap());
+    assert_eq!((done.status(), done.stderr().as_str()), (0, ""));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_no_file() {
+    let place = Place::new();
+    place.digit("a.png");
+    let fifo = place.path("fifo.png");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // Far more than are done before the signal arrives.
+    let inputs = vec!["a.png"; 5000];
+    let mut command = place.command(&["classify", "--model", "demo-digits", "--output", "out", "fifo.png"]);
+    let mut child = command.args(inputs).stderr(Stdio::piped()).spawn().unwrap();
+    // Opens when the program begins to read, and by then it catches signals.
+    let mut first = fs::File::options().write(true).open(&fifo).unwrap();
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    first.write_all(&fs::read(DIGIT).unwrap()).unwrap();
+    drop(first);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(place.files(), ["a.png", "fifo.png"]);
+}
