@@ -1,6 +1,9 @@
 //! The attention operator alone, at the shapes of published models, in multiply-adds a second
 //! (times two: FLOP/s). `RAYON_NUM_THREADS` sets the threads, `NAT_INFER_ISA` the instruction set.
 
+// criterion_group! writes a public function without a comment.
+#![allow(missing_docs)]
+
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nat_infer::attention::NeighborhoodAttention;

@@ -14,6 +14,9 @@
 //! At K = 7 a tile is as wide as one cache line of keys: no load straddles two lines, and the keys and
 //! values of a window stay in the L1 cache from one row of queries to the next.
 
+// Vectors are indexed beside others of another array: zips of arrays of them leave the registers.
+#![allow(clippy::needless_range_loop)]
+
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -31,7 +34,7 @@ const ROWS: usize = 64;
 const BATCH: usize = 8;
 /// f32 values of a cache line.
 const LINE: usize = 16;
-/// Values before and after the bias table: lanes outside a window read up to so many.
+/// Values before and after the bias table: the lanes outside a window read up to eight.
 const BIAS_PAD: usize = 8;
 
 /// The output [B, H, W, heads·dim] for `qkv` [B, H, W, 3·heads·dim] and `rpb` [heads, 2K−1, 2K−1].
@@ -81,12 +84,12 @@ fn tiles(problem: &Problem, threads: usize) -> Vec<Tile> {
         .flat_map(|class| strips(class, kernel_size).map(move |x| (class, x)))
         .collect();
     let wanted = if threads == 1 { 1 } else { threads * TILES_PER_THREAD };
-    let wanted = wanted.div_ceil(batch * heads * dilation * strips.len());
+    let wanted = wanted.div_ceil((batch * heads * dilation * strips.len()).max(1));
     let mut tiles = Vec::new();
     for rows in Class::all(height, kernel_size, dilation) {
         // With fewer rows than half a window a tile would copy more than it computes.
-        let most = rows.len().div_ceil(kernel_size.div_ceil(2));
-        for y in even_parts(rows.len(), wanted.min(most).max(rows.len().div_ceil(ROWS))) {
+        let most = rows.size().div_ceil(kernel_size.div_ceil(2));
+        for y in even_parts(rows.size(), wanted.min(most).max(rows.size().div_ceil(ROWS))) {
             let tile = |&(columns, ref x): &(Class, Range<usize>)| Tile {
                 rows,
                 columns,
@@ -105,8 +108,8 @@ fn strips(class: Class, kernel_size: usize) -> impl Iterator<Item = Range<usize>
     let mut end = 0;
     std::iter::from_fn(move || {
         let start = end;
-        while end < class.len() && class.start(end) <= class.start(start) + reach {
-            end = (end + 2).min(class.len());
+        while end < class.size() && class.start(end) <= class.start(start) + reach {
+            end = (end + 2).min(class.size());
         }
         (start < end).then_some(start..end)
     })
@@ -178,21 +181,6 @@ fn reach(class: Class, places: &Range<usize>, kernel_size: usize) -> Range<usize
     class.start(places.start)..class.start(places.end - 1) + kernel_size
 }
 
-/// Where a head's channels lie in a tensor [B, H, W, channels], by the places of a class's pixels.
-#[derive(Clone, Copy)]
-struct Pixels {
-    first: usize,
-    row: usize,
-    column: usize,
-}
-
-impl Pixels {
-    #[inline(always)]
-    fn at(&self, y: usize, x: usize) -> usize {
-        self.first + y * self.row + x * self.column
-    }
-}
-
 /// Attention of the queries of one tile.
 struct Attend<'a> {
     problem: &'a Problem,
@@ -211,54 +199,25 @@ impl Kernel for Attend<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // The size of every published model, known when compiling.
         match self.problem.kernel_size {
+            // That of every published model, known when compiling.
             7 => self.attend(s, 7),
             kernel_size => self.attend(s, kernel_size),
         }
     }
 }
 
-/// The sizes of a tile's scratch.
-struct Layout {
-    kernel_size: usize,
-    dim: usize,
-    /// Columns of keys and of values.
-    columns: usize,
-    /// Lanes that a row of a window takes. The scores of a query are [row][lane].
-    row_lanes: usize,
-    /// Keys are [row][channel][column], columns padded to `pitch`.
-    pitch: usize,
-    key_row: usize,
-    /// Values are [row][column][channel], channels padded to `value`.
-    value: usize,
-    value_row: usize,
-}
-
 impl Attend<'_> {
-    /// The pixels of the tile's class in a tensor of `channels`, at the first channel of the head.
-    #[inline(always)]
-    fn pixels(&self, channels: usize) -> Pixels {
-        let &Problem { height, width, dim, dilation, .. } = self.problem;
-        let (y, x) = (self.tile.rows.position(0), self.tile.columns.position(0));
-        Pixels {
-            first: ((self.image * height + y) * width + x) * channels + self.head * dim,
-            row: dilation * width * channels,
-            column: dilation * channels,
-        }
-    }
-
     #[inline(always)]
     fn attend<S: Simd>(self, s: S, kernel_size: usize) {
-        let n = s.narrow();
-        let &Problem { heads, dim, bias_side, .. } = self.problem;
-        let tile = self.tile;
+        let Self { problem, qkv, bias, out, image, head, tile, scratch } = self;
+        let &Problem { height, width, heads, dim, dilation, .. } = problem;
         let rows = reach(tile.rows, &tile.y, kernel_size);
         let columns = reach(tile.columns, &tile.x, kernel_size);
-        let (row_lanes, pitch) = (row_lanes(kernel_size), pitch(kernel_size));
-        let slack = (row_lanes - kernel_size).min(1);
+        let row_lanes = row_lanes(kernel_size);
+        let pitch = pitch(kernel_size);
         let value = dim.next_multiple_of(S::LANES);
-        let layout = &Layout {
+        let layout = Layout {
             kernel_size,
             dim,
             columns: columns.len(),
@@ -268,52 +227,49 @@ impl Attend<'_> {
             value,
             value_row: columns.len() * value,
         };
-        let window_lanes = kernel_size * row_lanes;
-
-        let channels = heads * dim;
-        let pixels = self.pixels(3 * channels);
-        let out_pixels = self.pixels(channels);
-        // The q of a query; k and v follow `channels` values apart.
-        let qkv = |y: usize, x: usize| self.qkv.as_ptr().wrapping_add(pixels.at(y, x));
-        let out = |query: Query| self.out.0.wrapping_add(out_pixels.at(query.y, query.x));
-        let bias = |query: Query| {
-            let (y, x) = (tile.rows.bias(query.y), tile.columns.bias(query.x));
-            self.bias.as_ptr().wrapping_add(BIAS_PAD + (self.head * bias_side + y) * bias_side + x)
-        };
-
         let sizes = [
             rows.len() * layout.key_row,
             rows.len() * layout.value_row,
-            BATCH * 2 * window_lanes,
+            BATCH * layout.pair_lanes(),
             2 * row_lanes,
         ];
-        let [keys, values, scores, masks] = scratch(self.scratch, sizes);
+        let [keys, values, scores, masks] = slices(scratch, sizes);
         for shift in 0..2 {
             for lane in 0..row_lanes {
                 let inside = (shift..shift + kernel_size).contains(&lane);
                 masks[shift * row_lanes + lane] = if inside { f32::INFINITY } else { f32::NEG_INFINITY };
             }
         }
-        // The memory is far, and a burst of requests would stall: they go out between the queries.
-        let ask_for = |y: usize, x: Range<usize>| {
-            for x in x {
-                let q = qkv(y, x);
-                for c in (0..dim).step_by(LINE) {
-                    s.prefetch(q.wrapping_add(c));
-                    s.prefetch(q.wrapping_add(channels + c));
-                    s.prefetch(q.wrapping_add(2 * channels + c));
-                }
-            }
+        let first = (image * height + tile.rows.position(0)) * width + tile.columns.position(0);
+        let pixels = |channels: usize| Pixels {
+            first: first * channels + head * dim,
+            row: dilation * width * channels,
+            column: dilation * channels,
+        };
+        let (qkv_pixels, out_pixels) = (pixels(3 * heads * dim), pixels(heads * dim));
+        let mut work = Work {
+            s,
+            problem,
+            layout,
+            tile,
+            head,
+            qkv,
+            qkv_pixels,
+            bias,
+            out,
+            out_pixels,
+            rows,
+            columns,
+            keys,
+            values,
+            scores,
+            masks,
         };
 
-        let scale = (dim as f32).sqrt().recip();
-        // Of the K·chunks vectors of a window, as many at a time as have both queries' sums, the vector
-        // and both queries in registers.
-        let vectors = window_lanes / 8;
-        let blocks = vectors.div_ceil(((S::REGISTERS - 3) / 2).min(7));
+        let slack = (row_lanes - kernel_size).min(1);
         let mut pairs = [[Query::default(); 2]; BATCH];
         let mut factors = [[0.0; 2]; BATCH];
-        let mut packed = rows.start;
+        let mut packed = work.rows.start;
         let mut next = Some(tile.query(tile.y.start, tile.x.start));
         while let Some(Query { window_y, .. }) = next {
             let mut count = 0;
@@ -324,156 +280,264 @@ impl Attend<'_> {
                 (pairs[count], next) = tile.pair(first, slack);
                 count += 1;
             }
-            let place = |pair: &[Query; 2]| {
-                let (column, shift) = (pair[0].window_x - columns.start, pair[1].window_x - pair[0].window_x);
-                assert!(shift <= slack && column + row_lanes <= pitch);
-                (column, shift)
-            };
-
-            for y in packed + 1..window_y + kernel_size {
-                ask_for(y, columns.clone());
+            let window_end = window_y + kernel_size;
+            for y in packed + 1..window_end {
+                work.ask_for(y, 0..work.layout.columns);
             }
-            while packed < window_y + kernel_size {
-                let row = packed - rows.start;
-                let keys = &mut keys[row * layout.key_row..][..layout.key_row];
-                let values = &mut values[row * layout.value_row..][..layout.value_row];
-                let k = qkv(packed, columns.start).wrapping_add(channels);
-                // SAFETY: the row's keys and values lie in qkv, the pixels of a class evenly.
-                unsafe { pack(s, layout, k, k.wrapping_add(channels), pixels.column, keys, values) };
+            while packed < window_end {
+                work.pack(packed);
                 packed += 1;
             }
-            let row = window_y - rows.start;
-
-            for block in even_parts(vectors, blocks) {
-                for (i, pair) in pairs[..count].iter().enumerate() {
-                    if block.start == 0 {
-                        if packed < rows.end {
-                            let part = |i| columns.start + i * columns.len() / count;
-                            ask_for(packed, part(i)..part(i + 1));
-                        }
-                    }
-                    let (column, _) = place(pair);
-                    let q = [qkv(pair[0].y, pair[0].x), qkv(pair[1].y, pair[1].x)];
-                    let keys = keys[row * layout.key_row + column..].as_ptr();
-                    let scores = &mut scores[2 * i * window_lanes..][..2 * window_lanes];
-                    macro_rules! block_of {
-                        ($($n:literal)*) => { match block.len() {
-                            // SAFETY: both queries have `dim` channels in qkv, and the window's rows are
-                            // packed, with room for its lanes (`place`).
-                            $($n => unsafe { dots::<_, $n>(n, layout, block.start, q, keys, scores) },)*
-                            _ => unreachable!("blocks have up to seven vectors"),
-                        }};
-                    }
-                    block_of!(1 2 3 4 5 6 7);
-                }
-            }
-            for (i, factor) in factors.as_flattened_mut()[..2 * count].iter_mut().enumerate() {
-                let (pair, query) = (&pairs[i / 2], pairs[i / 2][i % 2]);
-                // Lanes count from the first window of the pair.
-                let shift = query.window_x - pair[0].window_x;
-                let bias = bias(query).wrapping_sub(shift);
-                let mask = &masks[shift * row_lanes..][..row_lanes];
-                let scores = &mut scores[i * window_lanes..][..window_lanes];
-                // SAFETY: the window's biases lie in the table, those of other lanes at most in its padding.
-                *factor = unsafe { add_bias(n, mask, scores, scale, bias, bias_side) };
-            }
-            for (i, factor) in factors.as_flattened_mut()[..2 * count].iter_mut().enumerate() {
-                *factor = exponentials(n, &mut scores[i * window_lanes..][..window_lanes], *factor).recip();
-            }
-            for (i, pair) in pairs[..count].iter().enumerate() {
-                let (column, shift) = place(pair);
-                let p = &scores[2 * i * window_lanes..][..2 * window_lanes];
-                let v = &values[row * layout.value_row + column * value..];
-                let mut c = 0;
-                while c < dim {
-                    let out = [out(pair[0]).wrapping_add(c), out(pair[1]).wrapping_add(c)];
-                    // SAFETY: the queries are this job's alone, with `dim - c` channels from `c` on.
-                    c += S::LANES
-                        * unsafe {
-                            match (dim - c).div_ceil(S::LANES) {
-                                1 => mix::<S, 1>(s, layout, shift, p, &v[c..], factors[i], out, dim - c),
-                                2 | 3 => mix::<S, 2>(s, layout, shift, p, &v[c..], factors[i], out, dim - c),
-                                _ => mix::<S, 4>(s, layout, shift, p, &v[c..], factors[i], out, dim - c),
-                            }
-                        };
-                }
-            }
+            let (pairs, factors) = (&pairs[..count], &mut factors[..count]);
+            work.dots(pairs, (packed < work.rows.end).then_some(packed));
+            work.softmax(pairs, factors);
+            work.mix(pairs, factors);
         }
     }
 }
 
-/// Copies a row of keys, transposed, and of values.
-///
-/// # Safety
-/// `k` and `v` are valid for reads of `dim` values at each multiple of `stride` below `columns`·`stride`.
-#[inline(always)]
-unsafe fn pack<S: Simd>(
+/// Where a head's channels lie in a tensor [B, H, W, channels], by the places of a class's pixels.
+#[derive(Clone, Copy)]
+struct Pixels {
+    first: usize,
+    row: usize,
+    column: usize,
+}
+
+impl Pixels {
+    #[inline(always)]
+    fn at(&self, y: usize, x: usize) -> usize {
+        self.first + y * self.row + x * self.column
+    }
+}
+
+/// How a tile lies in its scratch.
+struct Layout {
+    kernel_size: usize,
+    dim: usize,
+    /// Columns of keys and of values.
+    columns: usize,
+    /// Lanes that a row of a window takes; the scores of a query are [row][lane].
+    row_lanes: usize,
+    /// Keys are [row][channel][column], columns padded to `pitch`.
+    pitch: usize,
+    key_row: usize,
+    /// Values are [row][column][channel], channels padded to `value`.
+    value: usize,
+    value_row: usize,
+}
+
+impl Layout {
+    /// Scores of two queries.
+    #[inline(always)]
+    fn pair_lanes(&self) -> usize {
+        2 * self.kernel_size * self.row_lanes
+    }
+}
+
+/// A tile and its scratch. The methods are the steps that a batch of pairs takes, all with windows in the
+/// same rows.
+struct Work<'a, S> {
     s: S,
-    layout: &Layout,
-    k: *const f32,
-    v: *const f32,
-    stride: usize,
-    keys: &mut [f32],
-    values: &mut [f32],
-) {
-    let &Layout { kernel_size, dim, columns, row_lanes, pitch, key_row, value, value_row } = layout;
-    assert!(keys.len() == key_row && values.len() == value_row);
-    // Up to the last lane of the last window, with the last key again after the last column.
-    for column in (0..(columns + row_lanes - kernel_size).min(pitch)).step_by(8) {
-        let mut from = [k; 8];
-        for (lane, from) in from.iter_mut().enumerate() {
-            *from = k.wrapping_add((column + lane).min(columns - 1) * stride);
-        }
-        // SAFETY: the caller's promise on `k`; pitch is a multiple of eight, and a row has dim·pitch values.
-        unsafe { s.transpose(from, dim, keys.as_mut_ptr().add(column), pitch) };
-    }
-    for (column, to) in values.chunks_exact_mut(value).enumerate() {
-        let from = v.wrapping_add(column * stride);
-        for c in (0..dim).step_by(S::LANES) {
-            let to = to[c..c + S::LANES].as_mut_ptr();
-            // SAFETY: the caller's promise on `v`; `to` is a vector.
-            unsafe {
-                if c + S::LANES <= dim {
-                    s.store(to, s.load(from.add(c)));
-                } else {
-                    s.store(to, s.load_first(from.add(c), dim - c));
+    problem: &'a Problem,
+    layout: Layout,
+    tile: &'a Tile,
+    head: usize,
+    qkv: &'a [f32],
+    qkv_pixels: Pixels,
+    bias: &'a [f32],
+    out: &'a Output,
+    out_pixels: Pixels,
+    /// Places of the keys and values.
+    rows: Range<usize>,
+    columns: Range<usize>,
+    keys: &'a mut [f32],
+    values: &'a mut [f32],
+    /// Of each pair of a batch, [query][row][lane]. Lanes count from the pair's first window.
+    scores: &'a mut [f32],
+    /// Of the queries whose windows start at lanes 0 and 1: ∞ in the lanes of the window, −∞ in others.
+    masks: &'a mut [f32],
+}
+
+impl<S: Simd> Work<'_, S> {
+    /// Asks the memory for row `y` of q, k and v. It is far, and many requests at once would stall: they
+    /// go out a few columns at a time, between the queries of the row before.
+    #[inline(always)]
+    fn ask_for(&self, y: usize, columns: Range<usize>) {
+        let channels = self.problem.heads * self.problem.dim;
+        for column in columns {
+            let q = self.qkv.as_ptr().wrapping_add(self.qkv_pixels.at(y, self.columns.start + column));
+            for c in (0..self.layout.dim).step_by(LINE) {
+                for part in 0..3 {
+                    self.s.prefetch(q.wrapping_add(part * channels + c));
                 }
+            }
+        }
+    }
+
+    /// Copies row `y` of the keys, transposed, and of the values.
+    #[inline(always)]
+    fn pack(&mut self, y: usize) {
+        let (s, channels) = (self.s, self.problem.heads * self.problem.dim);
+        let Layout { kernel_size, dim, columns, row_lanes, pitch, key_row, value, value_row } = self.layout;
+        let row = y - self.rows.start;
+        let keys = &mut self.keys[row * key_row..][..dim * pitch];
+        let values = &mut self.values[row * value_row..][..columns * value];
+        let stride = self.qkv_pixels.column;
+        let k = self.qkv_pixels.at(y, self.columns.start) + channels;
+        let [k, v] = [&self.qkv[k..], &self.qkv[k + channels..]];
+        assert!(v.len() >= (columns - 1) * stride + dim);
+        // Up to the last lane of the last window, with the last key again after the last column.
+        for column in (0..(columns + row_lanes - kernel_size).min(pitch)).step_by(8) {
+            let mut from = [k.as_ptr(); 8];
+            for (lane, from) in from.iter_mut().enumerate() {
+                *from = k.as_ptr().wrapping_add((column + lane).min(columns - 1) * stride);
+            }
+            // SAFETY: `k` is longer than `v`, which has `dim` values of each column; `keys` has pitch values
+            // of each channel, in eights.
+            unsafe { s.transpose(from, dim, keys.as_mut_ptr().add(column), pitch) };
+        }
+        for (column, to) in values.chunks_exact_mut(value).enumerate() {
+            let from = &v[column * stride..][..dim];
+            for c in (0..dim).step_by(S::LANES) {
+                // SAFETY: `to` has whole vectors, `from` as many values as are read.
+                unsafe {
+                    let (from, to) = (from.as_ptr().add(c), to.as_mut_ptr().add(c));
+                    if c + S::LANES <= dim {
+                        s.store(to, s.load(from));
+                    } else {
+                        s.store(to, s.load_first(from, dim - c));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first column of a pair's windows, from the tile's first.
+    #[inline(always)]
+    fn column(&self, pair: &[Query; 2]) -> usize {
+        pair[0].window_x - self.columns.start
+    }
+
+    /// The scores q·k of a batch; asks for row `upcoming` meanwhile.
+    #[inline(always)]
+    fn dots(&mut self, pairs: &[[Query; 2]], upcoming: Option<usize>) {
+        let &Layout { kernel_size, dim, columns, row_lanes, key_row, .. } = &self.layout;
+        let row = pairs[0][0].window_y - self.rows.start;
+        // A block is as many vectors of a window as have room in the registers: with the sums of both
+        // queries, a vector of keys, and both queries.
+        let vectors = kernel_size * row_lanes / 8;
+        let blocks = vectors.div_ceil(((S::REGISTERS - 3) / 2).min(7));
+        // The keys of one block after the other stay in the L1 cache, where those of a wide window would not.
+        for block in even_parts(vectors, blocks) {
+            for (i, pair) in pairs.iter().enumerate() {
+                if let Some(y) = upcoming
+                    && block.start == 0
+                {
+                    self.ask_for(y, i * columns / pairs.len()..(i + 1) * columns / pairs.len());
+                }
+                let column = self.column(pair);
+                let [q0, q1] =
+                    [self.qkv_pixels.at(pair[0].y, pair[0].x), self.qkv_pixels.at(pair[1].y, pair[1].x)];
+                let q = [&self.qkv[q0..q0 + dim], &self.qkv[q1..q1 + dim]];
+                let keys = &self.keys[row * key_row..][..kernel_size * key_row];
+                let scores = &mut self.scores[i * self.layout.pair_lanes()..][..self.layout.pair_lanes()];
+                let (n, layout, first) = (self.s.narrow(), &self.layout, block.start);
+                match block.len() {
+                    1 => dots::<_, 1>(n, layout, first, q, keys, column, scores),
+                    2 => dots::<_, 2>(n, layout, first, q, keys, column, scores),
+                    3 => dots::<_, 3>(n, layout, first, q, keys, column, scores),
+                    4 => dots::<_, 4>(n, layout, first, q, keys, column, scores),
+                    5 => dots::<_, 5>(n, layout, first, q, keys, column, scores),
+                    6 => dots::<_, 6>(n, layout, first, q, keys, column, scores),
+                    7 => dots::<_, 7>(n, layout, first, q, keys, column, scores),
+                    _ => unreachable!("blocks have up to seven vectors"),
+                }
+            }
+        }
+    }
+
+    /// Makes e^(score − largest) of the scores, and `factors` of their sums: p is the product.
+    #[inline(always)]
+    fn softmax(&mut self, pairs: &[[Query; 2]], factors: &mut [[f32; 2]]) {
+        let &Problem { dim, bias_side, .. } = self.problem;
+        let (n, lanes, row_lanes) = (self.s.narrow(), self.layout.pair_lanes() / 2, self.layout.row_lanes);
+        let scale = (dim as f32).sqrt().recip();
+        for (i, factor) in factors.as_flattened_mut().iter_mut().enumerate() {
+            let (pair, query) = (&pairs[i / 2], &pairs[i / 2][i % 2]);
+            let shift = query.window_x - pair[0].window_x;
+            let (y, x) = (self.tile.rows.bias(query.y), self.tile.columns.bias(query.x));
+            let bias = &self.bias[BIAS_PAD + (self.head * bias_side + y) * bias_side + x - shift..];
+            let mask = &self.masks[shift * row_lanes..][..row_lanes];
+            *factor = add_bias(n, mask, &mut self.scores[i * lanes..][..lanes], scale, bias, bias_side);
+        }
+        // A loop of its own: the processor works on the exponentials of several queries at a time.
+        for (i, factor) in factors.as_flattened_mut().iter_mut().enumerate() {
+            *factor = exponentials(n, &mut self.scores[i * lanes..][..lanes], *factor).recip();
+        }
+    }
+
+    /// Writes the outputs of a batch.
+    #[inline(always)]
+    fn mix(&mut self, pairs: &[[Query; 2]], factors: &[[f32; 2]]) {
+        let (s, layout) = (self.s, &self.layout);
+        let &Layout { dim, value, value_row, .. } = layout;
+        let row = pairs[0][0].window_y - self.rows.start;
+        for (i, (pair, factors)) in pairs.iter().zip(factors).enumerate() {
+            let shift = pair[1].window_x - pair[0].window_x;
+            let p = &self.scores[i * layout.pair_lanes()..][..layout.pair_lanes()];
+            let v = &self.values[row * value_row + self.column(pair) * value..];
+            let [out0, out1] =
+                [self.out_pixels.at(pair[0].y, pair[0].x), self.out_pixels.at(pair[1].y, pair[1].x)];
+            let mut c = 0;
+            while c < dim {
+                let out = [self.out.0.wrapping_add(out0 + c), self.out.0.wrapping_add(out1 + c)];
+                // SAFETY: the head's channels of these pixels are this job's alone, dim − c from `c` on.
+                let vectors = unsafe {
+                    match (dim - c).div_ceil(S::LANES) {
+                        1 => mix::<S, 1>(s, layout, shift, p, &v[c..], factors, out, dim - c),
+                        2 | 3 => mix::<S, 2>(s, layout, shift, p, &v[c..], factors, out, dim - c),
+                        _ => mix::<S, 4>(s, layout, shift, p, &v[c..], factors, out, dim - c),
+                    }
+                };
+                c += vectors * S::LANES;
             }
         }
     }
 }
 
-/// q·k of two queries with V vectors of the keys of their windows, from vector `first` on.
-///
-/// # Safety
-/// Each `q` is valid for reads of `dim` values, and `keys`, which starts at the window's first column,
-/// for reads of `row_lanes` values in every channel of K rows.
+/// q·k of two queries with V vectors of the keys of their windows, from vector `first` on. `keys` are the
+/// rows of the windows, which start at `column`.
 #[inline(always)]
-unsafe fn dots<N: Simd, const V: usize>(
+fn dots<N: Simd, const V: usize>(
     n: N,
     layout: &Layout,
     first: usize,
-    q: [*const f32; 2],
-    keys: *const f32,
+    q: [&[f32]; 2],
+    keys: &[f32],
+    column: usize,
     scores: &mut [f32],
 ) {
     let &Layout { kernel_size, dim, row_lanes, pitch, key_row, .. } = layout;
     let chunks = row_lanes / N::LANES;
-    assert!(first + V <= kernel_size * chunks && scores.len() == 2 * kernel_size * row_lanes);
+    assert!(q[0].len() == dim && q[1].len() == dim && scores.len() == 2 * kernel_size * row_lanes);
+    assert!(keys.len() == kernel_size * dim * pitch && key_row == dim * pitch);
+    assert!(first + V <= kernel_size * chunks && column + row_lanes <= pitch);
     let (mut row, mut chunk) = (first / chunks, first % chunks);
-    let mut k = [keys; V];
-    let mut sums = [[n.splat(0.0); V]; 2];
-    for j in 0..V {
-        k[j] = keys.wrapping_add(row * key_row + chunk * N::LANES);
+    let mut k = [keys.as_ptr(); V];
+    for k in &mut k {
+        *k = k.wrapping_add(row * key_row + column + chunk * N::LANES);
         chunk += 1;
         if chunk == chunks {
             (row, chunk) = (row + 1, 0);
         }
     }
+    let mut sums = [[n.splat(0.0); V]; 2];
     for c in 0..dim {
-        // SAFETY: the caller's promises; vector first + V - 1 is one of the window's.
+        // SAFETY: by the assertions `q` has `dim` values, and the vectors from `first` on are in rows of the
+        // window (row < K) and in its lanes, which every channel has from `column` on.
         unsafe {
-            let q = [n.splat(*q[0].add(c)), n.splat(*q[1].add(c))];
+            let q = [n.splat(*q[0].get_unchecked(c)), n.splat(*q[1].get_unchecked(c))];
             for j in 0..V {
                 let k = n.load(k[j].add(c * pitch));
                 sums[0][j] = n.fma(k, q[0], sums[0][j]);
@@ -484,34 +548,33 @@ unsafe fn dots<N: Simd, const V: usize>(
     for (i, sums) in sums.iter().enumerate() {
         for (j, &sum) in sums.iter().enumerate() {
             let at = i * kernel_size * row_lanes + (first + j) * N::LANES;
-            // SAFETY: inside `scores` by the assertion.
+            // SAFETY: vector first + j of query i lies in `scores` by the assertions.
             unsafe { n.store(scores.as_mut_ptr().add(at), sum) };
         }
     }
 }
 
-/// Makes q·k·`scale` + bias of a window's q·k and returns the largest. `mask` is ∞ in the lanes of the
-/// window and −∞ in others, whose scores become −∞, NaN included.
-///
-/// # Safety
-/// `bias` is valid for reads of a row of lanes in each row of the window, `bias_side` apart.
+/// Makes q·k·`scale` + bias of a window's q·k and returns the largest. In lanes where `mask` is −∞, and
+/// not ∞, scores become −∞, NaN included. Rows of biases are `bias_side` apart.
 #[inline(always)]
-unsafe fn add_bias<N: Simd>(
+fn add_bias<N: Simd>(
     n: N,
     mask: &[f32],
     scores: &mut [f32],
     scale: f32,
-    bias: *const f32,
+    bias: &[f32],
     bias_side: usize,
 ) -> f32 {
+    let rows = scores.len() / mask.len();
+    assert!(rows > 0 && bias.len() >= (rows - 1) * bias_side + mask.len());
     let scale = n.splat(scale);
     let mut max = n.splat(f32::NEG_INFINITY);
     for (row, scores) in scores.chunks_exact_mut(mask.len()).enumerate() {
         for (chunk, x) in scores.chunks_exact_mut(N::LANES).enumerate() {
             let lane = chunk * N::LANES;
-            // SAFETY: `x` is a vector of a row of lanes, as many as `mask` has; the caller's promise on `bias`.
+            // SAFETY: `x` is a vector, the one at `lane` of its row; `mask` and each row of `bias` have it.
             unsafe {
-                let bias = n.load(bias.add(row * bias_side + lane));
+                let bias = n.load(bias.as_ptr().add(row * bias_side + lane));
                 let score = n.fma(n.load(x.as_ptr()), scale, bias);
                 let score = n.min(score, n.load(mask.as_ptr().add(lane)));
                 max = n.max(max, score);
@@ -550,7 +613,7 @@ unsafe fn mix<S: Simd, const V: usize>(
     shift: usize,
     p: &[f32],
     v: &[f32],
-    factors: [f32; 2],
+    factors: &[f32; 2],
     out: [*mut f32; 2],
     channels: usize,
 ) -> usize {
@@ -600,8 +663,8 @@ unsafe fn mix<S: Simd, const V: usize>(
     V
 }
 
-/// Slices of these sizes, each from a cache line on.
-fn scratch(buffer: &mut Vec<f32>, sizes: [usize; 4]) -> [&mut [f32]; 4] {
+/// Slices of `buffer` of these sizes, each from a cache line on.
+fn slices(buffer: &mut Vec<f32>, sizes: [usize; 4]) -> [&mut [f32]; 4] {
     let total: usize = sizes.iter().map(|n| n.next_multiple_of(LINE)).sum();
     if buffer.len() < total + LINE {
         buffer.resize(total + LINE, 0.0);

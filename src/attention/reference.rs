@@ -53,7 +53,7 @@ pub(super) fn forward(problem: &Problem, qkv: &[f64], rpb: &[f64]) -> Vec<f64> {
 
 /// Every position of an axis, as a class and a place in it.
 fn places(length: usize, kernel: usize, dilation: usize) -> impl Iterator<Item = (Class, usize)> {
-    Class::all(length, kernel, dilation).flat_map(|class| (0..class.len()).map(move |m| (class, m)))
+    Class::all(length, kernel, dilation).flat_map(|class| (0..class.size()).map(move |m| (class, m)))
 }
 
 fn softmax(x: &mut [f64]) {

@@ -159,6 +159,9 @@ fn every_layout_type_and_bias_gives_the_same() {
     // No bias is a table of zeros.
     let zeros = attention.forward(&qkv, Some(&rpb.zeros_like().unwrap())).unwrap();
     assert_eq!(values::<f32>(&attention.forward(&qkv, None).unwrap()), values::<f32>(&zeros));
+    // No images, no output.
+    let none = attention.forward(&qkv.narrow(0, 0, 0).unwrap(), Some(&rpb)).unwrap();
+    assert_eq!(none.dims(), [0, 11, 13, 16]);
     // Half types: computed in f32, rounded once.
     for dtype in [DType::F16, DType::BF16] {
         let (qkv, rpb) = (qkv.to_dtype(dtype).unwrap(), rpb.to_dtype(dtype).unwrap());

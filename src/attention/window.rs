@@ -38,7 +38,7 @@ impl Class {
     }
 
     /// How many positions the class has.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.length
     }
 
@@ -69,7 +69,7 @@ mod tests {
     fn windows(length: usize, kernel: usize, dilation: usize) -> Vec<Vec<(usize, usize)>> {
         let mut windows = vec![Vec::new(); length];
         for class in Class::all(length, kernel, dilation) {
-            for m in 0..class.len() {
+            for m in 0..class.size() {
                 let (start, bias) = (class.start(m), class.bias(m));
                 windows[class.position(m)] =
                     (0..kernel).map(|t| (class.position(start + t), bias + t)).collect();
