@@ -31,7 +31,7 @@ pub struct ModelOptions {
     #[arg(long, value_enum)]
     pub dtype: Option<DTypeName>,
     /// CPU threads [default: all]
-    #[arg(short, long, value_name = "N", value_parser = threads)]
+    #[arg(short, long, value_name = "N", value_parser = thread_count)]
     pub threads: Option<usize>,
     /// Images a forward pass [default: chosen for the device]
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
@@ -141,14 +141,14 @@ impl FromStr for DeviceName {
     }
 }
 
-/// A number of threads: more than any machine has would only exhaust it.
-pub fn threads(text: &str) -> Result<usize, &'static str> {
-    at_least_one(text).ok().filter(|&n| n <= 1024).ok_or("a whole number from 1 to 1024 is wanted")
-}
-
 /// A count that is not 0.
 pub fn at_least_one(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|&n| n > 0).ok_or("a whole number from 1 is wanted")
+}
+
+/// Threads that a machine can start before it runs out of memory.
+fn thread_count(text: &str) -> Result<usize, &'static str> {
+    at_least_one(text).ok().filter(|&n| n <= 1024).ok_or("a whole number from 1 to 1024 is wanted")
 }
 
 /// The entry of a model's name.
@@ -175,5 +175,6 @@ mod tests {
             assert_eq!(text.parse().ok(), device, "{text}");
         }
         assert_eq!(["0", "1", "-1", "x"].map(|n| at_least_one(n).ok()), [None, Some(1), None, None]);
+        assert_eq!(["0", "1024", "1025"].map(|n| thread_count(n).ok()), [None, Some(1024), None]);
     }
 }
