@@ -236,7 +236,9 @@ pub enum AttentionError {
         side: usize,
     },
     /// Types that the operator does not compute with.
-    #[error("neighborhood attention takes f16, bf16, f32 or f64 of one type, got qkv {qkv:?} and bias {rpb:?}")]
+    #[error(
+        "neighborhood attention takes f16, bf16, f32 or f64 of one type, got qkv {qkv:?} and bias {rpb:?}"
+    )]
     Types {
         /// Type of qkv.
         qkv: DType,

@@ -24,7 +24,8 @@ pub(super) fn forward(problem: &Problem, qkv: &[f64], rpb: &[f64]) -> Vec<f64> {
                 for head in 0..heads {
                     let neighbours = (0..kernel_size * kernel_size).map(|t| {
                         let (ty, tx) = (t / kernel_size, t % kernel_size);
-                        let key = (rows.position(rows.start(my) + ty), columns.position(columns.start(mx) + tx));
+                        let key =
+                            (rows.position(rows.start(my) + ty), columns.position(columns.start(mx) + tx));
                         let bias = (head * side + rows.bias(my) + ty) * side + columns.bias(mx) + tx;
                         (key, rpb[bias])
                     });
