@@ -18,6 +18,8 @@ use nat_convert::source;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
+use crate::layers::simd::Isa;
+
 /// Tensors by name, seen from one prefix of the names.
 #[derive(Clone)]
 pub struct Weights {
@@ -158,6 +160,11 @@ impl Weights {
         self.shared.plain
     }
 
+    /// The instruction set that packed layers are packed for.
+    pub(crate) fn isa(&self) -> Isa {
+        Isa::for_weights(self.shared.dtype)
+    }
+
     /// The weights below `name`: `name.` goes before every name that is asked for.
     #[must_use]
     pub fn pp(&self, name: impl std::fmt::Display) -> Self {
@@ -169,8 +176,8 @@ impl Weights {
         self.state(|state| state.parameters)
     }
 
-    /// The tensor `name` below the prefix, of this shape, in the type and on the device of these
-    /// weights. A problem is noted for [`Weights::finish`], and zeros stand in.
+    /// The tensor `name` below the prefix, of this shape, on the device of these weights and rounded to
+    /// their type: in that type for plain layers, as f32 for packed ones. A problem is noted for [`Weights::finish`], and zeros stand in.
     pub fn get(&self, shape: &[usize], name: &str) -> Tensor {
         let name = format!("{}{name}", self.prefix);
         let tensor = match &self.shared.source {
@@ -181,9 +188,10 @@ impl Weights {
         let placed = tensor.and_then(|tensor| {
             let unreadable =
                 |e: candle_core::Error| Problem::Unreadable { name: name.clone(), why: e.to_string() };
-            // Rounding to the compute type comes first; the packed layers compute in f32.
+            let Shared { dtype, plain, .. } = self.shared.as_ref();
             tensor
-                .to_dtype(self.shared.dtype)
+                .to_dtype(*dtype)
+                .and_then(|t| if *plain { Ok(t) } else { t.to_dtype(DType::F32) })
                 .and_then(|t| t.to_device(&self.shared.device))
                 .map_err(unreadable)
         });

@@ -42,6 +42,10 @@ fn relative(got: &Tensor, want: &Tensor) -> f32 {
     norm(&(got - want).unwrap()) / norm(want)
 }
 
+fn top(logits: &Tensor) -> Vec<u32> {
+    logits.argmax(1).unwrap().to_vec1().unwrap()
+}
+
 /// The dilations that the case was made with, as the command line takes them.
 fn dilations(path: &Path) -> Option<Dilations> {
     let case: Value = serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
@@ -55,11 +59,11 @@ fn dilations(path: &Path) -> Option<Dilations> {
     Some(text.parse().unwrap())
 }
 
-fn load(path: &Path, plain: bool) -> Classifier {
+fn load(path: &Path, dtype: DType, plain: bool) -> Classifier {
     let dilations = if path.is_dir() { None } else { dilations(path) };
     let checkpoint = Checkpoint::open(path, &Options { dilations, ..Options::default() }).unwrap();
     let architecture = checkpoint.metadata().architecture.clone();
-    let weights = Weights::from_checkpoint(checkpoint, DType::F32, Device::Cpu).unwrap();
+    let weights = Weights::from_checkpoint(checkpoint, dtype, Device::Cpu).unwrap();
     let weights = if plain { weights.plain() } else { weights };
     let model = Classifier::new(&architecture, &weights).unwrap();
     assert_eq!(weights.parameters(), architecture.parameters(), "{}", path.display());
@@ -88,7 +92,6 @@ fn compare(name: &str, features: &Features, expected: &HashMap<String, Tensor>) 
         compared += 1;
     }
     assert!(compared >= 1, "{name} compares nothing");
-    let top = |x: &Tensor| x.argmax(1).unwrap().to_vec1::<u32>().unwrap();
     assert_eq!(top(features.logits.as_ref().unwrap()), top(&expected["logits"]), "{name}: top-1");
 }
 
@@ -98,7 +101,7 @@ fn classifiers_agree_with_the_original_at_every_stage() {
         for path in entries("classify", "pth") {
             let expected =
                 candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
-            let features = load(&path, plain).features(&expected["input"]).unwrap();
+            let features = load(&path, DType::F32, plain).features(&expected["input"]).unwrap();
             compare(&path.display().to_string(), &features, &expected);
         }
     }
@@ -108,7 +111,7 @@ fn classifiers_agree_with_the_original_at_every_stage() {
 fn transformers_folders_agree_with_transformers() {
     for path in entries("transformers", "") {
         let expected = candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap();
-        let features = load(&path, false).features(&expected["input"]).unwrap();
+        let features = load(&path, DType::F32, false).features(&expected["input"]).unwrap();
         compare(&path.display().to_string(), &features, &expected);
     }
 }
@@ -116,7 +119,7 @@ fn transformers_folders_agree_with_transformers() {
 #[test]
 fn a_batch_gives_what_its_images_give_alone() {
     let path = golden("classify").join("nat-k7.pth");
-    let model = load(&path, false);
+    let model = load(&path, DType::F32, false);
     let images = Tensor::randn(0f32, 1.0, (3, 3, 67, 90), &Device::Cpu).unwrap();
     let together = model.forward(&images).unwrap();
     for i in 0..3 {
@@ -128,16 +131,19 @@ fn a_batch_gives_what_its_images_give_alone() {
 
 #[test]
 fn half_types_stay_near_float32() {
-    let path = golden("classify").join("nat-k7.pth");
-    let expected = candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
-    let architecture = Checkpoint::open(&path, &Options::default()).unwrap().metadata().architecture.clone();
-    for (dtype, tolerance) in [(DType::F16, 5e-3), (DType::BF16, 4e-2)] {
-        let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
-        let weights = Weights::from_checkpoint(checkpoint, dtype, Device::Cpu).unwrap();
-        let model = Classifier::new(&architecture, &weights).unwrap();
-        let logits = model.forward(&expected["input"].to_dtype(dtype).unwrap()).unwrap();
-        let error = relative(&logits, &expected["logits"]);
-        assert!(error < tolerance, "{dtype:?} is off by {error:e}");
+    for path in entries("classify", "pth") {
+        let expected =
+            candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
+        for (dtype, tolerance) in [(DType::F16, 2e-3), (DType::BF16, 2e-2)] {
+            let model = load(&path, dtype, false);
+            // Images may come in any type; results are f32.
+            for input in [DType::F32, dtype] {
+                let logits = model.forward(&expected["input"].to_dtype(input).unwrap()).unwrap();
+                let error = relative(&logits, &expected["logits"]);
+                assert!(error < tolerance, "{} in {dtype:?} is off by {error:e}", path.display());
+                assert_eq!(top(&logits), top(&expected["logits"]), "{} in {dtype:?}: top-1", path.display());
+            }
+        }
     }
 }
 

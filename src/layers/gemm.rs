@@ -5,10 +5,15 @@
 //! [`Rows`] source (normalised, gathered from a convolution's window) into scratch that stays in L2;
 //! register tiles of [`TILE_ROWS`] x two vectors run over the whole depth, so no partial sums are
 //! stored; the [`Epilogue`] finishes a tile on its way from L1 to the output.
+//!
+//! Operands are counted in words of 32 bits: one f32, or two bf16 that follow each other in depth,
+//! where a weight is packed for [`Isa::Avx512Bf16`]. Rows are then rounded on their way into scratch;
+//! sums, epilogues and outputs are f32 in any case.
 
 use std::cell::Cell;
 use std::ops::Range;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::norm::LayerNorm;
@@ -20,7 +25,8 @@ const BLOCK_BYTES: usize = 512 << 10;
 /// Rows of a register tile: with two vectors a row, sums, weights and one broadcast fill the registers.
 const fn tile_rows(isa: Isa) -> usize {
     match isa {
-        Isa::Avx512 => 13,
+        // Not 14: the compiler then spills sums, and the speed falls to less than half.
+        Isa::Avx512 | Isa::Avx512Bf16 => 13,
         Isa::Avx2 => 6,
         Isa::Portable => 3,
     }
@@ -36,11 +42,11 @@ const TILE_COLS: usize = 32;
 struct Line([f32; 16]);
 
 /// A weight matrix [n, depth] in the order in which tiles read it: panels of two vectors of output
-/// columns, each [depth, columns], the last one filled up with zeros.
+/// columns, each [words of depth, columns], the last one filled up with zeros.
 pub(crate) struct Packed {
     isa: Isa,
     n: usize,
-    depth: usize,
+    words: usize,
     lines: Vec<Line>,
 }
 
@@ -48,22 +54,34 @@ impl Packed {
     /// Packs `weight` [n, depth], as PyTorch's linear layers store it.
     pub(crate) fn new(isa: Isa, n: usize, depth: usize, weight: &[f32]) -> Self {
         assert_eq!(weight.len(), n * depth);
-        let cols = 2 * isa.lanes();
+        let (cols, words) = (2 * isa.lanes(), isa.words(depth));
         let panels = n.div_ceil(cols);
-        let mut lines = vec![Line([0.0; 16]); (panels * depth * cols).div_ceil(16)];
+        let mut lines = vec![Line([0.0; 16]); (panels * words * cols).div_ceil(16)];
         for (row, values) in weight.chunks_exact(depth.max(1)).enumerate() {
             let (panel, col) = (row / cols, row % cols);
             for (k, &value) in values.iter().enumerate() {
-                let at = (panel * depth + k) * cols + col;
-                lines[at / 16].0[at % 16] = value;
+                let word = |k| (panel * words + k) * cols + col;
+                if isa == Isa::Avx512Bf16 {
+                    let at = word(k / 2);
+                    let bits = u32::from(bf16::from_f32(value).to_bits()) << (k % 2 * 16);
+                    let pair = &mut lines[at / 16].0[at % 16];
+                    *pair = f32::from_bits(pair.to_bits() | bits);
+                } else {
+                    lines[word(k) / 16].0[word(k) % 16] = value;
+                }
             }
         }
-        Self { isa, n, depth, lines }
+        Self { isa, n, words, lines }
     }
 
     /// Output columns.
     pub(crate) fn n(&self) -> usize {
         self.n
+    }
+
+    /// Words of a row of the left operand.
+    pub(crate) fn words(&self) -> usize {
+        self.words
     }
 
     /// The instruction set it is packed for.
@@ -104,11 +122,11 @@ pub(crate) struct Epilogue<'a> {
 
 /// The left operand: rows of `depth` values, from memory or made on demand.
 pub(crate) trait Rows: Sync {
-    /// The rows in `range`, [range.len(), depth]: a slice of memory, or made in `scratch`.
+    /// The rows in `range` as operands, [range.len(), words]: a slice of memory, or made in `scratch`.
     fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32];
 }
 
-/// Rows that lie in memory as they are multiplied.
+/// Rows that lie in memory as f32.
 pub(crate) struct Plain<'a> {
     pub(crate) rows: &'a [f32],
     pub(crate) depth: usize,
@@ -116,8 +134,39 @@ pub(crate) struct Plain<'a> {
 
 impl Rows for Plain<'_> {
     #[inline(always)]
-    fn get<'a, S: Simd>(&'a self, _: S, range: Range<usize>, _: &'a mut Vec<f32>) -> &'a [f32] {
-        &self.rows[range.start * self.depth..range.end * self.depth]
+    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        let rows = &self.rows[range.start * self.depth..range.end * self.depth];
+        if S::WORD == 1 {
+            return rows;
+        }
+        let words = room::<S>(scratch, range.len(), self.depth);
+        for (from, to) in rows.chunks_exact(self.depth).zip(scratch.chunks_exact_mut(words)) {
+            operands(s, from, to, 0);
+        }
+        scratch
+    }
+}
+
+/// Makes `scratch` as long as `rows` rows of `depth` operands and returns the words of one. What an
+/// odd depth leaves of a row's last word is zero.
+#[inline(always)]
+pub(crate) fn room<S: Simd>(scratch: &mut Vec<f32>, rows: usize, depth: usize) -> usize {
+    let words = depth.div_ceil(S::WORD);
+    scratch.resize(rows * words, 0.0);
+    if !depth.is_multiple_of(S::WORD) {
+        scratch.iter_mut().skip(words - 1).step_by(words).for_each(|word| *word = 0.0);
+    }
+    words
+}
+
+/// Writes `values` as operands, from the `at`-th of `row` on.
+#[inline(always)]
+pub(crate) fn operands<S: Simd>(s: S, values: &[f32], row: &mut [f32], at: usize) {
+    assert!(at + values.len() <= row.len() * S::WORD);
+    for i in (0..values.len()).step_by(S::LANES) {
+        let n = S::LANES.min(values.len() - i);
+        // SAFETY: `n` values from `i` on, and room for them by the assertion.
+        unsafe { s.store_operands(row.as_mut_ptr(), at + i, s.load_first(values.as_ptr().add(i), n), n) };
     }
 }
 
@@ -127,6 +176,10 @@ pub(crate) struct Output {
     pointer: *mut f32,
     columns: usize,
     rows: usize,
+    /// From a row to the next: the columns, or the words that these take as operands.
+    stride: usize,
+    /// Whether values are written as the operands of a next product.
+    operands: bool,
 }
 
 // SAFETY: every task writes rows and columns of its own; the driver hands them out.
@@ -135,9 +188,15 @@ unsafe impl Send for Output {}
 unsafe impl Sync for Output {}
 
 impl Output {
-    /// A view of whole rows of `columns` values.
-    pub(crate) fn new(values: &mut [f32], columns: usize) -> Self {
-        Self { pointer: values.as_mut_ptr(), columns, rows: values.len() / columns.max(1) }
+    /// A view of rows of `columns` values from `pointer` on.
+    fn new(pointer: *mut f32, rows: usize, columns: usize) -> Self {
+        Self { pointer, columns, rows, stride: columns, operands: false }
+    }
+
+    /// A view of rows of `columns` operands, made by [`room`].
+    pub(crate) fn operands(rows: &mut [f32], columns: usize, words: usize) -> Self {
+        let count = rows.len() / words.max(1);
+        Self { pointer: rows.as_mut_ptr(), columns, rows: count, stride: words, operands: true }
     }
 
     /// The rows in `range`.
@@ -147,7 +206,7 @@ impl Output {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn rows_mut(&self, range: Range<usize>) -> &mut [f32] {
-        assert!(range.start <= range.end && range.end <= self.rows);
+        assert!(range.start <= range.end && range.end <= self.rows && !self.operands);
         let (start, len) = (range.start * self.columns, range.len() * self.columns);
         // SAFETY: inside the output by the assertion; exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(start), len) }
@@ -157,7 +216,7 @@ impl Output {
 /// Makes a vector of `rows` x `columns` values that `fill` writes in full.
 pub(crate) fn output(rows: usize, columns: usize, fill: impl FnOnce(Output)) -> Vec<f32> {
     let mut out = Vec::with_capacity(rows * columns);
-    fill(Output { pointer: out.as_mut_ptr(), columns, rows });
+    fill(Output::new(out.as_mut_ptr(), rows, columns));
     // SAFETY: the capacity is there and `fill` wrote every value.
     unsafe { out.set_len(rows * columns) };
     out
@@ -194,11 +253,11 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// Blocks of equal size that take at most [`BLOCK_BYTES`] at `depth` values a row, as many for
-    /// each thread while that leaves every block a tile.
-    pub(crate) fn new(rows: usize, depth: usize, isa: Isa) -> Self {
+    /// Blocks of equal size that take at most [`BLOCK_BYTES`] at `words` a row, as many for each
+    /// thread while that leaves every block a tile.
+    pub(crate) fn new(rows: usize, words: usize, isa: Isa) -> Self {
         let (threads, tile) = (rayon::current_num_threads(), tile_rows(isa));
-        let most = (BLOCK_BYTES / 4 / depth.max(1) / tile).clamp(1, 4) * tile;
+        let most = (BLOCK_BYTES / 4 / words.max(1) / tile).clamp(1, 4) * tile;
         let count = rows.div_ceil(most).next_multiple_of(threads).min(rows.div_ceil(tile / 2)).max(1);
         Self { rows, count }
     }
@@ -227,7 +286,7 @@ pub(crate) fn product_normed(
     epilogue: Epilogue,
     norm: Option<&LayerNorm>,
 ) -> Vec<f32> {
-    let blocks = Blocks::new(rows, weight.depth, weight.isa);
+    let blocks = Blocks::new(rows, weight.words, weight.isa);
     // Too few blocks for the threads (a classifier's head): the columns are cut as well.
     let strips = match norm {
         Some(_) => 1,
@@ -272,7 +331,7 @@ impl<R: Rows> Kernel for Product<'_, R> {
     }
 }
 
-/// Multiplies one block: `rows` [range.len(), depth] into the output's rows `range`, columns of `panels`.
+/// Multiplies one block: `rows` [range.len(), words] into the output's rows `range`, columns of `panels`.
 ///
 /// # Safety
 /// No other task writes that part of `out` at the same time.
@@ -286,8 +345,9 @@ pub(crate) unsafe fn block<S: Simd>(
     out: Output,
     range: Range<usize>,
 ) {
-    let (depth, count, columns) = (weight.depth, range.len(), 2 * S::LANES);
-    assert!(rows.len() == count * depth && weight.isa.lanes() == S::LANES && columns == weight.columns());
+    let (words, count, columns) = (weight.words, range.len(), 2 * S::LANES);
+    assert!(rows.len() == count * words && columns == weight.columns());
+    assert!((weight.isa == Isa::Avx512Bf16) == (S::WORD == 2));
     assert!(panels.end <= weight.panels() && range.end <= out.rows && out.columns == weight.n);
     assert!(epilogue.bias.is_none_or(|b| b.len() == weight.n));
     assert!(epilogue.gamma.is_none_or(|g| g.len() == weight.n));
@@ -300,9 +360,9 @@ pub(crate) unsafe fn block<S: Simd>(
             let (start, end) = (tile * count / tiles, (tile + 1) * count / tiles);
             s.call(Tile {
                 rows: end - start,
-                a: rows[start * depth..].as_ptr(),
-                b: weight.lines.as_ptr().cast::<f32>().wrapping_add(panel * depth * columns),
-                depth,
+                a: rows[start * words..].as_ptr(),
+                b: weight.lines.as_ptr().cast::<f32>().wrapping_add(panel * words * columns),
+                words,
                 sums: sums.as_mut_ptr().cast(),
             });
             let target = Target {
@@ -315,12 +375,12 @@ pub(crate) unsafe fn block<S: Simd>(
     }
 }
 
-/// One register tile: sums[r, c] = Σ a[r, k] · b[k, c] for up to [`tile_rows`] rows and two vectors.
+/// One register tile: sums[r, c] = Σ a[r, k] · b[k, c] over words k for up to [`tile_rows`] rows and two vectors.
 struct Tile {
     rows: usize,
     a: *const f32,
     b: *const f32,
-    depth: usize,
+    words: usize,
     sums: *mut f32,
 }
 
@@ -329,7 +389,7 @@ impl Kernel for Tile {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: `block` passes rows of `depth` values, a panel, and a buffer for a full tile.
+        // SAFETY: `block` passes rows of `words`, a panel, and a buffer for a full tile.
         unsafe {
             match self.rows {
                 1 => self.sums::<S, 1>(s),
@@ -355,16 +415,16 @@ impl Tile {
     unsafe fn sums<S: Simd, const R: usize>(&self, s: S) {
         // Three rows a pointer, reached by one and two strides: thirteen pointers would not fit the
         // general registers.
-        let bases: [*const f32; 5] = std::array::from_fn(|i| self.a.wrapping_add(3 * i * self.depth));
+        let bases: [*const f32; 5] = std::array::from_fn(|i| self.a.wrapping_add(3 * i * self.words));
         let mut sums = [[s.splat(0.0); 2]; R];
-        for k in 0..self.depth {
-            // SAFETY: k < depth, rows < R and columns inside the panel, by the caller's promise.
+        for k in 0..self.words {
+            // SAFETY: k < words, rows < R and columns inside the panel, by the caller's promise.
             unsafe {
                 let b = self.b.add(k * 2 * S::LANES);
                 let (b0, b1) = (s.load(b), s.load(b.add(S::LANES)));
                 for (r, sum) in sums.iter_mut().enumerate() {
-                    let a = s.splat(*bases[r / 3].add(k + (r % 3) * self.depth));
-                    *sum = [s.fma(a, b0, sum[0]), s.fma(a, b1, sum[1])];
+                    let a = s.splat(*bases[r / 3].add(k + (r % 3) * self.words));
+                    *sum = [s.dot(a, b0, sum[0]), s.dot(a, b1, sum[1])];
                 }
             }
         }
@@ -397,6 +457,7 @@ unsafe fn finish<S: Simd>(s: S, sums: *const f32, target: &Target, epilogue: &Ep
                 continue;
             }
             let at = row * out.columns + first;
+            let to = out.pointer.wrapping_add(row * out.stride);
             // SAFETY: `n` columns from `first` on, inside everything that is indexed by column.
             unsafe {
                 let mut v = s.load(sums.add((2 * r + half) * S::LANES));
@@ -414,7 +475,11 @@ unsafe fn finish<S: Simd>(s: S, sums: *const f32, target: &Target, epilogue: &Ep
                         None => s.add(v, x),
                     };
                 }
-                s.store_first(out.pointer.add(at), v, n);
+                if out.operands {
+                    s.store_operands(to, first, v, n);
+                } else {
+                    s.store_first(to.add(first), v, n);
+                }
             }
         }
     }
@@ -441,12 +506,16 @@ mod tests {
     fn every_shape_and_epilogue_agrees_with_the_naive_product() {
         let shapes =
             [(1, 1, 1), (1, 1000, 64), (13, 33, 7), (15, 64, 27), (49, 96, 40), (57, 31, 3), (200, 10, 300)];
-        for &isa in Isa::available() {
+        for isa in Isa::available().iter().copied().chain(Isa::bf16()) {
             for (i, (m, n, depth)) in shapes.into_iter().enumerate() {
-                let (a, w) = (noise(i as u64, m * depth), noise(100 + i as u64, n * depth));
+                let (mut a, mut w) = (noise(i as u64, m * depth), noise(100 + i as u64, n * depth));
                 let (bias, gamma, residual) = (noise(1, n), noise(2, n), noise(3, m * n));
-                let exact = naive(m, n, depth, &a, &w);
                 let packed = Packed::new(isa, n, depth, &w);
+                let rows = a.clone();
+                if isa == Isa::Avx512Bf16 {
+                    a.iter_mut().chain(&mut w).for_each(|x| *x = bf16::from_f32(*x).to_f32());
+                }
+                let exact = naive(m, n, depth, &a, &w);
                 let plain =
                     Epilogue { bias: None, activation: Activation::None, residual: None, gamma: None };
                 let cases = [
@@ -457,7 +526,7 @@ mod tests {
                     Epilogue { bias: Some(&bias), residual: Some(&residual), gamma: Some(&gamma), ..plain },
                 ];
                 for (case, epilogue) in cases.into_iter().enumerate() {
-                    let got = product(m, &Plain { rows: &a, depth }, &packed, epilogue);
+                    let got = product(m, &Plain { rows: &rows, depth }, &packed, epilogue);
                     for (j, (&got, &sum)) in got.iter().zip(&exact).enumerate() {
                         let biased = sum + epilogue.bias.map_or(0.0, |b| b[j % n] as f64);
                         let active = match epilogue.activation {

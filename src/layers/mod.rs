@@ -3,6 +3,10 @@
 //! Every layer has two forms, chosen when it takes its [`Weights`](crate::weights::Weights): packed
 //! for the fused CPU kernels of this folder, or plain candle operators, which run on any device,
 //! have gradients, and are what the fused form is tested against.
+//!
+//! The packed form takes tensors of any float type and gives f32: activations and sums are f32
+//! whatever the type of the weights. That type says how far the weights are rounded, and with bf16 on a
+//! processor that multiplies it, that the operands of matrix products are bf16.
 
 mod conv;
 pub(crate) mod gemm;
@@ -26,9 +30,9 @@ pub(crate) fn with_f32<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> 
     }
 }
 
-/// A CPU tensor of `shape` and `x`'s type from what `f` makes of `x`'s values.
+/// A CPU tensor of `shape`, f32, from what `f` makes of `x`'s values.
 pub(crate) fn map_f32(x: &Tensor, shape: &Shape, f: impl FnOnce(&[f32]) -> Vec<f32>) -> Result<Tensor> {
-    Tensor::from_vec(with_f32(x, f)?, shape, &Device::Cpu)?.to_dtype(x.dtype())
+    Tensor::from_vec(with_f32(x, f)?, shape, &Device::Cpu)
 }
 
 /// The values of a weight that `Weights` gave: on the CPU by then.

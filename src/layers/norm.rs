@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{D, DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{Blocks, Rows, output};
+use super::gemm::{Blocks, Rows, output, room};
 use super::simd::{Isa, Kernel, Simd};
 use super::{map_f32, vector};
 use crate::weights::Weights;
@@ -53,7 +53,7 @@ impl LayerNorm {
                     // SAFETY: the blocks are disjoint and each is written in full.
                     let out = unsafe { out.rows_mut(rows.clone()) };
                     let from = &x[rows.start * dim..rows.end * dim];
-                    Isa::best().run(Normalise { norm: self, from: Some(from), to: out });
+                    Isa::best().run(Normalise { norm: self, from: Some(from), to: out, operands: false });
                 });
             })
         })
@@ -70,7 +70,7 @@ impl LayerNorm {
     /// Normalises rows in place.
     #[inline(always)]
     pub(crate) fn in_place<S: Simd>(&self, s: S, rows: &mut [f32]) {
-        Normalise { norm: self, from: None, to: rows }.run(s);
+        Normalise { norm: self, from: None, to: rows, operands: false }.run(s);
     }
 }
 
@@ -79,6 +79,8 @@ struct Normalise<'a> {
     norm: &'a LayerNorm,
     from: Option<&'a [f32]>,
     to: &'a mut [f32],
+    /// Whether `to` takes the operands of a product.
+    operands: bool,
 }
 
 impl Kernel for Normalise<'_> {
@@ -88,12 +90,14 @@ impl Kernel for Normalise<'_> {
     fn run<S: Simd>(self, s: S) {
         let dim = self.norm.weight.len();
         let whole = dim - dim % S::LANES;
-        assert!(self.from.is_none_or(|from| from.len() == self.to.len()) && self.norm.bias.len() == dim);
+        let stride = if self.operands { dim.div_ceil(S::WORD) } else { dim };
+        assert!(self.from.is_none_or(|from| from.len() / dim == self.to.len() / stride));
+        assert!(self.norm.bias.len() == dim && !(self.operands && self.from.is_none()));
         let (weight, bias) = (self.norm.weight.as_ptr(), self.norm.bias.as_ptr());
-        for (r, out) in self.to.chunks_exact_mut(dim).enumerate() {
+        for (r, out) in self.to.chunks_exact_mut(stride).enumerate() {
             let x = self.from.map_or(out.as_ptr(), |from| from[r * dim..].as_ptr());
             let out = out.as_mut_ptr();
-            // SAFETY: x, out, weight and bias are valid for `dim` values.
+            // SAFETY: x, out, weight and bias are valid for `dim` values, or operands.
             unsafe {
                 // Two passes: E[x²] - mean² would cancel.
                 let mut sum = s.splat(0.0);
@@ -114,7 +118,11 @@ impl Kernel for Normalise<'_> {
                     let n = S::LANES.min(dim - i);
                     let d = s.mul(s.sub(s.load_first(x.add(i), n), centre), s.splat(scale));
                     let y = s.fma(d, s.load_first(weight.add(i), n), s.load_first(bias.add(i), n));
-                    s.store_first(out.add(i), y, n);
+                    if self.operands {
+                        s.store_operands(out, i, y, n);
+                    } else {
+                        s.store_first(out.add(i), y, n);
+                    }
                 }
             }
         }
@@ -131,9 +139,9 @@ impl Rows for Normed<'_> {
     #[inline(always)]
     fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
         let dim = self.norm.weight.len();
-        scratch.resize(range.len() * dim, 0.0);
+        room::<S>(scratch, range.len(), dim);
         let from = &self.rows[range.start * dim..range.end * dim];
-        Normalise { norm: self.norm, from: Some(from), to: scratch }.run(s);
+        Normalise { norm: self.norm, from: Some(from), to: scratch, operands: true }.run(s);
         scratch
     }
 }

@@ -3,9 +3,14 @@
 //! A kernel is written once against [`Simd`] as a [`Kernel`]; [`Isa::run`] compiles it for AVX-512,
 //! AVX2 with FMA, and a portable form that is right everywhere (LLVM makes SSE2 or NEON of it).
 //! Kernels get a token of their instruction set; holding one is the proof that the processor has it.
+//!
+//! A fourth is AVX-512 whose products take bf16: vectors stay f32, but the operands of
+//! [`Simd::dot`] are pairs of bf16 in the place of one f32, and a sum takes both products at once.
 
 use std::f32::consts::FRAC_2_SQRT_PI;
 use std::sync::LazyLock;
+
+use candle_core::DType;
 
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +21,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// The same with operands of products in bf16, by AVX512-BF16: for weights of that type.
+    Avx512Bf16,
 }
 
 static BEST: LazyLock<Isa> = LazyLock::new(|| {
@@ -28,13 +35,31 @@ static BEST: LazyLock<Isa> = LazyLock::new(|| {
 });
 
 impl Isa {
-    /// The widest instruction set of this processor, or a narrower one that the environment variable
+    /// The widest instruction set of this processor that computes in f32, or a narrower one that the environment variable
     /// `NAT_INFER_ISA` (`portable`, `avx2`) asks for. Decided once.
     pub fn best() -> Self {
         *BEST
     }
 
-    /// Every instruction set that this processor runs, narrowest first.
+    /// The instruction set for products with weights of type `dtype`: [`Isa::best`], unless they are
+    /// bf16 and the processor multiplies that.
+    pub fn for_weights(dtype: DType) -> Self {
+        match Self::bf16() {
+            Some(bf16) if dtype == DType::BF16 && Self::best() == Self::Avx512 => bf16,
+            _ => Self::best(),
+        }
+    }
+
+    /// [`Isa::Avx512Bf16`] where the processor has it.
+    pub fn bf16() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if Self::available().contains(&Self::Avx512) && std::arch::is_x86_feature_detected!("avx512bf16") {
+            return Some(Self::Avx512Bf16);
+        }
+        None
+    }
+
+    /// Every instruction set for f32 that this processor runs, narrowest first.
     pub fn available() -> &'static [Self] {
         #[cfg(target_arch = "x86_64")]
         {
@@ -54,20 +79,31 @@ impl Isa {
     pub fn lanes(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Avx512::LANES,
+            Self::Avx512 | Self::Avx512Bf16 => Avx512::<false>::LANES,
             _ => 8,
+        }
+    }
+
+    /// Words that `values` operands of a product take: [`Simd::WORD`] in each, the last one filled up.
+    pub fn words(self, values: usize) -> usize {
+        match self {
+            Self::Avx512Bf16 => values.div_ceil(2),
+            _ => values,
         }
     }
 
     /// Runs `kernel` compiled for this instruction set.
     ///
     /// # Panics
-    /// When the processor lacks it: values come from [`Isa::best`] and [`Isa::available`].
+    /// When the processor lacks it: values come from the functions above.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         assert!(self <= *WIDEST, "{self:?} is not available on this processor");
         match self {
             // SAFETY: the assertion above is the proof of each instruction set.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => unsafe { run_avx512_bf16(kernel) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { run_avx512(kernel) },
             // SAFETY: as above.
@@ -78,7 +114,8 @@ impl Isa {
     }
 }
 
-static WIDEST: LazyLock<Isa> = LazyLock::new(|| Isa::available().last().copied().unwrap_or(Isa::Portable));
+static WIDEST: LazyLock<Isa> =
+    LazyLock::new(|| Isa::bf16().or_else(|| Isa::available().last().copied()).unwrap_or(Isa::Portable));
 
 /// A computation that [`Isa::run`] compiles for each instruction set: its inputs are its fields.
 pub trait Kernel {
@@ -92,9 +129,16 @@ pub trait Kernel {
 
 #[cfg(target_arch = "x86_64")]
 #[inline(never)]
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<true>(()))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512(()))
+    kernel.run(Avx512::<false>(()))
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -114,6 +158,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Vectors that fit into the registers.
     const REGISTERS: usize;
+    /// Values that a word of a product's operand holds: one f32, or two bf16.
+    const WORD: usize = 1;
 
     /// The eight-lane form.
     fn narrow(self) -> Self::Narrow;
@@ -177,6 +223,20 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn transpose(self, rows: [*const f32; 8], n: usize, to: *mut f32, stride: usize) {
         // SAFETY: the caller's promise.
         unsafe { transpose_from(0, rows, n, to, stride) };
+    }
+    /// c + a · b, where each lane of a and b is a word of operands.
+    #[inline(always)]
+    fn dot(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        self.fma(a, b, c)
+    }
+    /// Writes the first `n` lanes (n <= LANES) as operands of a product, from the `at`-th of `words` on.
+    ///
+    /// # Safety
+    /// `words` is valid for writes of that many operands.
+    #[inline(always)]
+    unsafe fn store_operands(self, words: *mut f32, at: usize, v: Self::V, n: usize) {
+        // SAFETY: a word is a value; the rest is the caller's promise.
+        unsafe { self.store_first(words.add(at), v, n) }
     }
     /// Sum of the lanes.
     fn reduce_sum(self, v: Self::V) -> f32;
@@ -334,6 +394,7 @@ pub use x86::{Avx2, Avx512};
 mod x86 {
     //! Each method is one or two instructions; holding the token is the proof that they exist.
     use std::arch::x86_64::*;
+    use std::mem::transmute;
 
     use super::{Kernel, Simd};
 
@@ -341,9 +402,9 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub struct Avx2(pub(super) ());
 
-    /// Token of [`super::Isa::Avx512`].
+    /// Token of [`super::Isa::Avx512`], and with `BF16` of [`super::Isa::Avx512Bf16`].
     #[derive(Clone, Copy)]
-    pub struct Avx512(pub(super) ());
+    pub struct Avx512<const BF16: bool>(pub(super) ());
 
     /// `LANES` set bits from `n` on are off: the mask of the first `n` lanes for `vmaskmov`.
     static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -473,11 +534,12 @@ mod x86 {
         }
     }
 
-    impl Simd for Avx512 {
+    impl<const BF16: bool> Simd for Avx512<BF16> {
         type V = __m512;
         type Narrow = Avx2;
         const LANES: usize = 16;
         const REGISTERS: usize = 32;
+        const WORD: usize = if BF16 { 2 } else { 1 };
 
         arithmetic! { __m512,
             add(a, b) = _mm512_add_ps;
@@ -494,8 +556,8 @@ mod x86 {
         }
         #[inline(always)]
         fn call<K: Kernel>(self, kernel: K) -> K::Output {
-            // SAFETY: the token proves AVX-512.
-            unsafe { super::run_avx512(kernel) }
+            // SAFETY: the token proves AVX-512, and AVX512-BF16 where it says so.
+            unsafe { if BF16 { super::run_avx512_bf16(kernel) } else { super::run_avx512(kernel) } }
         }
         #[inline(always)]
         fn splat(self, x: f32) -> __m512 {
@@ -523,6 +585,28 @@ mod x86 {
             debug_assert!(n <= 16);
             // SAFETY: masked lanes are not written.
             unsafe { _mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v) }
+        }
+        #[inline(always)]
+        fn dot(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+            if !BF16 {
+                return self.fma(a, b, c);
+            }
+            // SAFETY: the token proves AVX512-BF16; both types are any 512 bits.
+            unsafe { _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)) }
+        }
+        #[inline(always)]
+        unsafe fn store_operands(self, words: *mut f32, at: usize, v: __m512, n: usize) {
+            debug_assert!(n <= 16);
+            // SAFETY: the token proves AVX512-BF16 where it says so; masked lanes are not written.
+            unsafe {
+                if BF16 {
+                    let rounded = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+                    let first = ((1u32 << n) - 1) as u16;
+                    _mm256_mask_storeu_epi16(words.cast::<i16>().add(at), first, rounded);
+                } else {
+                    self.store_first(words.add(at), v, n);
+                }
+            }
         }
         #[inline(always)]
         fn exp2_whole(self, n: __m512) -> __m512 {
