@@ -110,6 +110,19 @@ pub struct OperatorTiming {
     pub runs: usize,
 }
 
+/// What `bench --profile` found of one kind of layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerTiming {
+    /// `convolution`, `qkv`, `attention`, `proj`, `mlp`, `norm`, `linear`; `rest` and `total`.
+    pub kind: String,
+    /// Milliseconds an image, the mean over the runs.
+    pub ms: f64,
+    /// Share of the total time.
+    pub share: f64,
+    /// Arithmetic in that time: two operations for each multiply-accumulate.
+    pub gflops: f64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

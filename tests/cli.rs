@@ -412,8 +412,7 @@ fn features_are_what_pytorch_computes() {
         if name != "stage1" {
             let (got, want) = (floats(&ours, name), floats(&theirs, name));
             assert_eq!(ours.tensor(name).unwrap().shape(), theirs.tensor(name).unwrap().shape(), "{name}");
-            let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-            let off = norm(&mut got.iter().zip(&want).map(|(a, b)| a - b)) / norm(&mut want.iter().copied());
+            let off = relative(&got, &want);
             assert!(off <= 1e-4, "{name}: {off}");
         }
     }
@@ -439,6 +438,12 @@ fn features_do_not_depend_on_the_batch() {
             assert!(a.len() == b.len() && off <= 1e-5, "{name}: {off}");
         }
     }
+}
+
+/// ‖a − b‖ / ‖b‖
+fn relative(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
 }
 
 fn floats(tensors: &SafeTensors, name: &str) -> Vec<f32> {
@@ -599,4 +604,65 @@ fn an_interrupted_run_leaves_no_file() {
     drop(first);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(place.files(), ["a.png", "fifo.png"]);
+}
+
+#[test]
+fn every_instruction_set_gives_what_pytorch_computes() {
+    let place = Place::new();
+    let expected = fs::read(golden("classify/nat-k7.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&expected).unwrap();
+    let (checkpoint, image) = (golden("classify/nat-k7.pth"), golden("images/chelsea.png"));
+    // On a processor without AVX2 the second runs what the first does.
+    for isa in ["portable", "avx2", "avx512"] {
+        let arguments =
+            ["features", image.to_str().unwrap(), "--weights", checkpoint.to_str().unwrap(), "--save", isa];
+        let done = Done(place.command(&arguments).env("NAT_INFER_ISA", isa).output().unwrap());
+        done.success();
+        let got = fs::read(place.path(isa).join("chelsea.safetensors")).unwrap();
+        let got = SafeTensors::deserialize(&got).unwrap();
+        for name in ["stage2", "stage3", "stage4", "pooled", "logits"] {
+            let off = relative(&floats(&got, name), &floats(&expected, name));
+            assert!(off <= 1e-4, "{isa}: {name}: {off}");
+        }
+    }
+}
+
+#[test]
+fn bench_says_how_fast_what_was_computed() {
+    let place = Place::new();
+    let run = |more: &[&str]| -> Vec<Value> {
+        let all = ["bench", "--model", "demo-digits", "--runs", "2", "--threads", "1", "--format", "json"];
+        let text = place.run(&[&all, more].concat()).success();
+        assert_eq!(text.lines().count(), 1.max(text.matches('{').count()));
+        serde_json::from_str(&text).unwrap()
+    };
+    let network = &run(&["--batch-size", "3"])[0];
+    for (field, value) in [("engine", "nat-infer"), ("model", "demo-digits"), ("dtype", "f32")] {
+        assert_eq!(network[field], value);
+    }
+    for (field, value) in [("batch", 3), ("width", 96), ("height", 96), ("threads", 1), ("runs", 2)] {
+        assert_eq!(network[field], value, "{field}");
+    }
+    let number = |row: &Value, field: &str| row[field].as_f64().unwrap();
+    assert!(number(network, "min_ms") <= number(network, "median_ms"));
+    let share = number(network, "gflops") / number(network, "sgemm_peak_gflops");
+    assert!((share / number(network, "share_of_peak") - 1.0).abs() < 1e-9 && share > 0.0);
+
+    let levels = run(&["--op", "--resolution", "64x32"]);
+    let sides: Vec<_> = levels.iter().map(|row| (row["width"].clone(), row["height"].clone())).collect();
+    assert_eq!(sides, [(16, 8), (8, 4), (4, 3), (3, 3)].map(|(w, h)| (w.into(), h.into())));
+
+    let layers = run(&["--profile"]);
+    let kinds: Vec<_> = layers.iter().map(|row| row["kind"].as_str().unwrap()).collect();
+    let all = ["convolution", "qkv", "attention", "proj", "mlp", "norm", "linear", "rest", "total"];
+    assert_eq!(kinds, all);
+    let shares: f64 = layers[..8].iter().map(|row| number(row, "share")).sum();
+    assert!((shares - 1.0).abs() < 1e-9, "{shares}");
+
+    // Random weights of any classifier; a detector has to wait for its head.
+    let random = ["bench", "--arch", "nat-mini", "--resolution", "32", "--runs", "1", "--format", "csv"];
+    assert!(place.run(&random).success().lines().nth(1).unwrap().starts_with("nat-mini,f32,32,32,1,"));
+    let detector = place.run(&["bench", "--arch", "mask-rcnn-nat-mini"]);
+    assert_eq!(detector.status(), 2);
+    assert!(detector.stderr().contains("mask-rcnn-nat-mini is made to detect"), "{}", detector.stderr());
 }

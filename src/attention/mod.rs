@@ -25,6 +25,7 @@ pub mod window;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use half::{bf16, f16};
 
+use crate::layers::profile::{Kind, span};
 use crate::layers::simd::Isa;
 
 /// Neighborhood attention with a relative position bias, as a candle operator over (qkv, rpb).
@@ -70,7 +71,9 @@ impl NeighborhoodAttention {
     /// # Errors
     /// Every variant of [`AttentionError`].
     pub fn forward(&self, qkv: &Tensor, rpb: Option<&Tensor>) -> Result<Tensor, AttentionError> {
-        let Problem { heads, bias_side: side, .. } = self.problem(qkv.dims())?;
+        let problem = self.problem(qkv.dims())?;
+        let Problem { heads, bias_side: side, .. } = problem;
+        let _span = span(Kind::Attention, problem.macs());
         let rpb = match rpb {
             Some(rpb) => rpb.to_dtype(qkv.dtype())?.contiguous()?,
             None => Tensor::zeros((heads, side, side), qkv.dtype(), qkv.device())?,
@@ -116,6 +119,14 @@ struct Problem {
     dilation: usize,
     /// 2K−1.
     bias_side: usize,
+}
+
+impl Problem {
+    /// Multiply-accumulates of both products.
+    fn macs(&self) -> usize {
+        let &Self { batch, height, width, heads, dim, kernel_size, .. } = self;
+        2 * batch * height * width * kernel_size.pow(2) * heads * dim
+    }
 }
 
 impl CustomOp2 for NeighborhoodAttention {

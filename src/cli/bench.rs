@@ -5,7 +5,7 @@ use clap::Args;
 use nat_convert::arch::Geometry;
 use nat_convert::zoo::Task;
 use nat_infer::models::classifier::Classifier;
-use nat_infer::results::{NetworkTiming, OperatorTiming};
+use nat_infer::results::{LayerTiming, NetworkTiming, OperatorTiming};
 use nat_infer::tasks::bench::Bench;
 use nat_infer::weights::Weights;
 use nat_infer::zoo;
@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Time the neighborhood attention operator alone, at each level
     #[arg(long)]
     op: bool,
+    /// Say where the time goes, by kind of layer
+    #[arg(long, conflicts_with = "op")]
+    profile: bool,
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
@@ -43,7 +46,8 @@ const EXAMPLES: &str = "\
 Examples:
   nat-infer bench --arch nat-tiny --threads 2
   nat-infer bench --arch dinat-base --batch-size 16 --format json
-  nat-infer bench --arch nat-mini --op";
+  nat-infer bench --arch nat-mini --op
+  nat-infer bench --arch nat-mini --profile";
 
 /// Runs the command.
 pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
@@ -85,6 +89,11 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
             output.write(&timing)?;
         }
         output.finish::<OperatorTiming>()?;
+    } else if arguments.profile {
+        for timing in bench.layers(&network).context("the network can't be timed").or_failed()? {
+            output.write(&timing)?;
+        }
+        output.finish::<LayerTiming>()?;
     } else {
         output.write(&bench.network(&network).context("the network can't be timed").or_failed()?)?;
         output.finish::<NetworkTiming>()?;
@@ -155,6 +164,20 @@ impl Record for NetworkTiming {
             100.0 * self.share_of_peak,
             self.sgemm_peak_gflops,
         )
+    }
+}
+
+impl Record for LayerTiming {
+    const COLUMNS: &'static [&'static str] = &["kind", "ms", "share", "gflops"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let Self { kind, ms, share, gflops } = self;
+        vec![vec![kind.clone(), format!("{ms:.4}"), format!("{share:.4}"), format!("{gflops:.1}")]]
+    }
+
+    fn table(&self) -> String {
+        let Self { kind, ms, share, gflops } = self;
+        format!("{kind:12} {ms:9.3} ms {:5.1}% {gflops:7.1} GFLOP/s\n", 100.0 * share)
     }
 }
 

@@ -6,6 +6,7 @@ use candle_core::{Result, Shape, Tensor};
 
 use super::gemm::{Activation, Epilogue, Packed, Rows, operands, product_normed, room};
 use super::norm::LayerNorm;
+use super::profile::{Kind, span};
 use super::simd::Simd;
 use super::{map_f32, vector};
 use crate::weights::Weights;
@@ -91,6 +92,8 @@ impl Conv2d {
             );
         }
         let (oh, ow) = (h.div_ceil(self.window.stride), w.div_ceil(self.window.stride));
+        let taps = self.window.kernel.pow(2) * c;
+        let _span = span(Kind::Convolution, b * oh * ow * self.outputs * taps);
         match &self.form {
             Form::Packed { weight, bias } => map_f32(x, &Shape::from((b, oh, ow, self.outputs)), |map| {
                 let windows =

@@ -8,6 +8,7 @@ use super::gemm::{
     Activation, Blocks, Epilogue, Output, Packed, Plain, Rows, Scratch, block, output, product, room,
 };
 use super::norm::{LayerNorm, Normed};
+use super::profile::{Kind, span};
 use super::simd::{Kernel, Simd};
 use super::{map_f32, vector, with_f32};
 use crate::weights::Weights;
@@ -71,6 +72,7 @@ impl Linear {
     /// When the last dimension is not `inputs`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let shape = self.check(x)?;
+        let _span = span(Kind::Linear, shape.elem_count() * self.inputs);
         match &self.form {
             Form::Packed { weight, bias } => map_f32(x, &shape, |x| {
                 let rows = Plain { rows: x, depth: self.inputs };
@@ -86,6 +88,7 @@ impl Linear {
     /// When the last dimension is not `inputs`.
     pub fn forward_normed(&self, norm: &LayerNorm, x: &Tensor) -> Result<Tensor> {
         let shape = self.check(x)?;
+        let _span = span(Kind::Qkv, shape.elem_count() * self.inputs);
         match &self.form {
             Form::Packed { weight, bias } => {
                 norm.check(x)?;
@@ -109,6 +112,7 @@ impl Linear {
         gamma: Option<&LayerScale>,
     ) -> Result<Tensor> {
         let shape = self.check(x)?;
+        let _span = span(Kind::Proj, shape.elem_count() * self.inputs);
         match &self.form {
             Form::Packed { weight, bias } => {
                 same(&shape, residual.shape())?;
@@ -186,7 +190,8 @@ impl Mlp {
         x: &Tensor,
         gamma: Option<&LayerScale>,
     ) -> Result<Tensor> {
-        self.fc1.check(x)?;
+        let hidden = self.fc1.check(x)?;
+        let _span = span(Kind::Mlp, 2 * hidden.elem_count() * self.fc1.inputs);
         match (&self.fc1.form, &self.fc2.form) {
             (Form::Packed { weight: fc1, bias: bias1 }, Form::Packed { weight: fc2, bias: bias2 }) => {
                 let dim = norm.check(x)?;

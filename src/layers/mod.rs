@@ -12,6 +12,7 @@ mod conv;
 pub(crate) mod gemm;
 mod linear;
 mod norm;
+pub mod profile;
 pub mod simd;
 
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor};

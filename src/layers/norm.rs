@@ -6,6 +6,7 @@ use candle_core::{D, DType, Result, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{Blocks, Rows, output, room};
+use super::profile::{Kind, span};
 use super::simd::{Isa, Kernel, Simd};
 use super::{map_f32, vector};
 use crate::weights::Weights;
@@ -36,6 +37,7 @@ impl LayerNorm {
     /// # Errors
     /// When the last dimension is not `dim`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let _span = span(Kind::Norm, 0);
         if let Some((weight, bias)) = &self.plain {
             // Statistics in f32 also for half types, as PyTorch takes them.
             let wide = x.to_dtype(DType::F32)?;

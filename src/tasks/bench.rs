@@ -6,9 +6,10 @@ use candle_core::{DType, Device, Result, Tensor};
 use nat_convert::arch::{Architecture, Family};
 
 use crate::attention::NeighborhoodAttention;
+use crate::layers::profile::{self, Kind};
 use crate::layers::simd::Isa;
 use crate::models::classifier::Classifier;
-use crate::results::{NetworkTiming, OperatorTiming};
+use crate::results::{LayerTiming, NetworkTiming, OperatorTiming};
 
 /// What to time, and how.
 pub struct Bench {
@@ -60,9 +61,39 @@ impl Bench {
             gflops,
             sgemm_peak_gflops: peak,
             share_of_peak: gflops / peak,
-            runs: times.0.len(),
+            runs: times.sorted.len(),
             peak_mb,
         })
+    }
+
+    /// Says where the time of `network`'s forward passes goes, kind by kind of layer; `rest` is what is
+    /// in none, `total` is all.
+    ///
+    /// # Errors
+    /// When the network refuses the size.
+    pub fn layers(&self, network: &Classifier) -> Result<Vec<LayerTiming>> {
+        let ([width, height], batch) = (self.size, self.batch_size);
+        let images =
+            Tensor::randn(0f32, 1.0, (batch, 3, height, width), &self.device)?.to_dtype(self.dtype)?;
+        let (times, totals) = profile::record(|| self.measure(|| network.forward(&images)));
+        let times = times?;
+        // Warm-up runs are recorded too, so everything is seen as a share of what was recorded.
+        let (passes, seconds) = (times.passes as f64, times.seconds);
+        let timing = |kind: &str, seconds: f64, macs: f64| LayerTiming {
+            kind: kind.to_owned(),
+            ms: 1e3 * seconds / passes / batch as f64,
+            share: seconds / times.seconds,
+            gflops: 2e-9 * macs / seconds,
+        };
+        let kinds = Kind::ALL.into_iter().zip(&totals).filter(|(_, total)| total.calls > 0);
+        let mut rows: Vec<_> = kinds
+            .map(|(kind, total)| timing(kind.name(), total.time.as_secs_f64(), total.macs as f64))
+            .collect();
+        let inside: f64 = totals.iter().map(|total| total.time.as_secs_f64()).sum();
+        let macs: u64 = totals.iter().map(|total| total.macs).sum();
+        rows.push(timing("rest", seconds - inside, 0.0));
+        rows.push(timing("total", seconds, macs as f64));
+        Ok(rows)
     }
 
     /// Times the attention operator on each level's map, with dilation 1 and the level's largest.
@@ -101,7 +132,7 @@ impl Bench {
                     median_ms: 1e3 * times.median(),
                     min_ms: 1e3 * times.min(),
                     gflops: 2e-9 * macs as f64 / times.median(),
-                    runs: times.0.len(),
+                    runs: times.sorted.len(),
                 });
             }
         }
@@ -122,18 +153,26 @@ impl Bench {
     }
 }
 
-/// Seconds of each run, ascending; never empty.
-struct Times(Vec<f64>);
+/// What was measured.
+struct Times {
+    /// Seconds of each timed run, ascending; never empty.
+    sorted: Vec<f64>,
+    /// Seconds of all runs, the warm-up's too.
+    seconds: f64,
+    /// How many those are.
+    passes: usize,
+}
 
 impl Times {
     fn measure(runs: Option<usize>, mut run: impl FnMut() -> Result<()>) -> Result<Self> {
         const WARM_UP: usize = 2;
         const LONG_ENOUGH: Duration = Duration::from_secs(5);
         const AT_LEAST: usize = 5;
+        let begin = Instant::now();
         for _ in 0..WARM_UP {
             run()?;
         }
-        let (mut times, begin) = (Vec::new(), Instant::now());
+        let mut times = Vec::new();
         let wanted = |done: usize| match runs {
             Some(runs) => done < runs.max(1),
             None => done < AT_LEAST || begin.elapsed() < LONG_ENOUGH,
@@ -143,20 +182,21 @@ impl Times {
             run()?;
             times.push(start.elapsed().as_secs_f64());
         }
+        let (seconds, passes) = (begin.elapsed().as_secs_f64(), WARM_UP + times.len());
         times.sort_by(f64::total_cmp);
-        Ok(Self(times))
+        Ok(Self { sorted: times, seconds, passes })
     }
 
     fn median(&self) -> f64 {
-        self.0[self.0.len() / 2]
+        self.sorted[self.sorted.len() / 2]
     }
 
     fn min(&self) -> f64 {
-        self.0[0]
+        self.sorted[0]
     }
 
     fn max(&self) -> f64 {
-        self.0[self.0.len() - 1]
+        self.sorted[self.sorted.len() - 1]
     }
 }
 
