@@ -237,9 +237,11 @@ impl Windows<'_> {
             for (ky, y) in rows.clone().zip(y..) {
                 let from = &self.map[((image * c + channel) * h + y) * w + x..][..columns.len()];
                 let to = &mut row[(channel * kernel + ky) * kernel + columns.start..][..columns.len()];
-                // A call of memcpy would cost more than these few values.
-                for (to, from) in to.iter_mut().zip(from) {
-                    *to = *from;
+                // Of known length, or a call of memcpy would cost more than these few values.
+                match columns.len() {
+                    3 => to[..3].copy_from_slice(&from[..3]),
+                    4 => to[..4].copy_from_slice(&from[..4]),
+                    _ => to.copy_from_slice(from),
                 }
             }
         }

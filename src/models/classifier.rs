@@ -47,11 +47,18 @@ impl Classifier {
     /// # Errors
     /// When the images do not suit the network, or it is not a classifier.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let maps = self.backbone.forward(images)?;
-        match (maps.last(), &self.head) {
-            (Some(last), Some(head)) => head.forward(&self.backbone.pool(last)?)?.to_dtype(DType::F32),
-            _ => candle_core::bail!("this network has no classifier"),
-        }
+        // On a CPU an image a thread: more at a time would leave the caches between layers.
+        let batch = images.dim(0)?;
+        let together = if images.device().is_cpu() { rayon::current_num_threads() } else { batch };
+        let parts = (0..batch).step_by(together.max(1)).map(|first| {
+            let images = images.narrow(0, first, together.min(batch - first))?;
+            let maps = self.backbone.forward(&images)?;
+            match (maps.last(), &self.head) {
+                (Some(last), Some(head)) => head.forward(&self.backbone.pool(last)?)?.to_dtype(DType::F32),
+                _ => candle_core::bail!("this network has no classifier"),
+            }
+        });
+        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
     }
 
     /// Every map, and for a classifier the pooled features and the logits, of images [B, 3, H, W].
