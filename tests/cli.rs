@@ -4,7 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::AtomicBool;
 
+use nat_convert::checkpoint::{Checkpoint, Options, Part};
+use nat_convert::write::{WriteOptions, write};
 use nat_infer::results::{Classification, SavedFeatures};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -453,30 +456,31 @@ fn floats(tensors: &SafeTensors, name: &str) -> Vec<f32> {
 }
 
 #[test]
-fn the_backbone_of_a_segmenter_gives_features() {
-    let place = Place::new();
-    place.digit("a.png");
-    let weights = golden("segment/upernet_b/model.pth");
-    let line = place
-        .run(&[
-            "features",
-            "a.png",
-            "--save",
-            ".",
-            "-q",
-            "--resolution",
-            "64",
-            "-w",
-            weights.to_str().unwrap(),
-        ])
-        .success();
-    let record: SavedFeatures = serde_json::from_str(&line).unwrap();
-    let names: Vec<_> = record.tensors.keys().collect();
-    assert_eq!(names, ["input", "stage1", "stage2", "stage3", "stage4"]);
-    assert_eq!(
-        (&record.tensors["input"], &record.tensors["stage4"][2..]),
-        (&vec![1, 3, 64, 64], &[2, 2][..])
-    );
+fn the_backbone_of_a_detector_or_segmenter_gives_features() {
+    for network in ["segment/upernet_b", "detect/maskrcnn_s"] {
+        let place = Place::new();
+        place.digit("a.png");
+        let original = golden(network).join("model.pth");
+        // The whole network and the backbone alone, as the converter writes them.
+        let [whole, backbone] = [Part::All, Part::Backbone].map(|part| {
+            let checkpoint = Checkpoint::open(&original, &Options { part, ..Options::default() }).unwrap();
+            let path = place.path(&format!("{part:?}.safetensors"));
+            write(&checkpoint, &path, WriteOptions::default(), &AtomicBool::new(false)).unwrap();
+            path
+        });
+        let saved = [&original, &whole, &backbone].map(|weights| {
+            let weights = weights.to_str().unwrap();
+            let size = ["--resolution", "64", "-q", "--save", "."];
+            let line = place.run(&[&["features", "a.png", "-w", weights], &size[..]].concat()).success();
+            let record: SavedFeatures = serde_json::from_str(&line).unwrap();
+            let names: Vec<_> = record.tensors.keys().collect();
+            assert_eq!(names, ["input", "stage1", "stage2", "stage3", "stage4"], "{weights}");
+            assert_eq!(record.tensors["input"], [1, 3, 64, 64], "{weights}");
+            assert_eq!(record.tensors["stage4"][2..], [2, 2], "{weights}");
+            fs::read(place.path("a.safetensors")).unwrap()
+        });
+        assert!(saved[0] == saved[1] && saved[0] == saved[2], "{network}");
+    }
 }
 
 #[test]

@@ -143,9 +143,10 @@ impl Checkpoint {
         self.source.container()
     }
 
-    /// Whether the file is one that this crate wrote: its names are canonical already.
+    /// Whether the file is one that this crate wrote and all of it is taken: its tensors are these,
+    /// under these names. Of a detector's file the backbone alone has other names.
     pub fn is_converted(&self) -> bool {
-        self.report.layout == Layout::Converted
+        self.report.layout == Layout::Converted && self.report.dropped.is_empty()
     }
 
     /// What is needed to run the network. The hash of the source is not known yet.
