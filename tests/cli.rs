@@ -329,6 +329,7 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
     fs::create_dir(place.path("folder")).unwrap();
     let segmenter = golden("segment/upernet_b/model.pth");
     let segmenter = segmenter.to_str().unwrap();
+    let detector = ["classify", "a.png", "--model", "mask-rcnn-nat-tiny"];
     let demo = |arguments: &[&'static str]| [&["classify", "--model", "demo-digits"], arguments].concat();
     for (arguments, status, says) in [
         (demo(&["nope.png"]), 1, "nope.png: no such file or folder"),
@@ -350,6 +351,7 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
         (vec!["classify", "a.png", "--weights", "nope.pth"], 2, "nope.pth"),
         (vec!["classify", "a.png", "--weights", "a.png"], 2, "a.png"),
         (vec!["classify", "a.png", "--weights", segmenter], 2, "is no classifier, it is made to segment"),
+        (detector.to_vec(), 2, "`mask-rcnn-nat-tiny` is no classifier, it is made to detect"),
         (vec!["features", "a.png", "--model", "demo-digits", "--save", "a.png/x"], 1, "--save a.png/x"),
         (vec!["models", "path", "nat-tiny"], 1, "`nat-infer models pull nat-tiny` fetches it"),
         (vec!["models", "pull", "nat-tiny"], 1, "HF_HUB_OFFLINE forbids fetching it"),

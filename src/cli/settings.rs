@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use nat_convert::arch::Dilations;
-use nat_infer::tasks::{LoadOptions, Model};
-use nat_infer::zoo::{self, Entry};
+use nat_infer::tasks::{LoadOptions, Model, TaskError};
+use nat_infer::zoo::{self, Entry, Task};
 
 use super::Verbosity;
 use super::exit::say;
@@ -106,6 +106,14 @@ impl Settings {
         let (model, from) = match &self.origin {
             Origin::Checkpoint(path) => (Model::open(path, &self.load)?, path.display().to_string()),
             Origin::Zoo(entry) => {
+                // Said before hundreds of megabytes are fetched for nothing.
+                if !self.load.backbone && entry.task != Task::Classify {
+                    return Err(TaskError::NotAClassifier {
+                        model: entry.name.clone(),
+                        task: entry.task.name(),
+                    }
+                    .into());
+                }
                 let located = locate(entry, self.offline, self.verbosity)?;
                 let from = match &located {
                     zoo::Located::Embedded => "part of the program".to_owned(),
