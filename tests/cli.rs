@@ -574,6 +574,24 @@ fn completions_and_manual_pages_are_printed() {
     assert!(place.run(&["man", "classify"]).success().contains("\\-\\-top\\-k"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_stdout_is_named() {
+    let place = Place::new();
+    place.digit("a.png");
+    for arguments in [
+        &["classify", "a.png", "--model", "demo-digits"][..],
+        &["models"],
+        &["completions", "bash"],
+        &["man"],
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let done = Done(place.command(arguments).stdout(full).output().unwrap());
+        assert_eq!((done.status(), done.stderr().lines().count()), (1, 1), "{arguments:?}");
+        assert!(done.stderr().starts_with("nat-infer: can't write to stdout: "), "{}", done.stderr());
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_reader_that_leaves_is_no_error() {

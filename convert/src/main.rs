@@ -124,7 +124,7 @@ fn run(args: &Args) -> Result<()> {
     };
     let checkpoint = Checkpoint::open(&args.checkpoint, &options)?;
     if args.inspect {
-        return inspect(&checkpoint, args.format);
+        return inspect(&checkpoint, args.format).context("can't write to stdout");
     }
     // Nobody listening is no reason not to convert.
     let say = |text: &str| if args.quiet { None } else { io::stderr().write_all(text.as_bytes()).ok() };

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Command};
 use clap_complete::Shell;
 
@@ -56,6 +56,6 @@ pub fn man(arguments: &Man, program: &mut Command) -> Result<Exit> {
 
 fn print(text: &[u8]) -> Result<Exit> {
     let mut out = io::stdout().lock();
-    out.write_all(text).and_then(|()| out.flush()).or_failed()?;
+    out.write_all(text).and_then(|()| out.flush()).context("can't write to stdout").or_failed()?;
     Ok(Exit::Success)
 }
