@@ -98,11 +98,15 @@ mod tests {
 
     #[test]
     fn every_command_explains_itself_with_an_example() {
-        for command in Cli::command().get_subcommands() {
-            let name = command.get_name();
-            assert!(command.get_about().is_some(), "{name}");
-            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(examples.contains(&format!("nat-infer {name}")), "{name}: {examples}");
+        fn check(command: &clap::Command, parent: &str) {
+            for command in command.get_subcommands() {
+                let name = format!("{parent} {}", command.get_name());
+                assert!(command.get_about().is_some(), "{name}");
+                let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(examples.contains(&name), "{name}: {examples}");
+                check(command, &name);
+            }
         }
+        check(&Cli::command(), "nat-infer");
     }
 }

@@ -32,10 +32,13 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     /// List every model [default]
+    #[command(after_help = "Example:\n  nat-infer models list --format csv --output models.csv")]
     List(List),
     /// Say everything about one model
+    #[command(after_help = "Example:\n  nat-infer models show dinat-large-384")]
     Show(Show),
     /// Fetch models into the cache and print where they are
+    #[command(after_help = "Example:\n  nat-infer models pull nat-tiny dinat-tiny")]
     Pull {
         /// Models
         #[arg(required = true, value_name = "NAME", value_parser = known_model)]
@@ -45,6 +48,9 @@ enum Command {
         offline: bool,
     },
     /// Print where the cache has a model
+    #[command(
+        after_help = "Example:\n  nat-convert $(nat-infer models path nat-tiny) -o nat-tiny.safetensors"
+    )]
     Path {
         /// Model
         #[arg(value_name = "NAME", value_parser = known_model)]
