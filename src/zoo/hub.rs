@@ -45,7 +45,7 @@ const CHUNK: usize = 1 << 16;
 pub enum FetchError {
     /// No connection.
     #[error(
-        "no answer from {url} ({why}); check the network and the proxy variables, or set HF_ENDPOINT to a mirror"
+        "no answer from {url} ({why}); check the network and the proxy variables, or, of the Hub, set HF_ENDPOINT to a mirror"
     )]
     Unreachable { url: String, why: String },
     /// The connection was lost.
