@@ -14,7 +14,7 @@ use super::Verbosity;
 use super::exit::{Exit, OrFailed};
 use super::output::{Output, Record};
 use super::settings::Settings;
-use super::shared::{ModelOptions, OutputOptions, at_least_one};
+use super::shared::{ModelOptions, OutputOptions, at_least_one, side};
 
 /// Time a network on this machine
 ///
@@ -102,9 +102,9 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
 }
 
 /// `224`, or `1333x800` as width and height.
-fn size(text: &str) -> Result<[usize; 2], &'static str> {
+fn size(text: &str) -> Result<[usize; 2], String> {
     let (width, height) = text.split_once('x').unwrap_or((text, text));
-    Ok([at_least_one(width)?, at_least_one(height)?])
+    Ok([side(width)?, side(height)?])
 }
 
 impl Record for NetworkTiming {
@@ -234,6 +234,6 @@ mod tests {
     fn sizes_are_sides_or_width_and_height() {
         assert_eq!(size("224"), Ok([224, 224]));
         assert_eq!(size("1333x800"), Ok([1333, 800]));
-        assert!(["", "0", "x", "2x", "ax3"].iter().all(|text| size(text).is_err()));
+        assert!(["", "0", "x", "2x", "ax3", "9000"].iter().all(|text| size(text).is_err()));
     }
 }

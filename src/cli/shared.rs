@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use nat_convert::arch::Dilations;
 use nat_infer::images::Exif;
+use nat_infer::images::preprocess::MAX_SIDE;
 use nat_infer::zoo::{self, Entry, UnknownModel};
 
 /// Which model, and where and how it computes.
@@ -31,10 +32,10 @@ pub struct ModelOptions {
     #[arg(long, value_enum)]
     pub dtype: Option<DTypeName>,
     /// CPU threads [default: all]
-    #[arg(short, long, value_name = "N", value_parser = thread_count)]
+    #[arg(short, long, value_name = "N", value_parser = at_most::<1024>)]
     pub threads: Option<usize>,
     /// Images a forward pass [default: chosen for the device]
-    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
+    #[arg(short, long, value_name = "N", value_parser = at_most::<1024>)]
     pub batch_size: Option<usize>,
     /// Use what is in the cache and make no request
     #[arg(long)]
@@ -146,9 +147,17 @@ pub fn at_least_one(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|&n| n > 0).ok_or("a whole number from 1 is wanted")
 }
 
-/// Threads that a machine can start before it runs out of memory.
-fn thread_count(text: &str) -> Result<usize, &'static str> {
-    at_least_one(text).ok().filter(|&n| n <= 1024).ok_or("a whole number from 1 to 1024 is wanted")
+/// A count that a machine can serve: what is far beyond only exhausts its memory.
+fn at_most<const MOST: usize>(text: &str) -> Result<usize, String> {
+    at_least_one(text)
+        .ok()
+        .filter(|&n| n <= MOST)
+        .ok_or_else(|| format!("a whole number from 1 to {MOST} is wanted"))
+}
+
+/// Side of an input in pixels.
+pub fn side(text: &str) -> Result<usize, String> {
+    at_most::<MAX_SIDE>(text)
 }
 
 /// The entry of a model's name.
@@ -175,6 +184,6 @@ mod tests {
             assert_eq!(text.parse().ok(), device, "{text}");
         }
         assert_eq!(["0", "1", "-1", "x"].map(|n| at_least_one(n).ok()), [None, Some(1), None, None]);
-        assert_eq!(["0", "1024", "1025"].map(|n| thread_count(n).ok()), [None, Some(1024), None]);
+        assert_eq!(["0", "1024", "1025"].map(|n| at_most::<1024>(n).ok()), [None, Some(1024), None]);
     }
 }

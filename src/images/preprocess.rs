@@ -33,7 +33,7 @@ pub enum CropError {
 }
 
 /// The largest side that an image is resized to.
-pub const MAX_SIDE: usize = 1 << 14;
+pub const MAX_SIDE: usize = 1 << 13;
 
 impl CenterCrop {
     /// A crop of `resolution` pixels a side out of an image whose short side becomes
