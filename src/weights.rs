@@ -177,7 +177,8 @@ impl Weights {
     }
 
     /// The tensor `name` below the prefix, of this shape, on the device of these weights and rounded to
-    /// their type: in that type for plain layers, as f32 for packed ones. A problem is noted for [`Weights::finish`], and zeros stand in.
+    /// their type: in that type for plain layers, as f32 for packed ones. A problem is noted for
+    /// [`Weights::finish`], and zeros stand in.
     pub fn get(&self, shape: &[usize], name: &str) -> Tensor {
         let name = format!("{}{name}", self.prefix);
         let tensor = match &self.shared.source {

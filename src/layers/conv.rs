@@ -48,7 +48,7 @@ pub enum MapLayout {
 }
 
 impl Conv2d {
-    /// Takes `weight` [outputs, inputs, kernel, kernel] and, with `bias`, `bias` [outputs].
+    /// Takes `weight` [outputs, inputs, kernel, kernel] and, with `bias`, `bias` `[outputs]`.
     pub fn new(
         (inputs, outputs): (usize, usize),
         window: Window,

@@ -375,7 +375,8 @@ pub(crate) unsafe fn block<S: Simd>(
     }
 }
 
-/// One register tile: sums[r, c] = Σ a[r, k] · b[k, c] over words k for up to [`tile_rows`] rows and two vectors.
+/// One register tile: sums[r, c] = Σ a[r, k] · b[k, c] over words k for up to [`tile_rows`] rows and two
+/// vectors.
 struct Tile {
     rows: usize,
     a: *const f32,

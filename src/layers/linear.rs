@@ -34,7 +34,7 @@ pub struct LayerScale {
 }
 
 impl LayerScale {
-    /// Takes the tensor `name`, [dim].
+    /// Takes the tensor `name`, `[dim]`.
     pub fn new(dim: usize, weights: &Weights, name: &str) -> Self {
         let gamma = weights.get(&[dim], name);
         if weights.is_plain() {
@@ -53,7 +53,7 @@ impl LayerScale {
 }
 
 impl Linear {
-    /// Takes `weight` [outputs, inputs] and, with `bias`, `bias` [outputs].
+    /// Takes `weight` [outputs, inputs] and, with `bias`, `bias` `[outputs]`.
     pub fn new(inputs: usize, outputs: usize, bias: bool, weights: &Weights) -> Self {
         let weight = weights.get(&[outputs, inputs], "weight");
         let bias = bias.then(|| weights.get(&[outputs], "bias"));

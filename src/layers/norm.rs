@@ -22,7 +22,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Takes `weight` and `bias`, both [dim].
+    /// Takes `weight` and `bias`, both `[dim]`.
     pub fn new(dim: usize, weights: &Weights) -> Self {
         let (weight, bias) = (weights.get(&[dim], "weight"), weights.get(&[dim], "bias"));
         if weights.is_plain() {

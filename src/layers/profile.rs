@@ -1,6 +1,6 @@
 //! Where the time of a forward pass goes, by kind of layer.
 //!
-//! Layers open a [`span`] for their whole call. It costs one look at a thread's own flag until
+//! Layers open a span for their whole call. It costs one look at a thread's own flag until
 //! [`record`] asks for figures; the layers of one pass all run on the thread that calls them.
 
 use std::cell::RefCell;

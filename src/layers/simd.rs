@@ -35,7 +35,8 @@ static BEST: LazyLock<Isa> = LazyLock::new(|| {
 });
 
 impl Isa {
-    /// The widest instruction set of this processor that computes in f32, or a narrower one that the environment variable
+    /// The widest instruction set of this processor that computes in f32, or a narrower one that the
+    /// environment variable
     /// `NAT_INFER_ISA` (`portable`, `avx2`) asks for. Decided once.
     pub fn best() -> Self {
         *BEST
@@ -214,7 +215,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// 2^n for whole numbers n in -126..=127.
     fn exp2_whole(self, n: Self::V) -> Self::V;
-    /// Writes the transpose of eight rows of `n` values: to[c·stride + r] = rows[r][c].
+    /// Writes the transpose of eight rows of `n` values: `to[c·stride + r] = rows[r][c]`.
     ///
     /// # Safety
     /// Each row is valid for reads of `n` values, and `to` for writes of eight values at every multiple
