@@ -13,6 +13,9 @@
 //!
 //! At K = 7 a tile is as wide as one cache line of keys: no load straddles two lines, and the keys and
 //! values of a window stay in the L1 cache from one row of queries to the next.
+//!
+//! Longer than 600 lines: packing, scores, softmax and outputs share one layout of one scratch, and are
+//! read together.
 
 // Vectors are indexed beside others of another array: zips of arrays of them leave the registers.
 #![allow(clippy::needless_range_loop)]

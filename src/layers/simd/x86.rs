@@ -1,0 +1,238 @@
+//! AVX2 and AVX-512: each method is a few instructions; holding the token is the proof that they exist.
+
+use std::arch::x86_64::*;
+use std::mem::transmute;
+
+use super::{Kernel, Simd};
+
+/// Token of [`super::Isa::Avx2`].
+#[derive(Clone, Copy)]
+pub struct Avx2(pub(super) ());
+
+/// Token of [`super::Isa::Avx512`], and with `BF16` of [`super::Isa::Avx512Bf16`].
+#[derive(Clone, Copy)]
+pub struct Avx512<const BF16: bool>(pub(super) ());
+
+/// Eight lanes from the `8 - n`-th on are the mask of the first `n` for `vmaskmov`.
+static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+impl Avx2 {
+    #[inline(always)]
+    fn first(self, n: usize) -> __m256i {
+        debug_assert!(n <= 8);
+        // SAFETY: 8 - n .. 16 - n lies inside the table; the token proves AVX2.
+        unsafe { _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast()) }
+    }
+}
+
+/// Safe wrappers of arithmetic intrinsics.
+macro_rules! arithmetic {
+    ($v:ty, $($name:ident($($arg:ident),*) = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $v),*) -> $v {
+            // SAFETY: the token proves the instruction set.
+            unsafe { $intrinsic($($arg),*) }
+        }
+    )*};
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+    type Narrow = Self;
+    const LANES: usize = 8;
+    const REGISTERS: usize = 16;
+
+    arithmetic! { __m256,
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        fma(a, b, c) = _mm256_fmadd_ps;
+        max(a, b) = _mm256_max_ps;
+        min(a, b) = _mm256_min_ps;
+    }
+    #[inline(always)]
+    fn narrow(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the token proves AVX2.
+        unsafe { super::run_avx2(kernel) }
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: the token proves AVX2.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m256 {
+        // SAFETY: the caller's promise on `p`.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> __m256 {
+        // SAFETY: masked lanes are not read.
+        unsafe { _mm256_maskload_ps(p, self.first(n)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m256) {
+        // SAFETY: the caller's promise on `p`.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, v: __m256, n: usize) {
+        // SAFETY: masked lanes are not written.
+        unsafe { _mm256_maskstore_ps(p, self.first(n), v) }
+    }
+    #[inline(always)]
+    fn exp2_whole(self, n: __m256) -> __m256 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, rows: [*const f32; 8], n: usize, to: *mut f32, stride: usize) {
+        let whole = n - n % 8;
+        for c in (0..whole).step_by(8) {
+            // SAFETY: the caller's promise; the token proves AVX2.
+            unsafe {
+                // Rows r and r + 4 of four columns share a register: no lane is crossed later.
+                let mut low = [_mm256_setzero_ps(); 4];
+                let mut high = low;
+                for r in 0..4 {
+                    let (a, b) = (rows[r].add(c), rows[r + 4].add(c));
+                    low[r] = _mm256_loadu2_m128(b, a);
+                    high[r] = _mm256_loadu2_m128(b.add(4), a.add(4));
+                }
+                for (half, x) in [low, high].into_iter().enumerate() {
+                    let to = to.add((c + 4 * half) * stride);
+                    let (a, b) = (_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpacklo_ps(x[2], x[3]));
+                    _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(a, b));
+                    _mm256_storeu_ps(to.add(stride), _mm256_shuffle_ps::<0xee>(a, b));
+                    let (a, b) = (_mm256_unpackhi_ps(x[0], x[1]), _mm256_unpackhi_ps(x[2], x[3]));
+                    _mm256_storeu_ps(to.add(2 * stride), _mm256_shuffle_ps::<0x44>(a, b));
+                    _mm256_storeu_ps(to.add(3 * stride), _mm256_shuffle_ps::<0xee>(a, b));
+                }
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { super::transpose_from(whole, rows, n, to, stride) };
+    }
+    #[inline(always)]
+    fn reduce_sum(self, v: __m256) -> f32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let h = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+            _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)))
+        }
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: __m256) -> f32 {
+        // SAFETY: the token proves AVX2.
+        unsafe {
+            let h = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let h = _mm_max_ps(h, _mm_movehl_ps(h, h));
+            _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)))
+        }
+    }
+}
+
+impl<const BF16: bool> Simd for Avx512<BF16> {
+    type V = __m512;
+    type Narrow = Avx2;
+    const LANES: usize = 16;
+    const REGISTERS: usize = 32;
+    const WORD: usize = if BF16 { 2 } else { 1 };
+
+    arithmetic! { __m512,
+        add(a, b) = _mm512_add_ps;
+        sub(a, b) = _mm512_sub_ps;
+        mul(a, b) = _mm512_mul_ps;
+        div(a, b) = _mm512_div_ps;
+        fma(a, b, c) = _mm512_fmadd_ps;
+        max(a, b) = _mm512_max_ps;
+        min(a, b) = _mm512_min_ps;
+    }
+    #[inline(always)]
+    fn narrow(self) -> Avx2 {
+        Avx2(())
+    }
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the token proves AVX-512, and AVX512-BF16 where it says so.
+        unsafe { if BF16 { super::run_avx512_bf16(kernel) } else { super::run_avx512(kernel) } }
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller's promise on `p`.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> __m512 {
+        debug_assert!(n <= 16);
+        // SAFETY: masked lanes are not read.
+        unsafe { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        // SAFETY: the caller's promise on `p`.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, v: __m512, n: usize) {
+        debug_assert!(n <= 16);
+        // SAFETY: masked lanes are not written.
+        unsafe { _mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v) }
+    }
+    #[inline(always)]
+    fn dot(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        if !BF16 {
+            return self.fma(a, b, c);
+        }
+        // SAFETY: the token proves AVX512-BF16; both types are any 512 bits.
+        unsafe { _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)) }
+    }
+    #[inline(always)]
+    unsafe fn store_operands(self, words: *mut f32, at: usize, v: __m512, n: usize) {
+        debug_assert!(n <= 16);
+        // SAFETY: the token proves AVX512-BF16 where it says so; masked lanes are not written.
+        unsafe {
+            if BF16 {
+                let rounded = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+                let first = ((1u32 << n) - 1) as u16;
+                _mm256_mask_storeu_epi16(words.cast::<i16>().add(at), first, rounded);
+            } else {
+                self.store_first(words.add(at), v, n);
+            }
+        }
+    }
+    #[inline(always)]
+    fn exp2_whole(self, n: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, rows: [*const f32; 8], n: usize, to: *mut f32, stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { Avx2(()).transpose(rows, n, to, stride) };
+    }
+    #[inline(always)]
+    fn reduce_sum(self, v: __m512) -> f32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_reduce_add_ps(v) }
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: __m512) -> f32 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_reduce_max_ps(v) }
+    }
+}
