@@ -21,6 +21,12 @@ pub use conv::{Conv2d, MapLayout, Window};
 pub use linear::{LayerScale, Linear, Mlp};
 pub use norm::LayerNorm;
 
+/// Runs `f` on a thread of the pool. Called from any other thread, every parallel layer would wake the
+/// pool and wait to be woken by it.
+pub fn on_pool<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| f())
+}
+
 /// Calls `f` with the values of a CPU tensor, as f32, in row-major order.
 pub(crate) fn with_f32<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let x = x.to_dtype(DType::F32)?.contiguous()?;

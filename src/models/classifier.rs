@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use nat_convert::arch::{Architecture, Head};
 
 use super::Backbone;
-use crate::layers::Linear;
+use crate::layers::{Linear, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// A backbone and, for classifiers, its head.
@@ -50,15 +50,17 @@ impl Classifier {
         // On a CPU an image a thread: more at a time would leave the caches between layers.
         let batch = images.dim(0)?;
         let together = if images.device().is_cpu() { rayon::current_num_threads() } else { batch };
-        let parts = (0..batch).step_by(together.max(1)).map(|first| {
-            let images = images.narrow(0, first, together.min(batch - first))?;
-            let maps = self.backbone.forward(&images)?;
-            match (maps.last(), &self.head) {
-                (Some(last), Some(head)) => head.forward(&self.backbone.pool(last)?)?.to_dtype(DType::F32),
-                _ => candle_core::bail!("this network has no classifier"),
-            }
-        });
-        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
+        let part = |first| self.logits(&images.narrow(0, first, together.min(batch - first))?);
+        let parts = on_pool(|| (0..batch).step_by(together.max(1)).map(part).collect::<Result<Vec<_>>>())?;
+        Tensor::cat(&parts, 0)
+    }
+
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        let maps = self.backbone.forward(images)?;
+        match (maps.last(), &self.head) {
+            (Some(last), Some(head)) => head.forward(&self.backbone.pool(last)?)?.to_dtype(DType::F32),
+            _ => candle_core::bail!("this network has no classifier"),
+        }
     }
 
     /// Every map, and for a classifier the pooled features and the logits, of images [B, 3, H, W].
@@ -66,7 +68,7 @@ impl Classifier {
     /// # Errors
     /// When the images do not suit the network.
     pub fn features(&self, images: &Tensor) -> Result<Features> {
-        let maps = self.backbone.forward(images)?;
+        let maps = on_pool(|| self.backbone.forward(images))?;
         let pooled = match (maps.last(), &self.head) {
             (Some(last), Some(_)) => Some(self.backbone.pool(last)?),
             _ => None,

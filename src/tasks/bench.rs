@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use nat_convert::arch::{Architecture, Family};
 
 use crate::attention::NeighborhoodAttention;
+use crate::layers::on_pool;
 use crate::layers::profile::{self, Kind};
 use crate::layers::simd::Isa;
 use crate::models::classifier::Classifier;
@@ -75,7 +76,8 @@ impl Bench {
         let ([width, height], batch) = (self.size, self.batch_size);
         let images =
             Tensor::randn(0f32, 1.0, (batch, 3, height, width), &self.device)?.to_dtype(self.dtype)?;
-        let (times, totals) = profile::record(|| self.measure(|| network.forward(&images)));
+        // A recording is of one thread: of the one that the network itself will run on.
+        let (times, totals) = on_pool(|| profile::record(|| self.measure(|| network.forward(&images))));
         let times = times?;
         // Warm-up runs are recorded too, so everything is seen as a share of what was recorded.
         let (passes, seconds) = (times.passes as f64, times.seconds);
