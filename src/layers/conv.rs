@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Shape, Tensor};
 
-use super::gemm::{Activation, Epilogue, Packed, Rows, operands, product_normed, room};
+use super::gemm::{Activation, Epilogue, Operands, Packed, Rows, operands, product_normed, room};
 use super::norm::LayerNorm;
 use super::profile::{Kind, span};
 use super::simd::Simd;
@@ -160,35 +160,35 @@ struct Windows<'a> {
 
 impl Rows for Windows<'_> {
     #[inline(always)]
-    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a> {
         let (rows, depth) = (range.len(), self.window.kernel.pow(2) * self.size[2]);
         // Zeros stay where a window hangs over the border.
         scratch.clear();
-        let words = room::<S>(scratch, rows, depth);
+        let stride = room::<S>(scratch, rows, depth);
         match self.layout {
             MapLayout::ChannelsLast => {
-                for (index, row) in range.zip(scratch.chunks_exact_mut(words)) {
+                for (index, row) in range.zip(scratch.chunks_exact_mut(stride)) {
                     self.gather_last(s, index, row);
                 }
             }
             MapLayout::ChannelsFirst if S::WORD == 1 => {
-                for (index, row) in range.zip(scratch.chunks_exact_mut(depth)) {
+                for (index, row) in range.zip(scratch.chunks_exact_mut(stride)) {
                     self.gather_first(index, row);
                 }
             }
             MapLayout::ChannelsFirst => {
                 // Too short pieces to be rounded one by one: whole rows are, from behind the operands.
-                scratch.resize(rows * (words + depth), 0.0);
-                let (to, from) = scratch.split_at_mut(rows * words);
+                scratch.resize(rows * (stride + depth), 0.0);
+                let (to, from) = scratch.split_at_mut(rows * stride);
                 for (index, row) in range.zip(from.chunks_exact_mut(depth)) {
                     self.gather_first(index, row);
                 }
-                for (from, to) in from.chunks_exact(depth).zip(to.chunks_exact_mut(words)) {
+                for (from, to) in from.chunks_exact(depth).zip(to.chunks_exact_mut(stride)) {
                     operands(s, from, to, 0);
                 }
             }
         }
-        &scratch[..rows * words]
+        Operands { words: &scratch[..rows * stride], stride }
     }
 }
 

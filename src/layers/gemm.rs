@@ -120,10 +120,17 @@ pub(crate) struct Epilogue<'a> {
     pub(crate) gamma: Option<&'a [f32]>,
 }
 
+/// Rows of words, `stride` from one to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands<'a> {
+    pub(crate) words: &'a [f32],
+    pub(crate) stride: usize,
+}
+
 /// The left operand: rows of `depth` values, from memory or made on demand.
 pub(crate) trait Rows: Sync {
-    /// The rows in `range` as operands, [range.len(), words]: a slice of memory, or made in `scratch`.
-    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32];
+    /// The rows in `range` as operands: a slice of memory, or made in `scratch`.
+    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a>;
 }
 
 /// Rows that lie in memory as f32.
@@ -134,29 +141,36 @@ pub(crate) struct Plain<'a> {
 
 impl Rows for Plain<'_> {
     #[inline(always)]
-    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a> {
         let rows = &self.rows[range.start * self.depth..range.end * self.depth];
-        if S::WORD == 1 {
-            return rows;
+        if S::WORD == 1 && stride(self.depth) == self.depth {
+            return Operands { words: rows, stride: self.depth };
         }
-        let words = room::<S>(scratch, range.len(), self.depth);
-        for (from, to) in rows.chunks_exact(self.depth).zip(scratch.chunks_exact_mut(words)) {
+        let stride = room::<S>(scratch, range.len(), self.depth);
+        for (from, to) in rows.chunks_exact(self.depth).zip(scratch.chunks_exact_mut(stride)) {
             operands(s, from, to, 0);
         }
-        scratch
+        Operands { words: scratch, stride }
     }
 }
 
-/// Makes `scratch` as long as `rows` rows of `depth` operands and returns the words of one. What an
-/// odd depth leaves of a row's last word is zero.
+/// Words from a row of `words` to the next: rows at multiples of 2 KiB would share two sets of the L1
+/// cache, and a tile's rows would drive each other out of it.
+fn stride(words: usize) -> usize {
+    if words.is_multiple_of(512) { words + 16 } else { words }
+}
+
+/// Makes `scratch` as long as `rows` rows of `depth` operands and returns the words from one to the
+/// next. What an odd depth leaves of a row's last word is zero.
 #[inline(always)]
 pub(crate) fn room<S: Simd>(scratch: &mut Vec<f32>, rows: usize, depth: usize) -> usize {
     let words = depth.div_ceil(S::WORD);
-    scratch.resize(rows * words, 0.0);
+    let stride = stride(words);
+    scratch.resize(rows * stride, 0.0);
     if !depth.is_multiple_of(S::WORD) {
-        scratch.iter_mut().skip(words - 1).step_by(words).for_each(|word| *word = 0.0);
+        scratch.iter_mut().skip(words - 1).step_by(stride).for_each(|word| *word = 0.0);
     }
-    words
+    stride
 }
 
 /// Writes `values` as operands, from the `at`-th of `row` on.
@@ -176,7 +190,7 @@ pub(crate) struct Output {
     pointer: *mut f32,
     columns: usize,
     rows: usize,
-    /// From a row to the next: the columns, or the words that these take as operands.
+    /// From a row to the next: the columns, or the words that [`room`] gives these as operands.
     stride: usize,
     /// Whether values are written as the operands of a next product.
     operands: bool,
@@ -194,9 +208,9 @@ impl Output {
     }
 
     /// A view of rows of `columns` operands, made by [`room`].
-    pub(crate) fn operands(rows: &mut [f32], columns: usize, words: usize) -> Self {
-        let count = rows.len() / words.max(1);
-        Self { pointer: rows.as_mut_ptr(), columns, rows: count, stride: words, operands: true }
+    pub(crate) fn operands(rows: &mut [f32], columns: usize, stride: usize) -> Self {
+        let count = rows.len() / stride.max(1);
+        Self { pointer: rows.as_mut_ptr(), columns, rows: count, stride, operands: true }
     }
 
     /// The rows in `range`.
@@ -331,14 +345,14 @@ impl<R: Rows> Kernel for Product<'_, R> {
     }
 }
 
-/// Multiplies one block: `rows` [range.len(), words] into the output's rows `range`, columns of `panels`.
+/// Multiplies one block: `rows`, range.len() of them, into the output's rows `range`, columns of `panels`.
 ///
 /// # Safety
 /// No other task writes that part of `out` at the same time.
 #[inline(always)]
 pub(crate) unsafe fn block<S: Simd>(
     s: S,
-    rows: &[f32],
+    rows: Operands,
     weight: &Packed,
     panels: Range<usize>,
     epilogue: &Epilogue,
@@ -346,7 +360,8 @@ pub(crate) unsafe fn block<S: Simd>(
     range: Range<usize>,
 ) {
     let (words, count, columns) = (weight.words, range.len(), 2 * S::LANES);
-    assert!(rows.len() == count * words && columns == weight.columns());
+    let Operands { words: rows, stride } = rows;
+    assert!(rows.len() == count * stride && words <= stride && columns == weight.columns());
     assert!((weight.isa == Isa::Avx512Bf16) == (S::WORD == 2));
     assert!(panels.end <= weight.panels() && range.end <= out.rows && out.columns == weight.n);
     assert!(epilogue.bias.is_none_or(|b| b.len() == weight.n));
@@ -360,7 +375,8 @@ pub(crate) unsafe fn block<S: Simd>(
             let (start, end) = (tile * count / tiles, (tile + 1) * count / tiles);
             s.call(Tile {
                 rows: end - start,
-                a: rows[start * words..].as_ptr(),
+                a: rows[start * stride..].as_ptr(),
+                stride,
                 b: weight.lines.as_ptr().cast::<f32>().wrapping_add(panel * words * columns),
                 words,
                 sums: sums.as_mut_ptr().cast(),
@@ -380,6 +396,8 @@ pub(crate) unsafe fn block<S: Simd>(
 struct Tile {
     rows: usize,
     a: *const f32,
+    /// From a row of `a` to the next.
+    stride: usize,
     b: *const f32,
     words: usize,
     sums: *mut f32,
@@ -390,7 +408,7 @@ impl Kernel for Tile {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        // SAFETY: `block` passes rows of `words`, a panel, and a buffer for a full tile.
+        // SAFETY: `block` passes rows of at least `words`, a panel, and a buffer for a full tile.
         unsafe {
             match self.rows {
                 1 => self.sums::<S, 1>(s),
@@ -416,7 +434,7 @@ impl Tile {
     unsafe fn sums<S: Simd, const R: usize>(&self, s: S) {
         // Three rows a pointer, reached by one and two strides: thirteen pointers would not fit the
         // general registers.
-        let bases: [*const f32; 5] = std::array::from_fn(|i| self.a.wrapping_add(3 * i * self.words));
+        let bases: [*const f32; 5] = std::array::from_fn(|i| self.a.wrapping_add(3 * i * self.stride));
         let mut sums = [[s.splat(0.0); 2]; R];
         for k in 0..self.words {
             // SAFETY: k < words, rows < R and columns inside the panel, by the caller's promise.
@@ -424,15 +442,18 @@ impl Tile {
                 let b = self.b.add(k * 2 * S::LANES);
                 let (b0, b1) = (s.load(b), s.load(b.add(S::LANES)));
                 for (r, sum) in sums.iter_mut().enumerate() {
-                    let a = s.splat(*bases[r / 3].add(k + (r % 3) * self.words));
+                    let a = s.splat(*bases[r / 3].add(k + (r % 3) * self.stride));
                     *sum = [s.dot(a, b0, sum[0]), s.dot(a, b1, sum[1])];
                 }
             }
         }
-        for (r, sum) in sums.into_iter().enumerate() {
-            for (half, v) in sum.into_iter().enumerate() {
-                // SAFETY: the buffer holds a full tile.
-                unsafe { s.store(self.sums.add((2 * r + half) * S::LANES), v) };
+        // By reference: an array moved into an iterator would travel through the stack.
+        for (r, sum) in sums.iter().enumerate() {
+            // SAFETY: the buffer holds a full tile.
+            unsafe {
+                let to = self.sums.add(2 * r * S::LANES);
+                s.store(to, sum[0]);
+                s.store(to.add(S::LANES), sum[1]);
             }
         }
     }
@@ -450,32 +471,30 @@ struct Target {
 /// `sums` holds the tile, `target` lies inside `out` and the epilogue's slices, as [`block`] asserts.
 #[inline(always)]
 unsafe fn finish<S: Simd>(s: S, sums: *const f32, target: &Target, epilogue: &Epilogue, out: Output) {
-    for (r, row) in target.rows.clone().enumerate() {
-        for half in 0..2 {
-            let first = target.columns.start + half * S::LANES;
-            let n = S::LANES.min(target.columns.end.saturating_sub(first));
-            if n == 0 {
-                continue;
-            }
-            let at = row * out.columns + first;
-            let to = out.pointer.wrapping_add(row * out.stride);
-            // SAFETY: `n` columns from `first` on, inside everything that is indexed by column.
-            unsafe {
-                let mut v = s.load(sums.add((2 * r + half) * S::LANES));
-                if let Some(bias) = epilogue.bias {
-                    v = s.add(v, s.load_first(bias.as_ptr().add(first), n));
-                }
+    for half in 0..2 {
+        let first = target.columns.start + half * S::LANES;
+        let n = S::LANES.min(target.columns.end.saturating_sub(first));
+        if n == 0 {
+            continue;
+        }
+        // SAFETY: `n` columns from `first` on, inside everything that is indexed by column.
+        unsafe {
+            let bias = epilogue.bias.map(|bias| bias.as_ptr().add(first));
+            let gamma = epilogue.gamma.map(|gamma| gamma.as_ptr().add(first));
+            // Looked at once a tile: vectors, and a 1 where nothing scales.
+            let bias = if let Some(bias) = bias { s.load_first(bias, n) } else { s.splat(0.0) };
+            let gamma = if let Some(gamma) = gamma { s.load_first(gamma, n) } else { s.splat(1.0) };
+            for (r, row) in target.rows.clone().enumerate() {
+                let mut v = s.add(s.load(sums.add((2 * r + half) * S::LANES)), bias);
                 v = match epilogue.activation {
                     Activation::None => v,
                     Activation::Gelu => s.gelu(v),
                 };
                 if let Some(residual) = epilogue.residual {
-                    let x = s.load_first(residual.as_ptr().add(at), n);
-                    v = match epilogue.gamma {
-                        Some(gamma) => s.fma(v, s.load_first(gamma.as_ptr().add(first), n), x),
-                        None => s.add(v, x),
-                    };
+                    let x = residual.as_ptr().add(row * out.columns + first);
+                    v = s.fma(v, gamma, s.load_first(x, n));
                 }
+                let to = out.pointer.wrapping_add(row * out.stride);
                 if out.operands {
                     s.store_operands(to, first, v, n);
                 } else {

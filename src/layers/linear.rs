@@ -5,7 +5,8 @@ use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
-    Activation, Blocks, Epilogue, Output, Packed, Plain, Rows, Scratch, block, output, product, room,
+    Activation, Blocks, Epilogue, Operands, Output, Packed, Plain, Rows, Scratch, block, output, product,
+    room,
 };
 use super::norm::{LayerNorm, Normed};
 use super::profile::{Kind, span};
@@ -242,12 +243,13 @@ impl Kernel for Fused<'_> {
         let count = self.range.len();
         let Scratch { mut rows, mut hidden } = Scratch::take();
         let normed = self.normed.get(s, self.range.clone(), &mut rows);
-        let words = room::<S>(&mut hidden, count, fc1.n());
-        let view = Output::operands(&mut hidden, fc1.n(), words);
+        let stride = room::<S>(&mut hidden, count, fc1.n());
+        let view = Output::operands(&mut hidden, fc1.n(), stride);
         // SAFETY: `hidden` is this thread's own; the tasks' rows of `out` are disjoint.
         unsafe {
             block(s, normed, fc1, 0..fc1.panels(), &first, view, 0..count);
-            block(s, &hidden, fc2, 0..fc2.panels(), &second, self.out, self.range);
+            let hidden = Operands { words: &hidden, stride };
+            block(s, hidden, fc2, 0..fc2.panels(), &second, self.out, self.range);
         }
         Scratch { rows, hidden }.put_back();
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{D, DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{Blocks, Rows, output, room};
+use super::gemm::{Blocks, Operands, Rows, output, room};
 use super::profile::{Kind, span};
 use super::simd::{Isa, Kernel, Simd};
 use super::{map_f32, vector};
@@ -55,7 +55,13 @@ impl LayerNorm {
                     // SAFETY: the blocks are disjoint and each is written in full.
                     let out = unsafe { out.rows_mut(rows.clone()) };
                     let from = &x[rows.start * dim..rows.end * dim];
-                    Isa::best().run(Normalise { norm: self, from: Some(from), to: out, operands: false });
+                    Isa::best().run(Normalise {
+                        norm: self,
+                        from: Some(from),
+                        to: out,
+                        stride: dim,
+                        operands: false,
+                    });
                 });
             })
         })
@@ -72,7 +78,7 @@ impl LayerNorm {
     /// Normalises rows in place.
     #[inline(always)]
     pub(crate) fn in_place<S: Simd>(&self, s: S, rows: &mut [f32]) {
-        Normalise { norm: self, from: None, to: rows, operands: false }.run(s);
+        Normalise { norm: self, from: None, to: rows, stride: self.weight.len(), operands: false }.run(s);
     }
 }
 
@@ -81,6 +87,8 @@ struct Normalise<'a> {
     norm: &'a LayerNorm,
     from: Option<&'a [f32]>,
     to: &'a mut [f32],
+    /// From a row of `to` to the next.
+    stride: usize,
     /// Whether `to` takes the operands of a product.
     operands: bool,
 }
@@ -92,11 +100,11 @@ impl Kernel for Normalise<'_> {
     fn run<S: Simd>(self, s: S) {
         let dim = self.norm.weight.len();
         let whole = dim - dim % S::LANES;
-        let stride = if self.operands { dim.div_ceil(S::WORD) } else { dim };
-        assert!(self.from.is_none_or(|from| from.len() / dim == self.to.len() / stride));
+        assert!(self.from.is_none_or(|from| from.len() / dim == self.to.len() / self.stride));
+        assert!(self.stride >= if self.operands { dim.div_ceil(S::WORD) } else { dim });
         assert!(self.norm.bias.len() == dim && !(self.operands && self.from.is_none()));
         let (weight, bias) = (self.norm.weight.as_ptr(), self.norm.bias.as_ptr());
-        for (r, out) in self.to.chunks_exact_mut(stride).enumerate() {
+        for (r, out) in self.to.chunks_exact_mut(self.stride).enumerate() {
             let x = self.from.map_or(out.as_ptr(), |from| from[r * dim..].as_ptr());
             let out = out.as_mut_ptr();
             // SAFETY: x, out, weight and bias are valid for `dim` values, or operands.
@@ -139,12 +147,12 @@ pub(crate) struct Normed<'a> {
 
 impl Rows for Normed<'_> {
     #[inline(always)]
-    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a> {
         let dim = self.norm.weight.len();
-        room::<S>(scratch, range.len(), dim);
+        let stride = room::<S>(scratch, range.len(), dim);
         let from = &self.rows[range.start * dim..range.end * dim];
-        Normalise { norm: self.norm, from: Some(from), to: scratch, operands: true }.run(s);
-        scratch
+        Normalise { norm: self.norm, from: Some(from), to: scratch, stride, operands: true }.run(s);
+        Operands { words: scratch, stride }
     }
 }
 

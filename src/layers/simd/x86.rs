@@ -208,8 +208,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe {
             if BF16 {
                 let rounded = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
-                let first = ((1u32 << n) - 1) as u16;
-                _mm256_mask_storeu_epi16(words.cast::<i16>().add(at), first, rounded);
+                let to = words.cast::<i16>().add(at);
+                if n == 16 {
+                    _mm256_storeu_si256(to.cast(), rounded);
+                } else {
+                    _mm256_mask_storeu_epi16(to, ((1u32 << n) - 1) as u16, rounded);
+                }
             } else {
                 self.store_first(words.add(at), v, n);
             }
