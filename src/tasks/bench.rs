@@ -119,7 +119,7 @@ impl Bench {
                 let qkv = Tensor::randn(0f32, 1.0, (batch, height, width, 3 * dim), &self.device)?;
                 let rpb = Tensor::randn(0f32, 1.0, table, &self.device)?.to_dtype(self.dtype)?;
                 let qkv = qkv.to_dtype(self.dtype)?;
-                let times = self.measure(|| Ok(operator.forward(&qkv, Some(&rpb))?))?;
+                let times = on_pool(|| self.measure(|| Ok(operator.forward(&qkv, Some(&rpb))?)))?;
                 let macs = 2 * batch * height * width * kernel_size.pow(2) * dim;
                 timings.push(OperatorTiming {
                     level: l + 1,
