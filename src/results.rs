@@ -27,6 +27,48 @@ pub struct Scored {
     pub score: f32,
 }
 
+/// What `detect` says about an image: COCO's result format, so that its evaluators take the detections.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detections {
+    /// The image, as in [`Classification::image`].
+    pub image: String,
+    /// The model, as in [`Classification::model`].
+    pub model: String,
+    /// Width of the image in pixels.
+    pub width: usize,
+    /// Height of the image in pixels.
+    pub height: usize,
+    /// The objects, highest score first.
+    pub detections: Vec<Detection>,
+}
+
+/// An object on an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detection {
+    /// COCO's number of the class, 1 to 90 with gaps; of other classes `index + 1`.
+    pub category_id: usize,
+    /// Index among the network's classes.
+    pub index: usize,
+    /// Name of the class; the index where no names are known.
+    pub label: String,
+    /// Probability, 0 to 1.
+    pub score: f32,
+    /// Left, top, width and height in pixels of the image.
+    pub bbox: [f32; 4],
+    /// The object's pixels, unless only boxes were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segmentation: Option<Rle>,
+}
+
+/// COCO's compressed run-length encoding of a mask, column by column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rle {
+    /// Height and width of the image.
+    pub size: [usize; 2],
+    /// The runs, in pycocotools' string form.
+    pub counts: String,
+}
+
 /// Where `features` put the tensors of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedFeatures {

@@ -208,6 +208,16 @@ impl Weights {
         })
     }
 
+    /// `tensor` of `shape`, made of the tensor `name`; a failure is noted for [`Weights::finish`], and
+    /// zeros stand in.
+    pub(crate) fn made(&self, shape: &[usize], name: &str, tensor: candle_core::Result<Tensor>) -> Tensor {
+        tensor.unwrap_or_else(|error| {
+            let name = format!("{}{name}", self.prefix);
+            self.state(|state| state.problems.push(Problem::Unreadable { name, why: error.to_string() }));
+            zeros(shape, self.shared.dtype, &self.shared.device)
+        })
+    }
+
     /// Ends the loading of a model.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::write::{WriteOptions, write};
-use nat_infer::results::{Classification, SavedFeatures};
+use nat_infer::results::{Classification, Detections, SavedFeatures};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -350,8 +350,13 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
         (vec!["classify", "a.png"], 2, "--model demo-digits is part of the program"),
         (vec!["classify", "a.png", "--weights", "nope.pth"], 2, "nope.pth"),
         (vec!["classify", "a.png", "--weights", "a.png"], 2, "a.png"),
-        (vec!["classify", "a.png", "--weights", segmenter], 2, "is no classifier, it is made to segment"),
-        (detector.to_vec(), 2, "`mask-rcnn-nat-tiny` is no classifier, it is made to detect"),
+        (vec!["classify", "a.png", "--weights", segmenter], 2, "is made to segment, it can't be run yet"),
+        (detector.to_vec(), 2, "`mask-rcnn-nat-tiny` is made to detect, it can't classify"),
+        (
+            vec!["detect", "a.png", "--model", "demo-digits"],
+            2,
+            "`demo-digits` is made to classify, it can't detect",
+        ),
         (vec!["features", "a.png", "--model", "demo-digits", "--save", "a.png/x"], 1, "--save a.png/x"),
         (vec!["models", "path", "nat-tiny"], 1, "`nat-infer models pull nat-tiny` fetches it"),
         (vec!["models", "pull", "nat-tiny"], 1, "HF_HUB_OFFLINE forbids fetching it"),
@@ -483,6 +488,99 @@ fn the_backbone_of_a_detector_or_segmenter_gives_features() {
         });
         assert!(saved[0] == saved[1] && saved[0] == saved[2], "{network}");
     }
+}
+
+#[test]
+fn a_detectors_backbone_is_fed_as_the_detector() {
+    let place = Place::new();
+    let set = golden("detect/cascade_b");
+    let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
+    place.run(&["features", &image, "-w", &weights, "-q", "--save", "."]).success();
+    let (ours, theirs) = (
+        fs::read(place.path("image.safetensors")).unwrap(),
+        fs::read(set.join("tensors.safetensors")).unwrap(),
+    );
+    let [ours, theirs] = [&ours, &theirs].map(|file| SafeTensors::deserialize(file).unwrap());
+    assert_eq!(ours.tensor("input").unwrap().shape(), [1, 3, 320, 416]);
+    // The one map that was stored whole.
+    assert!(relative(&floats(&ours, "stage4"), &floats(&theirs, "backbone.3")) < 1e-4);
+}
+
+#[test]
+fn objects_are_those_of_mmdet_in_every_form() {
+    let place = Place::new();
+    let set = golden("detect/cascade_b");
+    let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
+    let detect = |more: &[&str]| -> Detections {
+        let line = place.run(&[&["detect", &image, "-w", &weights, "-q"], more].concat()).success();
+        serde_json::from_str(&line).unwrap()
+    };
+    let all = detect(&["--save", "drawn", "--draw-threshold", "0.5"]);
+    let expected: Value = serde_json::from_slice(&fs::read(set.join("golden.json")).unwrap()).unwrap();
+    let expected = expected["results"].as_array().unwrap();
+    assert_eq!((all.width, all.height, all.detections.len()), (299, 223, expected.len()));
+    for (ours, want) in all.detections.iter().zip(expected).take(3) {
+        let number = |v: &Value| v.as_f64().unwrap() as f32;
+        assert_eq!(ours.index as u64, want["label"].as_u64().unwrap());
+        assert!((ours.score - number(&want["score"])).abs() < 1e-4);
+        let [x, y, w, h] = ours.bbox;
+        for (edge, want) in [x, y, x + w, y + h].into_iter().zip(want["bbox"].as_array().unwrap()) {
+            assert!((edge - number(want)).abs() < 0.01, "{ours:?}");
+        }
+        assert_eq!(ours.segmentation.as_ref().unwrap().size, [223, 299]);
+    }
+    // Class 63 of COCO's 80 has the number 73.
+    let first = &all.detections[0];
+    assert_eq!((first.index, first.category_id, first.label.as_str()), (63, 73, "laptop"));
+
+    let picture = image::open(place.path("drawn/image.png")).unwrap().into_rgb8();
+    let original = image::open(&image).unwrap().into_rgb8();
+    assert_eq!(picture.dimensions(), original.dimensions());
+    let [left, top, ..] = first.bbox.map(|edge| edge.round() as u32);
+    assert_ne!(picture.get_pixel(left, top + 3), original.get_pixel(left, top + 3));
+
+    let boxes = detect(&["--no-masks", "--max-detections", "3"]);
+    assert!(boxes.detections.iter().all(|object| object.segmentation.is_none()));
+    let places = |all: &Detections| all.detections.iter().map(|d| (d.index, d.bbox)).collect::<Vec<_>>();
+    assert_eq!(places(&boxes), places(&all)[..3]);
+    assert_eq!(detect(&["--score-threshold", "0.99"]).detections, []);
+    let smaller = detect(&["--scale", "200x100"]);
+    assert!(places(&smaller) != places(&all) && smaller.width == 299);
+    let csv = place.run(&["detect", &image, "-w", &weights, "-q", "--format", "csv"]).success();
+    assert_eq!(csv.lines().count(), 1 + all.detections.len());
+}
+
+#[test]
+fn pictures_of_any_size_go_through_a_detector_together() {
+    let place = Place::new();
+    let weights = golden("detect/maskrcnn_s/model.pth");
+    for (name, width, height) in [("a.png", 32, 32), ("b.png", 300, 40), ("c.png", 1, 1)] {
+        image::RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 7) as u8, (y * 5) as u8, 90]))
+            .save(place.path(name))
+            .unwrap();
+    }
+    let arguments =
+        ["detect", "a.png", "b.png", "c.png", "-w", weights.to_str().unwrap(), "-q", "--scale", "96x64"];
+    let [one, three] =
+        ["1", "3"].map(|batch| place.run(&[&arguments[..], &["-b", batch]].concat()).success());
+    assert_eq!(one, three);
+    let sizes: Vec<_> = one
+        .lines()
+        .map(|line| serde_json::from_str::<Detections>(line).unwrap())
+        .map(|record| (record.width, record.height))
+        .collect();
+    assert_eq!(sizes, [(32, 32), (300, 40), (1, 1)]);
+}
+
+#[test]
+fn a_result_never_replaces_its_image() {
+    let place = Place::new();
+    let digit = fs::read(place.digit("a.png")).unwrap();
+    let weights = golden("detect/maskrcnn_s/model.pth");
+    let done = place.run(&["detect", "a.png", "-w", weights.to_str().unwrap(), "--save", "."]);
+    let says = "a.png would be replaced by its result; use another --save folder";
+    assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
+    assert!(fs::read(place.path("a.png")).unwrap() == digit);
 }
 
 #[test]
@@ -683,10 +781,16 @@ fn bench_says_how_fast_what_was_computed() {
     let shares: f64 = layers[..8].iter().map(|row| number(row, "share")).sum();
     assert!((shares - 1.0).abs() < 1e-9, "{shares}");
 
-    // Random weights of any classifier; a detector has to wait for its head.
+    // Random weights of any classifier and detector.
     let random = ["bench", "--arch", "nat-mini", "--resolution", "32", "--runs", "1", "--format", "csv"];
     assert!(place.run(&random).success().lines().nth(1).unwrap().starts_with("nat-mini,f32,32,32,1,"));
-    let detector = place.run(&["bench", "--arch", "mask-rcnn-nat-mini"]);
-    assert_eq!(detector.status(), 2);
-    assert!(detector.stderr().contains("mask-rcnn-nat-mini is made to detect"), "{}", detector.stderr());
+    let weights = golden("detect/maskrcnn_s/model.pth");
+    let small = ["--resolution", "80x50", "--runs", "1", "--format", "json"];
+    let timing = place.run(&[&["bench", "-w", weights.to_str().unwrap()], &small[..]].concat()).success();
+    let timing: Value = serde_json::from_str(&timing).unwrap();
+    assert_eq!((&timing[0]["width"], &timing[0]["height"]), (&80.into(), &50.into()));
+    assert!(number(&timing[0], "gflops") > 0.0);
+    let segmenter = place.run(&["bench", "--arch", "upernet-nat-mini"]);
+    assert_eq!(segmenter.status(), 2);
+    assert!(segmenter.stderr().contains("upernet-nat-mini is made to segment"), "{}", segmenter.stderr());
 }

@@ -119,6 +119,38 @@ pub struct Detector {
     pub mask_channels: usize,
 }
 
+impl Detector {
+    /// Multiply-accumulates of everything behind the backbone, whose `maps` have so many positions and
+    /// channels: convolutions and linear layers alone, as mmdet's tool counts.
+    fn macs(&self, maps: impl Iterator<Item = (usize, usize)>) -> usize {
+        const PROPOSALS: usize = 1000;
+        const DETECTIONS: usize = 100;
+        let (f, m) = (self.fpn_channels, self.mask_channels);
+        let square = 9 * f * f;
+        // Of each position: region proposals, twelve deltas and three scores.
+        let proposals = square + 15 * f;
+        let mut last = 0;
+        let mut sum = 0;
+        for (positions, dim) in maps {
+            sum += positions * (dim * f + square + proposals);
+            last = positions;
+        }
+        // The fifth map.
+        sum += last / 4 * proposals;
+        let convs = |count: usize, inputs: usize, channels: usize| match count {
+            0 => 0,
+            _ => 9 * channels * (inputs + (count - 1) * channels),
+        };
+        let boxes = if self.class_agnostic { 1 } else { self.classes };
+        let fcs =
+            49 * self.box_channels + (self.box_fcs - 1) * self.fc_channels + self.classes + 1 + 4 * boxes;
+        let region = 49 * convs(self.box_convs, f, self.box_channels) + fcs * self.fc_channels;
+        let upsampled = 4 * 196 * m * (m + self.classes);
+        let object = 196 * convs(self.mask_convs, f, m) + upsampled;
+        sum + self.stages * (PROPOSALS * region + DETECTIONS * object)
+    }
+}
+
 /// How pixels become the network's input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
@@ -146,7 +178,27 @@ pub enum Geometry {
     Scale {
         /// Bounds of the long and the short side in pixels.
         scale: [usize; 2],
+        /// Zeros are added at the right and the bottom up to multiples of this: 32 for detection, 1 for
+        /// segmentation.
+        #[serde(default = "one")]
+        divisor: usize,
     },
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Geometry {
+    /// What mmdet's configurations do with a picture.
+    pub fn detection(scale: [usize; 2]) -> Self {
+        Self::Scale { scale, divisor: 32 }
+    }
+
+    /// What mmseg's configurations do with a picture.
+    pub fn segmentation(scale: [usize; 2]) -> Self {
+        Self::Scale { scale, divisor: 1 }
+    }
 }
 
 /// ImageNet's channel means, on 0..1.
@@ -394,13 +446,19 @@ impl Architecture {
         self.tensors().iter().filter(counted).map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
     }
 
-    /// Multiply-accumulates of one image of `height` x `width` pixels, as [`Backbone::macs`] counts;
-    /// `None` for the heads of detectors and segmenters, which are not counted yet.
+    /// Multiply-accumulates of one image of `height` x `width` pixels, as [`Backbone::macs`] counts, of
+    /// a detector with its 1000 proposals and 100 detections; `None` for the heads of segmenters, which
+    /// are not counted yet.
     pub fn macs(&self, height: usize, width: usize) -> Option<u64> {
         let head = match &self.head {
             Head::Features => 0,
             Head::Classifier { classes } => self.backbone.out_dim() * classes,
-            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) | Head::Upernet { .. } => return None,
+            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
+                let [rows, columns] = [height, width].map(|side| self.backbone.map_sides(side));
+                let maps = rows.iter().zip(&columns).enumerate();
+                detector.macs(maps.map(|(l, (h, w))| (h * w, self.backbone.dim(l))))
+            }
+            Head::Upernet { .. } => return None,
         };
         Some(self.backbone.macs(height, width) + head as u64)
     }

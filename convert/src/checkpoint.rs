@@ -12,7 +12,7 @@ use crate::openmmlab::Meta;
 use crate::report::{self, Report};
 use crate::source::{Container, DType, Source, TensorRef, Value};
 use crate::transformers::{self, Config, Preprocessor, crop_pct};
-use crate::zoo;
+use crate::zoo::{self, Task};
 
 /// What a user says about a checkpoint that the file does not.
 #[derive(Clone, Debug, Default)]
@@ -83,9 +83,7 @@ impl Checkpoint {
             mapped.layout = Layout::Converted;
         }
         let mut notes = Vec::new();
-        if options.part == Part::Backbone {
-            keep_backbone(&mut mapped);
-        }
+        let part_of = if options.part == Part::Backbone { keep_backbone(&mut mapped) } else { None };
         let found = found_architecture(&path, &mapped, ours.as_ref())?;
         let mut mismatch = infer::compare(&found, &mapped.recipes);
         mismatch.unusable = std::mem::take(&mut mapped.unusable);
@@ -102,7 +100,7 @@ impl Checkpoint {
         }
 
         let beside = Beside::of(&path, &mapped, &source)?;
-        let known = Known { arch, options, beside: &beside, ours: ours.as_ref(), file: &path };
+        let known = Known { arch, options, beside: &beside, ours: ours.as_ref(), file: &path, part_of };
         let (architecture, stated) = known.dilations(found, &mut notes)?;
         let entry = known.entry(&architecture);
         let labels = known.labels(&architecture, entry, &mut notes)?;
@@ -215,8 +213,14 @@ fn weights_in(folder: &Path) -> Result<PathBuf, ConvertError> {
     })
 }
 
-/// Drops what stands on the backbone.
-fn keep_backbone(mapped: &mut Mapped) {
+/// Drops what stands on the backbone, and says what it was made for.
+fn keep_backbone(mapped: &mut Mapped) -> Option<Task> {
+    let has = |prefix: &str| mapped.recipes.keys().any(|name| name.starts_with(prefix));
+    let task = match (has("rpn_head."), has("decode_head.")) {
+        (true, _) => Some(Task::Detect),
+        (false, true) => Some(Task::Segment),
+        (false, false) => None,
+    };
     let prefixed = mapped.recipes.keys().any(|name| name.starts_with("backbone."));
     for (name, recipe) in std::mem::take(&mut mapped.recipes) {
         let kept = match name.strip_prefix("backbone.") {
@@ -232,6 +236,7 @@ fn keep_backbone(mapped: &mut Mapped) {
             }
         }
     }
+    task
 }
 
 /// The network that the tensors make. Metadata of ours is not believed either: it adds to the
@@ -326,6 +331,8 @@ struct Known<'a> {
     beside: &'a Beside,
     ours: Option<&'a Metadata>,
     file: &'a Path,
+    /// The task of the network whose backbone this is.
+    part_of: Option<Task>,
 }
 
 impl Known<'_> {
@@ -468,24 +475,34 @@ impl Known<'_> {
         let crop = |resolution| {
             Preprocessing::imagenet(Geometry::Crop { resolution, crop_pct: crop_pct(resolution) })
         };
-        let scale = |scale| Preprocessing::imagenet(Geometry::Scale { scale });
-        let wanted = |p: &Preprocessing| match found.head {
-            Head::Features | Head::Classifier { .. } => matches!(p.geometry, Geometry::Crop { .. }),
-            _ => matches!(p.geometry, Geometry::Scale { .. }),
+        let task = match found.head {
+            Head::Features => self.part_of.unwrap_or(Task::Classify),
+            Head::Classifier { .. } => Task::Classify,
+            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => Task::Detect,
+            Head::Upernet { .. } => Task::Segment,
         };
+        let scale = |scale| {
+            Preprocessing::imagenet(match task {
+                Task::Segment => Geometry::segmentation(scale),
+                _ => Geometry::detection(scale),
+            })
+        };
+        let wanted =
+            |p: &Preprocessing| matches!(p.geometry, Geometry::Crop { .. }) == (task == Task::Classify);
         let ours = self.ours.filter(|_| self.arch.is_none()).map(|ours| ours.preprocessing.clone());
+        if let (Head::Features, None, Some(ours)) = (&found.head, self.part_of, &ours) {
+            return ours.clone();
+        }
         let trained = self.beside.openmmlab.as_ref().and_then(|meta| meta.scale).map(scale);
         let beside = self.beside.preprocessor.as_ref().and_then(Preprocessor::preprocessing).or(trained);
         let entry = entry.map(|entry| entry.preprocessing.clone());
         // A name that the user gave outweighs what lies beside the file.
         let known = if self.arch.is_some() { [ours, entry, beside] } else { [ours, beside, entry] };
-        known.into_iter().flatten().find(wanted).unwrap_or_else(|| match found.head {
-            Head::Features | Head::Classifier { .. } => match found.backbone.family {
-                Family::VitRpb => crop(found.backbone.kernel_size * found.backbone.patch_size),
-                _ => crop(224),
-            },
-            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => scale([1333, 800]),
-            Head::Upernet { .. } => scale([2048, 512]),
+        known.into_iter().flatten().find(wanted).unwrap_or_else(|| match (task, found.backbone.family) {
+            (Task::Classify, Family::VitRpb) => crop(found.backbone.kernel_size * found.backbone.patch_size),
+            (Task::Classify, _) => crop(224),
+            (Task::Detect, _) => scale([1333, 800]),
+            (Task::Segment, _) => scale([2048, 512]),
         })
     }
 }

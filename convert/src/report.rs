@@ -151,7 +151,7 @@ impl fmt::Display for Report {
             Geometry::Crop { resolution, crop_pct } => {
                 writeln!(f, "  input      {resolution}x{resolution}, crop {crop_pct}")?;
             }
-            Geometry::Scale { scale: [long, short] } => {
+            Geometry::Scale { scale: [long, short], .. } => {
                 writeln!(f, "  input      scaled into {long}x{short}")?;
             }
         }

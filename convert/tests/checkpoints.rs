@@ -153,9 +153,14 @@ fn the_ema_is_preferred_and_a_key_chooses() {
 
 #[test]
 fn golden_detectors_and_segmenters() {
-    for name in ["detect/maskrcnn_s", "detect/cascade_b", "segment/upernet_b"] {
+    for (name, file) in [
+        ("detect/maskrcnn_s", "model.pth"),
+        ("detect/cascade_a", "model_legacy.pth"),
+        ("detect/cascade_b", "model.pth"),
+        ("segment/upernet_b", "model.pth"),
+    ] {
         let spec = &json(&golden(name).join("golden.json"))["spec"];
-        let checkpoint = open(&golden(name).join("model.pth"));
+        let checkpoint = open(&golden(name).join(file));
         let arch = &checkpoint.metadata().architecture;
         let number = |key: &str| spec[key].as_u64().unwrap() as usize;
         let detector = |box_convs, box_fcs, stages, box_channels| Detector {
@@ -178,9 +183,19 @@ fn golden_detectors_and_segmenters() {
         assert_eq!(arch.head, head, "{name}");
         assert_eq!(arch.backbone.norms, Norms::Outputs, "{name}");
         // From the training configuration in the file, unrolled along each level.
-        assert_eq!(arch.backbone.dilations, nested(&spec["backbone"]["dilations"]), "{name}");
+        let dilations = match &spec["backbone"]["dilations"] {
+            Value::Null => {
+                list(&spec["backbone"]["depths"]).into_iter().map(|depth| vec![1; depth]).collect()
+            }
+            dilations => nested(dilations),
+        };
+        assert_eq!(arch.backbone.dilations, dilations, "{name}");
         let scale = list(&spec["img_scale"]);
-        let expected = Geometry::Scale { scale: [scale[0], scale[1]] };
+        let scale = [scale[0], scale[1]];
+        let expected = match head {
+            Head::Upernet { .. } => Geometry::segmentation(scale),
+            _ => Geometry::detection(scale),
+        };
         assert_eq!(checkpoint.metadata().preprocessing.geometry, expected, "{name}");
         assert_eq!(
             checkpoint.metadata().labels.as_ref().map(Vec::len),
@@ -191,7 +206,7 @@ fn golden_detectors_and_segmenters() {
         round_trip(&checkpoint);
 
         let options = Options { part: Part::Backbone, ..Options::default() };
-        let bare = Checkpoint::open(&golden(name).join("model.pth"), &options).unwrap();
+        let bare = Checkpoint::open(&golden(name).join(file), &options).unwrap();
         assert_eq!(bare.metadata().architecture.head, Head::Features, "{name}");
         assert_eq!(bare.metadata().architecture.backbone, arch.backbone, "{name}");
         assert_eq!(bytes(&bare, "norm3.bias"), bytes(&checkpoint, "backbone.norm3.bias"), "{name}");
@@ -420,7 +435,7 @@ fn the_stock_cascade_layout() {
     let path = folder.path().join("cascade.safetensors");
     safetensors(&path, &zeros(&arch));
     assert_eq!(open(&path).metadata().architecture, arch);
-    assert_eq!(open(&path).metadata().preprocessing.geometry, Geometry::Scale { scale: [1333, 800] });
+    assert_eq!(open(&path).metadata().preprocessing.geometry, Geometry::detection([1333, 800]));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use nat_convert::arch::Geometry;
 use nat_convert::zoo::Task;
-use nat_infer::models::classifier::Classifier;
+use nat_infer::models::Network;
 use nat_infer::results::{LayerTiming, NetworkTiming, OperatorTiming};
 use nat_infer::tasks::bench::Bench;
 use nat_infer::weights::Weights;
@@ -14,7 +14,7 @@ use super::Verbosity;
 use super::exit::{Exit, OrFailed};
 use super::output::{Output, Record};
 use super::settings::Settings;
-use super::shared::{ModelOptions, OutputOptions, at_least_one, side};
+use super::shared::{ModelOptions, OutputOptions, at_least_one, size};
 
 /// Time a network on this machine
 ///
@@ -46,6 +46,7 @@ const EXAMPLES: &str = "\
 Examples:
   nat-infer bench --arch nat-tiny --threads 2
   nat-infer bench --arch dinat-base --batch-size 16 --format json
+  nat-infer bench --arch mask-rcnn-nat-mini --runs 3
   nat-infer bench --arch nat-mini --op
   nat-infer bench --arch nat-mini --profile";
 
@@ -57,18 +58,18 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         _ => None,
     };
     let (dilations, batch_size) = (arguments.model.dilations.clone(), arguments.model.batch_size);
-    let settings = Settings::resolve(arguments.model, verbosity)?;
+    let settings = Settings::resolve(arguments.model, None, verbosity)?;
     let (dtype, device) = (settings.dtype(), settings.device().clone());
     let (model, architecture, preprocessing, network) = match random {
-        Some(entry) if entry.task != Task::Classify => {
-            bail!("{} is made to {}; bench times classifiers", entry.name, entry.task.name())
+        Some(entry) if entry.task == Task::Segment => {
+            bail!("{} is made to segment, which can't be run yet", entry.name)
         }
         Some(entry) => {
             let mut architecture = entry.architecture.clone();
             if let Some(dilations) = dilations {
                 architecture.backbone.dilations = dilations.expand(&architecture.backbone.depths)?;
             }
-            let network = Classifier::new(&architecture, &Weights::random(0, dtype, device.clone()))?;
+            let network = Network::new(&architecture, &Weights::random(0, dtype, device.clone()))?;
             (entry.name.clone(), architecture, entry.preprocessing.clone(), network)
         }
         None => {
@@ -78,7 +79,7 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     };
     let own = match preprocessing.geometry {
         Geometry::Crop { resolution, .. } => [resolution; 2],
-        Geometry::Scale { scale } => scale,
+        Geometry::Scale { scale, .. } => scale,
     };
     let size = arguments.resolution.unwrap_or(own);
     let batch_size = batch_size.unwrap_or(1);
@@ -99,12 +100,6 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         output.finish::<NetworkTiming>()?;
     }
     Ok(Exit::Success)
-}
-
-/// `224`, or `1333x800` as width and height.
-fn size(text: &str) -> Result<[usize; 2], String> {
-    let (width, height) = text.split_once('x').unwrap_or((text, text));
-    Ok([side(width)?, side(height)?])
 }
 
 impl Record for NetworkTiming {
@@ -223,17 +218,5 @@ impl Record for OperatorTiming {
              dilation {dilation}: {:.3} ms (best {:.3}), {:.1} GFLOP/s\n",
             self.median_ms, self.min_ms, self.gflops
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_sides_or_width_and_height() {
-        assert_eq!(size("224"), Ok([224, 224]));
-        assert_eq!(size("1333x800"), Ok([1333, 800]));
-        assert!(["", "0", "x", "2x", "ax3", "9000"].iter().all(|text| size(text).is_err()));
     }
 }

@@ -7,12 +7,13 @@ use clap::Args;
 use nat_infer::results::Classification;
 use nat_infer::tasks::Classify;
 use nat_infer::tasks::classify::ClassifyOptions;
+use nat_infer::zoo::Task;
 
 use super::exit::{Exit, one_line};
 use super::output::{Output, Record};
 use super::pipeline::Images;
 use super::settings::Settings;
-use super::shared::{ImageOptions, ModelOptions, OutputOptions};
+use super::shared::{CropOptions, ImageOptions, ModelOptions, OutputOptions};
 use super::{Verbosity, labels};
 
 /// Say what is on images: the most probable classes of each
@@ -21,6 +22,8 @@ use super::{Verbosity, labels};
 pub struct Arguments {
     #[command(flatten)]
     images: ImageOptions,
+    #[command(flatten)]
+    crop: CropOptions,
     /// How many classes
     #[arg(short = 'k', long, value_name = "N", default_value = "5", value_parser = super::shared::at_least_one)]
     top_k: usize,
@@ -42,26 +45,34 @@ Examples:
 
 /// Runs the command.
 pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
-    let settings = Settings::resolve(arguments.model, verbosity)?;
+    let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?;
     let labels = arguments.labels.as_deref().map(labels::read).transpose()?;
     let images = Images::expand(&arguments.images.inputs, arguments.images.exif.into());
     if images.inputs().is_empty() {
         return Ok(Exit::Failed);
     }
     let options = ClassifyOptions {
-        resolution: arguments.images.resolution,
-        crop_pct: arguments.images.crop_pct,
+        resolution: arguments.crop.resolution,
+        crop_pct: arguments.crop.crop_pct,
         labels,
         top_k: Some(arguments.top_k),
     };
     let task = Classify::new(settings.load()?, options)?;
     verbosity.explain("input", task.crop());
     let mut output = Output::open(&arguments.output)?;
-    let exit = images.run(settings.batch_size, task.crop(), |inputs, batch| {
-        inputs.iter().zip(task.run_inputs(batch)?).try_for_each(|(input, top)| {
-            output.write(&Classification { image: input.name(), model: task.model().name().to_owned(), top })
-        })
-    })?;
+    let exit = images.run(
+        settings.batch_size,
+        |image| task.crop().apply(&image),
+        |inputs, batch| {
+            inputs.iter().zip(task.run_inputs(&batch)?).try_for_each(|(input, top)| {
+                output.write(&Classification {
+                    image: input.name(),
+                    model: task.model().name().to_owned(),
+                    top,
+                })
+            })
+        },
+    )?;
     if exit != Exit::Interrupted {
         output.finish::<Classification>()?;
     }

@@ -9,8 +9,10 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 mod bench;
 mod classify;
+mod detect;
 mod exit;
 mod features;
+mod folder;
 mod generate;
 mod inputs;
 mod labels;
@@ -39,12 +41,14 @@ const EXAMPLES: &str = "\
 Examples:
   nat-infer classify --model demo-digits digit.png
   nat-infer classify photos/ --model dinat-base --format csv --output classes.csv
+  nat-infer detect photo.jpg --save drawn/
   nat-infer features photo.jpg --save features/
   nat-infer models";
 
 #[derive(Subcommand)]
 enum Command {
     Classify(classify::Arguments),
+    Detect(detect::Arguments),
     Features(features::Arguments),
     Bench(bench::Arguments),
     Models(models::Arguments),
@@ -78,6 +82,7 @@ pub fn main() -> Exit {
     let Cli { command, verbosity } = Cli::parse();
     let done = match command {
         Command::Classify(arguments) => classify::run(arguments, verbosity),
+        Command::Detect(arguments) => detect::run(arguments, verbosity),
         Command::Features(arguments) => features::run(arguments, verbosity),
         Command::Bench(arguments) => bench::run(arguments, verbosity),
         Command::Models(arguments) => models::run(arguments, verbosity),

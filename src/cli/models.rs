@@ -237,7 +237,7 @@ impl Details {
                 Geometry::Crop { resolution, crop_pct } => {
                     format!("{resolution}x{resolution}, centre crop {crop_pct}")
                 }
-                Geometry::Scale { scale: [long, short] } => format!("scaled into {long}x{short}"),
+                Geometry::Scale { scale: [long, short], .. } => format!("scaled into {long}x{short}"),
             },
             metrics: metrics(entry),
             url: entry.url.as_deref(),
@@ -349,7 +349,7 @@ fn input_size(entry: &Entry) -> [usize; 2] {
     match (entry.preprocessing.geometry, entry.task) {
         (Geometry::Crop { resolution, .. }, _) => [resolution; 2],
         (Geometry::Scale { .. }, zoo::Task::Detect) => [800, 1280],
-        (Geometry::Scale { scale: [long, short] }, _) => [short, long],
+        (Geometry::Scale { scale: [long, short], .. }, _) => [short, long],
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use anyhow::{Context, Result};
-use nat_infer::images::{CenterCrop, Exif, ImageError, Reader, RgbImage};
+use nat_infer::images::{Exif, ImageError, Reader, RgbImage};
 
 use super::exit::{Exit, OrFailed, say};
 use super::inputs::{self, Input};
@@ -40,18 +40,18 @@ impl Images {
         &self.inputs
     }
 
-    /// Gives `compute` the images in batches of `batch_size`, each preprocessed by `crop`, and tells how
-    /// it ended.
+    /// Gives `compute` the images in batches of `batch_size`, each through `prepare`, and tells how it
+    /// ended.
     ///
     /// Ctrl-C ends the work after the current batch; a second one ends the program.
     ///
     /// # Errors
     /// When `compute` fails; nothing else stops the work.
-    pub fn run(
+    pub fn run<T: Send>(
         self,
         batch_size: usize,
-        crop: &CenterCrop,
-        mut compute: impl FnMut(&[&Input], &[Vec<f32>]) -> Result<()>,
+        prepare: impl Fn(RgbImage) -> T + Sync,
+        mut compute: impl FnMut(&[&Input], Vec<T>) -> Result<()>,
     ) -> Result<Exit> {
         let stop = Arc::new(AtomicBool::new(false));
         let handler = Arc::clone(&stop);
@@ -74,7 +74,7 @@ impl Images {
                         Input::Stdin => stdin.take().unwrap_or_else(|| reader.stdin()),
                     };
                     // The other end is gone when the work was stopped.
-                    if sender.send((input, image.map(|image| crop.apply(&image)))).is_err() {
+                    if sender.send((input, image.map(&prepare))).is_err() {
                         break;
                     }
                 }
@@ -92,16 +92,15 @@ impl Images {
                     }
                 }
                 if batch.len() == batch_size {
-                    compute(&names, &batch).or_failed()?;
+                    compute(&names, std::mem::take(&mut batch)).or_failed()?;
                     names.clear();
-                    batch.clear();
                 }
                 if stop.load(Ordering::Relaxed) {
                     return Ok(Exit::Interrupted);
                 }
             }
             if !batch.is_empty() {
-                compute(&names, &batch).or_failed()?;
+                compute(&names, batch).or_failed()?;
             }
             Ok(if failed > 0 { Exit::Failed } else { Exit::Success })
         })

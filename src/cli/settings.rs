@@ -12,8 +12,14 @@ use super::Verbosity;
 use super::exit::say;
 use super::shared::{DTypeName, DeviceName, ModelOptions};
 
-/// The model of every command that takes a classifier.
-const DEFAULT_MODEL: &str = "nat-tiny";
+/// The model of a task where none is named.
+fn default_model(task: Option<Task>) -> &'static str {
+    match task {
+        Some(Task::Detect) => "mask-rcnn-nat-tiny",
+        _ => "nat-tiny",
+    }
+}
+
 /// The model that is part of the program.
 const EMBEDDED_MODEL: &str = "demo-digits";
 
@@ -27,6 +33,8 @@ enum Origin {
 pub struct Settings {
     origin: Origin,
     load: LoadOptions,
+    /// What the model is for; `None` takes any.
+    task: Option<Task>,
     offline: bool,
     threads: usize,
     /// Images a forward pass.
@@ -35,15 +43,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Looks names up, opens the device and starts the threads.
+    /// Looks names up, opens the device and starts the threads, for a model of `task`.
     ///
     /// # Errors
     /// When options contradict each other, or there is no such device.
-    pub fn resolve(options: ModelOptions, verbosity: Verbosity) -> Result<Self> {
+    pub fn resolve(options: ModelOptions, task: Option<Task>, verbosity: Verbosity) -> Result<Self> {
         let origin = match (options.weights, options.model) {
             (Some(path), _) => Origin::Checkpoint(path),
             (None, Some(entry)) => Origin::Zoo(entry),
-            (None, None) => Origin::Zoo(zoo::find(DEFAULT_MODEL)?),
+            (None, None) => Origin::Zoo(zoo::find(default_model(task))?),
         };
         if let (Origin::Zoo(_), Some(arch)) = (&origin, options.arch) {
             bail!("--arch says what a file of --weights is; --model {} takes the published one", arch.name);
@@ -74,6 +82,7 @@ impl Settings {
                 device,
                 dtype,
             },
+            task,
             offline: options.offline,
             threads,
             batch_size: options.batch_size.unwrap_or(default_batch),
@@ -107,12 +116,9 @@ impl Settings {
             Origin::Checkpoint(path) => (Model::open(path, &self.load)?, path.display().to_string()),
             Origin::Zoo(entry) => {
                 // Said before hundreds of megabytes are fetched for nothing.
-                if !self.load.backbone && entry.task != Task::Classify {
-                    return Err(TaskError::NotAClassifier {
-                        model: entry.name.clone(),
-                        task: entry.task.name(),
-                    }
-                    .into());
+                if let Some(wanted) = self.task.filter(|task| !self.load.backbone && entry.task != *task) {
+                    let (model, task) = (entry.name.clone(), entry.task.name());
+                    return Err(TaskError::OtherTask { model, task, wanted: wanted.name() }.into());
                 }
                 let located = locate(entry, self.offline, self.verbosity)?;
                 let from = match &located {

@@ -13,7 +13,8 @@ use nat_infer::zoo::{self, Entry, UnknownModel};
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelOptions {
-    /// Model by name, see `nat-infer models`; fetched on first use [default: nat-tiny]
+    /// Model by name, see `nat-infer models`; fetched on first use [default: nat-tiny; of
+    /// detect mask-rcnn-nat-tiny]
     #[arg(short, long, value_name = "NAME", value_parser = known_model, conflicts_with = "weights")]
     pub model: Option<&'static Entry>,
     /// Checkpoint instead: a file or folder of ours, of PyTorch or of Transformers
@@ -42,22 +43,28 @@ pub struct ModelOptions {
     pub offline: bool,
 }
 
-/// Which images, and how they become inputs.
+/// Which images.
 #[derive(Args)]
 #[command(next_help_heading = "Images")]
 pub struct ImageOptions {
     /// Image, folder of images (one level), glob, or - for an image on stdin
     #[arg(required = true, value_name = "INPUT", help_heading = None)]
     pub inputs: Vec<PathBuf>,
+    /// What to do with the orientation that a camera wrote into the file
+    #[arg(long, value_enum, default_value = "apply")]
+    pub exif: ExifName,
+}
+
+/// How images become a classifier's inputs.
+#[derive(Args)]
+#[command(next_help_heading = "Images")]
+pub struct CropOptions {
     /// Side of the square input in pixels [default: the model's]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub resolution: Option<usize>,
     /// Share of the resized short side that the crop keeps, up to 1 [default: the model's]
     #[arg(long, value_name = "X")]
     pub crop_pct: Option<f64>,
-    /// What to do with the orientation that a camera wrote into the file
-    #[arg(long, value_enum, default_value = "apply")]
-    pub exif: ExifName,
 }
 
 /// How results are written, and where.
@@ -156,8 +163,14 @@ fn at_most<const MOST: usize>(text: &str) -> Result<usize, String> {
 }
 
 /// Side of an input in pixels.
-pub fn side(text: &str) -> Result<usize, String> {
+fn side(text: &str) -> Result<usize, String> {
     at_most::<MAX_SIDE>(text)
+}
+
+/// `224`, or `1333x800` as width and height.
+pub fn size(text: &str) -> Result<[usize; 2], String> {
+    let (width, height) = text.split_once('x').unwrap_or((text, text));
+    Ok([side(width)?, side(height)?])
 }
 
 /// The entry of a model's name.
@@ -184,6 +197,9 @@ mod tests {
             assert_eq!(text.parse().ok(), device, "{text}");
         }
         assert_eq!(["0", "1", "-1", "x"].map(|n| at_least_one(n).ok()), [None, Some(1), None, None]);
+        assert_eq!(size("224"), Ok([224, 224]));
+        assert_eq!(size("1333x800"), Ok([1333, 800]));
+        assert!(["", "0", "x", "2x", "ax3", "9000"].iter().all(|text| size(text).is_err()));
         assert_eq!(["0", "1024", "1025"].map(|n| at_most::<1024>(n).ok()), [None, Some(1024), None]);
     }
 }

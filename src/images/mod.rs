@@ -1,10 +1,12 @@
-//! Pixels in: files to 8-bit RGB, Pillow's resize, the classifiers' preprocessing. No tensors and no
-//! networks here; results are drawn elsewhere.
+//! Pixels in: files to 8-bit RGB, Pillow's and OpenCV's resize, the preprocessing of each task. No tensors
+//! and no networks here.
 
 pub mod decode;
+pub mod mask;
+pub mod opencv;
 pub mod preprocess;
 pub mod resize;
 
 pub use decode::{Exif, ImageError, Limits, Reader};
 pub use image::RgbImage;
-pub use preprocess::CenterCrop;
+pub use preprocess::{CenterCrop, Fitted, KeepRatio};

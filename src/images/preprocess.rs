@@ -1,13 +1,16 @@
-//! The classifiers' preprocessing: timm's evaluation transform over Pillow.
+//! From pictures to inputs: for classifiers timm's evaluation transform over Pillow, for detectors and
+//! segmenters mmcv's over OpenCV.
 //!
-//! Short side to floor(resolution / crop_pct) with bicubic antialiasing, centre crop, normalise
-//! (timm's `transforms_imagenet_eval` with `crop_mode="center"`).
+//! timm: short side to floor(resolution / crop_pct) with bicubic antialiasing, centre crop, normalise
+//! (`transforms_imagenet_eval` with `crop_mode="center"`). mmcv: keep the ratio, fit into two bounds,
+//! normalise, pad (`Resize`, `Normalize` and `Pad` of the published configurations).
 
 use std::fmt;
 
 use image::RgbImage;
 use nat_convert::arch::Preprocessing;
 
+use super::opencv;
 use super::resize::{Filter, Region, resize};
 
 /// Resize, centre crop and normalisation, for one resolution.
@@ -95,6 +98,96 @@ impl fmt::Display for CenterCrop {
     }
 }
 
+/// Resize with the ratio kept, normalisation and padding: OpenMMLab's test pipeline.
+#[derive(Clone, Debug)]
+pub struct KeepRatio {
+    /// Bounds of the long and the short side.
+    scale: [usize; 2],
+    divisor: usize,
+    /// The normalised value of each byte, channel by channel.
+    values: [[f32; 256]; 3],
+}
+
+/// An input with what is to be known of its picture. Sizes are width and height in pixels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fitted {
+    /// The network's input, [3, height, width].
+    pub values: Vec<f32>,
+    /// The input's size, with padding.
+    pub size: [usize; 2],
+    /// The resized picture's size, without padding.
+    pub resized: [usize; 2],
+    /// The original size.
+    pub original: [usize; 2],
+}
+
+impl KeepRatio {
+    /// Fits pictures into the bounds `scale`, larger one first or not, pads to multiples of `divisor`,
+    /// normalised with the mean and standard deviation of `of`.
+    ///
+    /// # Errors
+    /// [`CropError::Resolution`] when a bound is 0 or more than [`MAX_SIDE`].
+    pub fn new(scale: [usize; 2], divisor: usize, of: &Preprocessing) -> Result<Self, CropError> {
+        if let Some(&bound) = scale.iter().find(|bound| !(1..=MAX_SIDE).contains(*bound)) {
+            return Err(CropError::Resolution(bound));
+        }
+        // As OpenCV: on 0..255, differences and products rounded to f32 one by one.
+        let value = |c: usize, byte: usize| {
+            let centred = (byte as f64 - of.mean[c] * 255.0) as f32;
+            (f64::from(centred) / (of.std[c] * 255.0)) as f32
+        };
+        let values = std::array::from_fn(|c| std::array::from_fn(|byte| value(c, byte)));
+        Ok(Self { scale, divisor: divisor.max(1), values })
+    }
+
+    /// The size of a resized picture: as large as the bounds allow, each side rounded, never 0.
+    pub fn fit(&self, original: [usize; 2]) -> [usize; 2] {
+        let order = |[a, b]: [usize; 2]| [a.max(b) as f64, a.min(b) as f64];
+        let ([long, short], [long_side, short_side]) = (order(self.scale), order(original));
+        let factor = (long / long_side).min(short / short_side);
+        original.map(|side| ((side as f64 * factor + 0.5) as usize).max(1))
+    }
+
+    /// The network's input of one picture.
+    ///
+    /// # Panics
+    /// When the picture has no pixels.
+    pub fn apply(&self, image: &RgbImage) -> Fitted {
+        let original = [image.width() as usize, image.height() as usize];
+        let resized = self.fit(original);
+        let [width, height] = resized.map(|side| side.next_multiple_of(self.divisor));
+        let picture = opencv::resize(image, resized);
+        let mut values = vec![0.0; 3 * width * height];
+        for (c, plane) in values.chunks_exact_mut(width * height).enumerate() {
+            for (out, row) in plane.chunks_exact_mut(width).zip(picture.as_raw().chunks_exact(resized[0] * 3))
+            {
+                for (out, pixel) in out.iter_mut().zip(row.chunks_exact(3)) {
+                    *out = self.values[c][pixel[c] as usize];
+                }
+            }
+        }
+        Fitted { values, size: [width, height], resized, original }
+    }
+}
+
+impl Fitted {
+    /// The resized sides over the original ones, which differ a little: mmcv's `scale_factor`.
+    pub fn scale_factor(&self) -> [f32; 2] {
+        std::array::from_fn(|axis| (self.resized[axis] as f64 / self.original[axis] as f64) as f32)
+    }
+}
+
+impl fmt::Display for KeepRatio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scale: [long, short], divisor, .. } = self;
+        write!(f, "scaled into {long}x{short}")?;
+        if *divisor > 1 {
+            write!(f, ", padded to multiples of {divisor}")?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -173,6 +266,61 @@ mod tests {
             let input = crop.apply(&image);
             assert_eq!(input.len(), 3 * 224 * 224);
             assert!((input[0] - (1.0 - 0.485) / 0.229).abs() < 1e-6);
+        }
+    }
+
+    /// Sizes and inputs of mmdet and mmseg; large inputs are stored with strides.
+    #[test]
+    fn fitted_inputs_are_openmmlabs() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let mut cases = 0;
+        for (task, divisor) in [("detect", 32), ("segment", 1)] {
+            for folder in std::fs::read_dir(golden.join(task)).unwrap().map(|e| e.unwrap().path()) {
+                if !folder.join("tensors.safetensors").exists() {
+                    continue;
+                }
+                let read = |name| std::fs::read(folder.join(name)).unwrap();
+                let case: serde_json::Value = serde_json::from_slice(&read("golden.json")).unwrap();
+                let number = |v: &serde_json::Value| v.as_u64().unwrap() as usize;
+                let scale = [0, 1].map(|i| number(&case["spec"]["img_scale"][i]));
+                let geometry = Geometry::Scale { scale, divisor };
+                let fit = KeepRatio::new(scale, divisor, &Preprocessing::imagenet(geometry)).unwrap();
+                let image = crate::images::Reader::default().file(&folder.join("image.png")).unwrap();
+                let fitted = fit.apply(&image);
+                let shape = &case["input_shape"];
+                assert_eq!(fitted.size, [number(&shape[3]), number(&shape[2])], "{}", folder.display());
+                let file = read("tensors.safetensors");
+                let file = SafeTensors::deserialize(&file).unwrap();
+                let stored = file.tensor("input").unwrap();
+                let stride = number(&case["tensors"]["input"]["spatial_stride"]);
+                let (numbers, _) = stored.data().as_chunks::<4>();
+                let [width, height] = fitted.size;
+                let ours = (0..3 * height * width)
+                    .filter(|i| i % width % stride == 0 && i / width % height % stride == 0)
+                    .map(|i| fitted.values[i]);
+                assert_eq!(ours.clone().count(), numbers.len());
+                let largest = ours
+                    .zip(numbers)
+                    .map(|(x, bytes)| (x - f32::from_le_bytes(*bytes)).abs())
+                    .fold(0.0, f32::max);
+                assert!(largest <= 1e-6, "{}: off by {largest}", folder.display());
+                cases += 1;
+            }
+        }
+        assert!(cases >= 2, "{cases}");
+    }
+
+    #[test]
+    fn extreme_ratios_keep_a_pixel() {
+        let fit = KeepRatio::new([1333, 800], 32, &Preprocessing::imagenet(Geometry::detection([1333, 800])));
+        let fit = fit.unwrap();
+        for (original, expected) in [
+            ([640, 480], [1067, 800]),
+            ([480, 640], [800, 1067]),
+            ([32, 32], [800, 800]),
+            ([9000, 2], [1333, 1]),
+        ] {
+            assert_eq!(fit.fit(original), expected, "{original:?}");
         }
     }
 

@@ -2,14 +2,17 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Shape, Tensor};
+use candle_core::{DType, Result, Shape, Tensor};
 
-use super::gemm::{Activation, Epilogue, Operands, Packed, Rows, operands, product_normed, room};
+use super::gemm::{Activation, Epilogue, Operands, Packed, Plain, Rows, operands, product_normed, room};
 use super::norm::LayerNorm;
 use super::profile::{Kind, span};
 use super::simd::Simd;
-use super::{map_f32, vector};
+use super::{map_f32, vector, with_f32};
 use crate::weights::Weights;
+
+/// BatchNorm's epsilon, PyTorch's default.
+const BATCH_NORM_EPSILON: f64 = 1e-5;
 
 /// Geometry of a convolution. An input outside the map is zero and the output has
 /// ceil(side / stride) positions: PyTorch's 3x3 with padding 1, and patch embeddings that pad the
@@ -31,6 +34,7 @@ pub struct Conv2d {
     outputs: usize,
     window: Window,
     source: MapLayout,
+    activation: Activation,
 }
 
 enum Form {
@@ -50,26 +54,66 @@ pub enum MapLayout {
 impl Conv2d {
     /// Takes `weight` [outputs, inputs, kernel, kernel] and, with `bias`, `bias` `[outputs]`.
     pub fn new(
-        (inputs, outputs): (usize, usize),
+        channels: (usize, usize),
         window: Window,
         bias: bool,
         source: MapLayout,
         weights: &Weights,
     ) -> Self {
-        let k = window.kernel;
-        let weight = weights.get(&[outputs, inputs, k, k], "weight");
+        let (inputs, outputs) = channels;
+        let weight = weights.get(&[outputs, inputs, window.kernel, window.kernel], "weight");
         let bias = bias.then(|| weights.get(&[outputs], "bias"));
+        Self::of(weight, bias, channels, window, source, weights)
+    }
+
+    /// OpenMMLab's ConvModule: a convolution without bias, BatchNorm with its running statistics, and
+    /// ReLU. Takes `conv.weight` and `bn.weight`, `bn.bias`, `bn.running_mean`, `bn.running_var`.
+    pub fn module(channels: (usize, usize), window: Window, weights: &Weights) -> Self {
+        let (inputs, outputs) = channels;
+        let shape = [outputs, inputs, window.kernel, window.kernel];
+        let weight = weights.pp("conv").get(&shape, "weight");
+        let bn = weights.pp("bn");
+        let [gamma, beta, mean, variance] =
+            ["weight", "bias", "running_mean", "running_var"].map(|name| bn.get(&[outputs], name));
+        let fold = || -> Result<(Tensor, Tensor)> {
+            let wide = |x: &Tensor| x.to_dtype(DType::F32);
+            let scale = (wide(&gamma)? / (wide(&variance)? + BATCH_NORM_EPSILON)?.sqrt()?)?;
+            let bias = (wide(&beta)? - (wide(&mean)? * &scale)?)?;
+            let weight = wide(&weight)?.broadcast_mul(&scale.reshape((outputs, 1, 1, 1))?)?;
+            Ok((weight.to_dtype(gamma.dtype())?, bias.to_dtype(gamma.dtype())?))
+        };
+        let (weight, bias) =
+            fold().map_or_else(|e| (Err(e), None), |(weight, bias)| (Ok(weight), Some(bias)));
+        let weight = weights.made(&shape, "conv.weight", weight);
+        Self::of(weight, bias, channels, window, MapLayout::ChannelsLast, weights).relu()
+    }
+
+    fn of(
+        weight: Tensor,
+        bias: Option<Tensor>,
+        (inputs, outputs): (usize, usize),
+        window: Window,
+        source: MapLayout,
+        weights: &Weights,
+    ) -> Self {
+        let area = window.kernel.pow(2);
         let form = if weights.is_plain() {
             Form::Plain { weight, bias }
         } else {
             let mut values = vector(&weight);
             if source == MapLayout::ChannelsLast {
-                values = channels_inmost(&values, inputs, k * k);
+                values = channels_inmost(&values, inputs, area);
             }
-            let weight = Packed::new(weights.isa(), outputs, inputs * k * k, &values);
+            let weight = Packed::new(weights.isa(), outputs, inputs * area, &values);
             Form::Packed { weight, bias: bias.as_ref().map(vector) }
         };
-        Self { form, inputs, outputs, window, source }
+        Self { form, inputs, outputs, window, source, activation: Activation::None }
+    }
+
+    /// The convolution with max(x, 0) behind it.
+    #[must_use]
+    pub fn relu(self) -> Self {
+        Self { activation: Activation::Relu, ..self }
     }
 
     /// norm(conv(x)): a map in the layout given at construction to [B, H', W', outputs].
@@ -77,6 +121,18 @@ impl Conv2d {
     /// # Errors
     /// When `x` is not such a map.
     pub fn forward(&self, x: &Tensor, norm: Option<&LayerNorm>) -> Result<Tensor> {
+        self.run(x, norm, None)
+    }
+
+    /// residual + conv(x); `residual` [B, H', W', outputs].
+    ///
+    /// # Errors
+    /// When `x` is not a map in the layout given at construction, or the shapes do not fit.
+    pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.run(x, None, Some(residual))
+    }
+
+    fn run(&self, x: &Tensor, norm: Option<&LayerNorm>, residual: Option<&Tensor>) -> Result<Tensor> {
         let (b, c, h, w) = match self.source {
             MapLayout::ChannelsFirst => x.dims4()?,
             MapLayout::ChannelsLast => {
@@ -92,22 +148,42 @@ impl Conv2d {
             );
         }
         let (oh, ow) = (h.div_ceil(self.window.stride), w.div_ceil(self.window.stride));
+        let shape = Shape::from((b, oh, ow, self.outputs));
+        if let Some(residual) = residual
+            && *residual.shape() != shape
+        {
+            candle_core::bail!("a residual of shape {:?} beside a map of {shape:?}", residual.shape());
+        }
         let taps = self.window.kernel.pow(2) * c;
         let _span = span(Kind::Convolution, b * oh * ow * self.outputs * taps);
         match &self.form {
-            Form::Packed { weight, bias } => map_f32(x, &Shape::from((b, oh, ow, self.outputs)), |map| {
-                let windows =
-                    Windows { map, layout: self.source, size: [h, w, c], out: [oh, ow], window: self.window };
-                let epilogue = Epilogue {
-                    bias: bias.as_deref(),
-                    activation: Activation::None,
-                    residual: None,
-                    gamma: None,
+            Form::Packed { weight, bias } => {
+                let product = |map: &[f32], residual: Option<&[f32]>| {
+                    let bias = bias.as_deref();
+                    let epilogue = Epilogue { bias, activation: self.activation, residual, gamma: None };
+                    let rows = b * oh * ow;
+                    if (self.window.kernel, self.window.stride, self.source)
+                        == (1, 1, MapLayout::ChannelsLast)
+                    {
+                        let plain = Plain { rows: map, depth: c };
+                        return product_normed(rows, &plain, weight, epilogue, norm);
+                    }
+                    let size = [h, w, c];
+                    let windows =
+                        Windows { map, layout: self.source, size, out: [oh, ow], window: self.window };
+                    product_normed(rows, &windows, weight, epilogue, norm)
                 };
-                product_normed(b * oh * ow, &windows, weight, epilogue, norm)
-            }),
+                match residual {
+                    Some(residual) => {
+                        with_f32(residual, |residual| map_f32(x, &shape, |map| product(map, Some(residual))))?
+                    }
+                    None => map_f32(x, &shape, |map| product(map, None)),
+                }
+            }
             Form::Plain { weight, bias } => {
                 let y = self.plain(x, weight, bias, [h, w], [oh, ow])?;
+                let y = if self.activation == Activation::Relu { y.relu()? } else { y };
+                let y = residual.map_or(Ok(y.clone()), |residual| residual + &y)?;
                 norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))
             }
         }
@@ -162,8 +238,6 @@ impl Rows for Windows<'_> {
     #[inline(always)]
     fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a> {
         let (rows, depth) = (range.len(), self.window.kernel.pow(2) * self.size[2]);
-        // Zeros stay where a window hangs over the border.
-        scratch.clear();
         let stride = room::<S>(scratch, rows, depth);
         match self.layout {
             MapLayout::ChannelsLast => {
@@ -217,22 +291,28 @@ impl Windows<'_> {
         Inside { image, rows, columns, y, x }
     }
 
-    /// Writes the window of output `index`, [kernel, kernel, channels], into `row`, which is zero.
+    /// Writes the window of output `index`, [kernel, kernel, channels], into `row`.
     #[inline(always)]
     fn gather_last<S: Simd>(&self, s: S, index: usize, row: &mut [f32]) {
         let ([h, w, c], kernel) = (self.size, self.window.kernel);
         let Inside { image, rows, columns, y, x } = self.inside(index);
+        if rows.len() < kernel || columns.len() < kernel {
+            row.fill(0.0);
+        }
         for (ky, y) in rows.zip(y..) {
             let from = &self.map[((image * h + y) * w + x) * c..][..columns.len() * c];
             operands(s, from, row, (ky * kernel + columns.start) * c);
         }
     }
 
-    /// Writes the window of output `index`, [channels, kernel, kernel], into `row`, which is zero.
+    /// Writes the window of output `index`, [channels, kernel, kernel], into `row`.
     #[inline(always)]
     fn gather_first(&self, index: usize, row: &mut [f32]) {
         let ([h, w, c], kernel) = (self.size, self.window.kernel);
         let Inside { image, rows, columns, y, x } = self.inside(index);
+        if rows.len() < kernel || columns.len() < kernel {
+            row.fill(0.0);
+        }
         for channel in 0..c {
             for (ky, y) in rows.clone().zip(y..) {
                 let from = &self.map[((image * c + channel) * h + y) * w + x..][..columns.len()];

@@ -3,8 +3,8 @@
 //!
 //! A product runs in blocks of rows. The rows of a block come straight from memory or through a
 //! [`Rows`] source (normalised, gathered from a convolution's window) into scratch that stays in L2;
-//! register tiles of [`TILE_ROWS`] x two vectors run over the whole depth, so no partial sums are
-//! stored; the [`Epilogue`] finishes a tile on its way from L1 to the output.
+//! register tiles of [`TILE_ROWS`] x two vectors run over the whole depth (up to [`DEPTH`]), so no partial
+//! sums are stored; the [`Epilogue`] finishes a tile on its way from L1 to the output.
 //!
 //! Operands are counted in words of 32 bits: one f32, or two bf16 that follow each other in depth,
 //! where a weight is packed for [`Isa::Avx512Bf16`]. Rows are then rounded on their way into scratch;
@@ -22,6 +22,10 @@ use super::simd::{Isa, Kernel, Simd};
 /// Bytes of scratch that a block of rows may take: half of a usual L2.
 const BLOCK_BYTES: usize = 512 << 10;
 
+/// Words of depth that a tile goes through at a time: its rows of them stay in L2. Deeper products go
+/// over the output several times.
+const DEPTH: usize = 4608;
+
 /// Rows of a register tile: with two vectors a row, sums, weights and one broadcast fill the registers.
 const fn tile_rows(isa: Isa) -> usize {
     match isa {
@@ -34,7 +38,7 @@ const fn tile_rows(isa: Isa) -> usize {
 
 /// The largest of [`tile_rows`] and twice the most lanes: the tile buffer's size.
 const TILE_ROWS: usize = 13;
-const TILE_COLS: usize = 32;
+const TILE_LINES: usize = TILE_ROWS * 32 / 16;
 
 /// A cache line, for alignment.
 #[derive(Clone, Copy)]
@@ -106,6 +110,8 @@ pub enum Activation {
     None,
     /// x Φ(x), the exact GELU.
     Gelu,
+    /// max(x, 0)
+    Relu,
 }
 
 /// out[r, c] = residual[r, c] + gamma[c] · activation(sum[r, c] + bias[c])
@@ -271,7 +277,7 @@ impl Blocks {
     /// thread while that leaves every block a tile.
     pub(crate) fn new(rows: usize, words: usize, isa: Isa) -> Self {
         let (threads, tile) = (rayon::current_num_threads(), tile_rows(isa));
-        let most = (BLOCK_BYTES / 4 / words.max(1) / tile).clamp(1, 4) * tile;
+        let most = (BLOCK_BYTES / 4 / words.clamp(1, DEPTH) / tile).clamp(1, 4) * tile;
         let count = rows.div_ceil(most).next_multiple_of(threads).min(rows.div_ceil(tile / 2)).max(1);
         Self { rows, count }
     }
@@ -368,25 +374,39 @@ pub(crate) unsafe fn block<S: Simd>(
     assert!(epilogue.gamma.is_none_or(|g| g.len() == weight.n));
     assert!(epilogue.residual.is_none_or(|r| r.len() == out.rows * out.columns));
     let tiles = count.div_ceil(tile_rows(weight.isa));
-    let mut sums = [Line([0.0; 16]); TILE_ROWS * TILE_COLS / 16];
-    for panel in panels {
-        let first = panel * columns;
-        for tile in 0..tiles {
-            let (start, end) = (tile * count / tiles, (tile + 1) * count / tiles);
-            s.call(Tile {
-                rows: end - start,
-                a: rows[start * stride..].as_ptr(),
-                stride,
-                b: weight.lines.as_ptr().cast::<f32>().wrapping_add(panel * words * columns),
-                words,
-                sums: sums.as_mut_ptr().cast(),
-            });
-            let target = Target {
-                rows: range.start + start..range.start + end,
-                columns: first..weight.n.min(first + columns),
-            };
-            // SAFETY: the tile lies inside the output (asserted above) and is this task's own.
-            unsafe { finish(s, sums.as_ptr().cast(), &target, epilogue, out) };
+    let slices = words.div_ceil(DEPTH).max(1);
+    // Of one tile, or of all where a later slice adds to them.
+    let mut one = [Line([0.0; 16]); TILE_LINES];
+    let mut all = if slices > 1 { vec![one; tiles * panels.len()] } else { Vec::new() };
+    for slice in 0..slices {
+        let depth = slice * words / slices..(slice + 1) * words / slices;
+        for (p, panel) in panels.clone().enumerate() {
+            let first = panel * columns;
+            for tile in 0..tiles {
+                let (start, end) = (tile * count / tiles, (tile + 1) * count / tiles);
+                let sums = all.get_mut(p * tiles + tile).unwrap_or(&mut one);
+                s.call(Tile {
+                    rows: end - start,
+                    a: rows[start * stride + depth.start..].as_ptr(),
+                    stride,
+                    b: weight
+                        .lines
+                        .as_ptr()
+                        .cast::<f32>()
+                        .wrapping_add((panel * words + depth.start) * columns),
+                    words: depth.len(),
+                    more: slice > 0,
+                    sums: sums.as_mut_ptr().cast(),
+                });
+                if depth.end == words {
+                    let target = Target {
+                        rows: range.start + start..range.start + end,
+                        columns: first..weight.n.min(first + columns),
+                    };
+                    // SAFETY: the tile lies inside the output (asserted above) and is this task's own.
+                    unsafe { finish(s, sums.as_ptr().cast(), &target, epilogue, out) };
+                }
+            }
         }
     }
 }
@@ -400,6 +420,8 @@ struct Tile {
     stride: usize,
     b: *const f32,
     words: usize,
+    /// Whether the products are added to the sums that are there.
+    more: bool,
     sums: *mut f32,
 }
 
@@ -436,6 +458,15 @@ impl Tile {
         // general registers.
         let bases: [*const f32; 5] = std::array::from_fn(|i| self.a.wrapping_add(3 * i * self.stride));
         let mut sums = [[s.splat(0.0); 2]; R];
+        if self.more {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the buffer holds a full tile.
+                unsafe {
+                    let from = self.sums.add(2 * r * S::LANES);
+                    *sum = [s.load(from), s.load(from.add(S::LANES))];
+                }
+            }
+        }
         for k in 0..self.words {
             // SAFETY: k < words, rows < R and columns inside the panel, by the caller's promise.
             unsafe {
@@ -489,6 +520,8 @@ unsafe fn finish<S: Simd>(s: S, sums: *const f32, target: &Target, epilogue: &Ep
                 v = match epilogue.activation {
                     Activation::None => v,
                     Activation::Gelu => s.gelu(v),
+                    // The zero second: NaN stays NaN.
+                    Activation::Relu => s.max(s.splat(0.0), v),
                 };
                 if let Some(residual) = epilogue.residual {
                     let x = residual.as_ptr().add(row * out.columns + first);
@@ -524,8 +557,16 @@ mod tests {
 
     #[test]
     fn every_shape_and_epilogue_agrees_with_the_naive_product() {
-        let shapes =
-            [(1, 1, 1), (1, 1000, 64), (13, 33, 7), (15, 64, 27), (49, 96, 40), (57, 31, 3), (200, 10, 300)];
+        let shapes = [
+            (1, 1, 1),
+            (1, 1000, 64),
+            (13, 33, 7),
+            (15, 64, 27),
+            (49, 96, 40),
+            (57, 31, 3),
+            (200, 10, 300),
+            (30, 40, 9217),
+        ];
         for isa in Isa::available().iter().copied().chain(Isa::bf16()) {
             for (i, (m, n, depth)) in shapes.into_iter().enumerate() {
                 let (mut a, mut w) = (noise(i as u64, m * depth), noise(100 + i as u64, n * depth));
@@ -542,6 +583,7 @@ mod tests {
                     plain,
                     Epilogue { bias: Some(&bias), ..plain },
                     Epilogue { bias: Some(&bias), activation: Activation::Gelu, ..plain },
+                    Epilogue { bias: Some(&bias), activation: Activation::Relu, ..plain },
                     Epilogue { bias: Some(&bias), residual: Some(&residual), ..plain },
                     Epilogue { bias: Some(&bias), residual: Some(&residual), gamma: Some(&gamma), ..plain },
                 ];
@@ -551,6 +593,7 @@ mod tests {
                         let biased = sum + epilogue.bias.map_or(0.0, |b| b[j % n] as f64);
                         let active = match epilogue.activation {
                             Activation::None => biased,
+                            Activation::Relu => biased.max(0.0),
                             Activation::Gelu => {
                                 0.5 * biased * (1.0 + libm::erf(biased * std::f64::consts::FRAC_1_SQRT_2))
                             }
@@ -558,7 +601,10 @@ mod tests {
                         let scaled = active * epilogue.gamma.map_or(1.0, |g| g[j % n] as f64);
                         let want = scaled + epilogue.residual.map_or(0.0, |r| r[j] as f64);
                         let off = (got as f64 - want).abs();
-                        assert!(off < 2e-5, "{isa:?} {m}x{n}x{depth} case {case} at {j}: {got}, not {want}");
+                        assert!(
+                            off < 2e-5_f64.max(2e-8 * depth as f64),
+                            "{isa:?} {m}x{n}x{depth} case {case} at {j}: {got}, not {want}"
+                        );
                     }
                 }
             }

@@ -19,6 +19,7 @@ pub struct Linear {
     form: Form,
     inputs: usize,
     outputs: usize,
+    activation: Activation,
 }
 
 enum Form {
@@ -57,14 +58,50 @@ impl Linear {
     /// Takes `weight` [outputs, inputs] and, with `bias`, `bias` `[outputs]`.
     pub fn new(inputs: usize, outputs: usize, bias: bool, weights: &Weights) -> Self {
         let weight = weights.get(&[outputs, inputs], "weight");
-        let bias = bias.then(|| weights.get(&[outputs], "bias"));
+        Self::of(weight, bias.then(|| weights.get(&[outputs], "bias")), weights)
+    }
+
+    /// A layer on flattened maps [area, channels], whose `weight` [outputs, channels · area] counts
+    /// positions fastest, as PyTorch flattens [channels, H, W]. With a bias.
+    pub fn on_map(channels: usize, area: usize, outputs: usize, weights: &Weights) -> Self {
+        let shape = [outputs, channels * area];
+        let weight = weights.get(&shape, "weight");
+        let channels_inmost = weight
+            .reshape((outputs, channels, area))
+            .and_then(|w| w.transpose(1, 2)?.contiguous()?.reshape(&shape));
+        let weight = weights.made(&shape, "weight", channels_inmost);
+        Self::of(weight, Some(weights.get(&[outputs], "bias")), weights)
+    }
+
+    /// A transposed convolution of `side` x `side` at that stride, whose outputs do not overlap: gives each
+    /// position its [side, side, outputs]. Takes `weight` [inputs, outputs, side, side] and a bias.
+    pub fn transposed(inputs: usize, outputs: usize, side: usize, weights: &Weights) -> Self {
+        let area = side * side;
+        let weight = weights.get(&[inputs, outputs, side, side], "weight");
+        let rows =
+            weight.permute((2, 3, 1, 0)).and_then(|w| w.contiguous()?.reshape((area * outputs, inputs)));
+        let weight = weights.made(&[area * outputs, inputs], "weight", rows);
+        let bias = weights.get(&[outputs], "bias").repeat(area);
+        let bias = weights.made(&[area * outputs], "bias", bias);
+        Self::of(weight, Some(bias), weights)
+    }
+
+    /// `weight` [outputs, inputs]
+    fn of(weight: Tensor, bias: Option<Tensor>, weights: &Weights) -> Self {
+        let (outputs, inputs) = (weight.dims()[0], weight.dims()[1]);
         let form = if weights.is_plain() {
             Form::Plain { weight, bias }
         } else {
             let weight = Packed::new(weights.isa(), outputs, inputs, &vector(&weight));
             Form::Packed { weight, bias: bias.as_ref().map(vector) }
         };
-        Self { form, inputs, outputs }
+        Self { form, inputs, outputs, activation: Activation::None }
+    }
+
+    /// The layer with max(x, 0) behind it.
+    #[must_use]
+    pub fn relu(self) -> Self {
+        Self { activation: Activation::Relu, ..self }
     }
 
     /// linear(x), [.., inputs] to [.., outputs].
@@ -77,8 +114,11 @@ impl Linear {
         match &self.form {
             Form::Packed { weight, bias } => map_f32(x, &shape, |x| {
                 let rows = Plain { rows: x, depth: self.inputs };
-                product(x.len() / self.inputs, &rows, weight, epilogue(bias, Activation::None))
+                product(x.len() / self.inputs, &rows, weight, epilogue(bias, self.activation))
             }),
+            Form::Plain { weight, bias } if self.activation == Activation::Relu => {
+                plain(x, weight, bias)?.relu()
+            }
             Form::Plain { weight, bias } => plain(x, weight, bias),
         }
     }

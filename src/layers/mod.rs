@@ -37,6 +37,20 @@ pub(crate) fn with_f32<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> 
     }
 }
 
+/// Calls `f` with the values of several tensors, as [`with_f32`], wherever they are.
+pub(crate) fn with_all_f32<T>(tensors: &[Tensor], f: impl FnOnce(&[&[f32]]) -> T) -> Result<T> {
+    let here: Vec<Tensor> = tensors
+        .iter()
+        .map(|x| x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous())
+        .collect::<Result<_>>()?;
+    let guards: Vec<_> = here.iter().map(Tensor::storage_and_layout).collect();
+    let values = guards.iter().map(|(storage, layout)| match (&**storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(&values[start..end]),
+        _ => candle_core::bail!("a tensor that was copied to the CPU is not there"),
+    });
+    Ok(f(&values.collect::<Result<Vec<_>>>()?))
+}
+
 /// A CPU tensor of `shape`, f32, from what `f` makes of `x`'s values.
 pub(crate) fn map_f32(x: &Tensor, shape: &Shape, f: impl FnOnce(&[f32]) -> Vec<f32>) -> Result<Tensor> {
     Tensor::from_vec(with_f32(x, f)?, shape, &Device::Cpu)

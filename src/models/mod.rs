@@ -2,19 +2,50 @@
 //! `forward`, activations channels-last from the patch embedding to the last norm.
 
 mod block;
+pub mod boxes;
 pub mod classifier;
 mod dinat_s;
+pub mod fpn;
 mod isotropic;
+pub mod mask_rcnn;
 mod nat;
+pub mod roi;
+pub mod rpn;
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::{Backbone as Config, Family, Norms};
+use nat_convert::arch::{Architecture, Backbone as Config, Family, Head, Norms};
 
+use self::classifier::Classifier;
+use self::mask_rcnn::MaskRcnn;
 use crate::layers::LayerNorm;
-use crate::weights::Weights;
+use crate::weights::{LoadError, Weights};
 pub use dinat_s::DinatS;
 pub use isotropic::Isotropic;
 pub use nat::Nat;
+
+/// A network of any task.
+pub enum Network {
+    /// A classifier, or a backbone alone.
+    Classifier(Box<Classifier>),
+    /// Mask R-CNN or Cascade Mask R-CNN.
+    Detector(Box<MaskRcnn>),
+}
+
+impl Network {
+    /// Builds the network that `architecture` describes and takes all of its weights.
+    ///
+    /// # Errors
+    /// [`LoadError::Mismatch`] with everything in which weights and architecture differ.
+    pub fn new(architecture: &Architecture, weights: &Weights) -> std::result::Result<Self, LoadError> {
+        match &architecture.head {
+            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
+                MaskRcnn::new(architecture, detector, weights)
+                    .map(|network| Self::Detector(Box::new(network)))
+            }
+            _ => Classifier::new(architecture, weights).map(|network| Self::Classifier(Box::new(network))),
+        }
+    }
+}
 
 /// A transformer of any family, with the norms that follow its levels.
 pub struct Backbone {

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Result, Tensor};
-use nat_convert::arch::{Architecture, Family};
+use nat_convert::arch::{Architecture, Family, Head};
 
 use crate::attention::NeighborhoodAttention;
 use crate::layers::on_pool;
 use crate::layers::profile::{self, Kind};
 use crate::layers::simd::Isa;
-use crate::models::classifier::Classifier;
+use crate::models::Network;
+use crate::models::mask_rcnn::{Picture, Selection};
 use crate::results::{LayerTiming, NetworkTiming, OperatorTiming};
 
 /// What to time, and how.
@@ -35,11 +36,10 @@ impl Bench {
     ///
     /// # Errors
     /// When the network refuses the size.
-    pub fn network(&self, network: &Classifier) -> Result<NetworkTiming> {
+    pub fn network(&self, network: &Network) -> Result<NetworkTiming> {
         let ([width, height], batch) = (self.size, self.batch_size);
-        let images =
-            Tensor::randn(0f32, 1.0, (batch, 3, height, width), &self.device)?.to_dtype(self.dtype)?;
-        let times = self.measure(|| network.forward(&images))?;
+        let images = self.images()?;
+        let times = self.measure(|| self.pass(network, &images))?;
         // Taken before the product below, which is no part of the network.
         let peak_mb = peak_memory().map(|bytes| bytes >> 20);
         let macs = self.architecture.macs(height, width).unwrap_or_default();
@@ -67,17 +67,38 @@ impl Bench {
         })
     }
 
+    /// Noise of the input's size, padded as the task pads.
+    fn images(&self) -> Result<Tensor> {
+        let [width, height] = match self.architecture.head {
+            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => self.size.map(|side| side.next_multiple_of(32)),
+            _ => self.size,
+        };
+        Tensor::randn(0f32, 1.0, (self.batch_size, 3, height, width), &self.device)?.to_dtype(self.dtype)
+    }
+
+    /// One forward pass. A detector keeps as many objects as it may, so that all its heads work.
+    fn pass(&self, network: &Network, images: &Tensor) -> Result<()> {
+        match network {
+            Network::Classifier(network) => network.forward(images)?.device().synchronize(),
+            Network::Detector(network) => {
+                let picture = Picture { size: self.size.map(|side| side as f32), scale_factor: [1.0; 2] };
+                let selection = Selection { score_threshold: 0.0, ..Selection::default() };
+                (0..self.batch_size).try_for_each(|i| {
+                    network.forward(&images.narrow(0, i, 1)?, picture, selection, true).map(drop)
+                })
+            }
+        }
+    }
+
     /// Says where the time of `network`'s forward passes goes, kind by kind of layer; `rest` is what is
     /// in none, `total` is all.
     ///
     /// # Errors
     /// When the network refuses the size.
-    pub fn layers(&self, network: &Classifier) -> Result<Vec<LayerTiming>> {
-        let ([width, height], batch) = (self.size, self.batch_size);
-        let images =
-            Tensor::randn(0f32, 1.0, (batch, 3, height, width), &self.device)?.to_dtype(self.dtype)?;
+    pub fn layers(&self, network: &Network) -> Result<Vec<LayerTiming>> {
+        let (images, batch) = (self.images()?, self.batch_size);
         // A recording is of one thread: of the one that the network itself will run on.
-        let (times, totals) = on_pool(|| profile::record(|| self.measure(|| network.forward(&images))));
+        let (times, totals) = on_pool(|| profile::record(|| self.measure(|| self.pass(network, &images))));
         let times = times?;
         // Warm-up runs are recorded too, so everything is seen as a share of what was recorded.
         let (passes, seconds) = (times.passes as f64, times.seconds);
@@ -119,7 +140,8 @@ impl Bench {
                 let qkv = Tensor::randn(0f32, 1.0, (batch, height, width, 3 * dim), &self.device)?;
                 let rpb = Tensor::randn(0f32, 1.0, table, &self.device)?.to_dtype(self.dtype)?;
                 let qkv = qkv.to_dtype(self.dtype)?;
-                let times = on_pool(|| self.measure(|| Ok(operator.forward(&qkv, Some(&rpb))?)))?;
+                let times =
+                    on_pool(|| self.measure(|| operator.forward(&qkv, Some(&rpb))?.device().synchronize()))?;
                 let macs = 2 * batch * height * width * kernel_size.pow(2) * dim;
                 timings.push(OperatorTiming {
                     level: l + 1,
@@ -150,8 +172,8 @@ impl Bench {
         Ok(2e-9 * (SIDE as f64).powi(3) / best)
     }
 
-    fn measure(&self, mut run: impl FnMut() -> Result<Tensor>) -> Result<Times> {
-        Times::measure(self.runs, || run()?.device().synchronize())
+    fn measure(&self, run: impl FnMut() -> Result<()>) -> Result<Times> {
+        Times::measure(self.runs, run)
     }
 }
 

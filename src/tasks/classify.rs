@@ -2,6 +2,7 @@
 
 use image::RgbImage;
 use nat_convert::arch::Head;
+use nat_convert::zoo::Task;
 
 use super::{Model, TaskError};
 use crate::images::CenterCrop;
@@ -35,7 +36,7 @@ impl Classify {
     /// When the model is no classifier, or the options do not suit it.
     pub fn new(model: Model, options: ClassifyOptions) -> Result<Self, TaskError> {
         let Head::Classifier { classes } = model.metadata.architecture.head else {
-            return Err(TaskError::NotAClassifier { model: model.name, task: "give features" });
+            return Err(model.other_task(Task::Classify));
         };
         let crop = model.center_crop(options.resolution, options.crop_pct)?;
         let labels = options.labels.or_else(|| model.metadata.labels.clone());
@@ -69,10 +70,12 @@ impl Classify {
     /// # Errors
     /// As [`Classify::run`].
     pub fn run_inputs(&self, inputs: &[Vec<f32>]) -> Result<Vec<Vec<Scored>>, TaskError> {
+        let network = self.model.classifier(Task::Classify)?;
+        let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
         let logits = self
             .model
-            .stack(inputs, self.crop.resolution())
-            .and_then(|images| self.model.network.forward(&images)?.to_vec2::<f32>())
+            .stack(&inputs, [self.crop.resolution(); 2])
+            .and_then(|images| network.forward(&images)?.to_vec2::<f32>())
             .map_err(|error| self.model.compute_error(error))?;
         logits.iter().map(|logits| self.top(logits)).collect()
     }

@@ -1,20 +1,67 @@
 //! Features: everything that a network computes on the way, as named tensors.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use image::RgbImage;
 
+use nat_convert::arch::Geometry;
+use nat_convert::zoo::Task;
+
 use super::files::NewFile;
 use super::{Model, TaskError};
-use crate::images::CenterCrop;
+use crate::images::{CenterCrop, KeepRatio};
 
 /// A network with its preprocessing.
 pub struct ExtractFeatures {
     model: Model,
-    crop: CenterCrop,
+    preparation: Preparation,
+}
+
+/// How images become inputs.
+#[derive(Clone, Debug)]
+pub enum Preparation {
+    /// A classifier's.
+    Crop(CenterCrop),
+    /// A detector's or a segmenter's, whose inputs differ in size.
+    Fit(KeepRatio),
+}
+
+/// An image as the network takes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// [3, height, width]
+    values: Vec<f32>,
+    /// Width and height.
+    size: [usize; 2],
+}
+
+impl Preparation {
+    /// The network's input of one image.
+    ///
+    /// # Panics
+    /// When the image has no pixels.
+    pub fn apply(&self, image: &RgbImage) -> Prepared {
+        match self {
+            Self::Crop(crop) => Prepared { values: crop.apply(image), size: [crop.resolution(); 2] },
+            Self::Fit(fit) => {
+                let fitted = fit.apply(image);
+                Prepared { values: fitted.values, size: fitted.size }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Preparation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Crop(crop) => crop.fmt(f),
+            Self::Fit(fit) => fit.fmt(f),
+        }
+    }
 }
 
 /// The tensors of one image, f32: `input` [1, 3, H, W], `stage1`, `stage2`, … [1, C, H, W], and of
@@ -22,13 +69,17 @@ pub struct ExtractFeatures {
 pub type Tensors = BTreeMap<String, Tensor>;
 
 impl ExtractFeatures {
-    /// Makes a task of a model; `None` takes the resolution or crop that belongs to it.
+    /// Makes a task of a model; `None` takes the resolution or crop that belongs to it, and for the
+    /// backbone of a detector or a segmenter that task's resize.
     ///
     /// # Errors
     /// When the numbers do not suit the model.
     pub fn new(model: Model, resolution: Option<usize>, crop_pct: Option<f64>) -> Result<Self, TaskError> {
-        let crop = model.center_crop(resolution, crop_pct)?;
-        Ok(Self { model, crop })
+        let preparation = match (model.metadata.preprocessing.geometry, resolution, crop_pct) {
+            (Geometry::Scale { .. }, None, None) => Preparation::Fit(model.keep_ratio(None)?),
+            _ => Preparation::Crop(model.center_crop(resolution, crop_pct)?),
+        };
+        Ok(Self { model, preparation })
     }
 
     /// The model.
@@ -37,8 +88,8 @@ impl ExtractFeatures {
     }
 
     /// How images become inputs.
-    pub fn crop(&self) -> &CenterCrop {
-        &self.crop
+    pub fn preparation(&self) -> &Preparation {
+        &self.preparation
     }
 
     /// The tensors of each image.
@@ -46,30 +97,41 @@ impl ExtractFeatures {
     /// # Errors
     /// When the network can't be computed at this resolution.
     pub fn run(&self, images: &[RgbImage]) -> Result<Vec<Tensors>, TaskError> {
-        self.run_inputs(&images.iter().map(|image| self.crop.apply(image)).collect::<Vec<_>>())
+        self.run_inputs(&images.iter().map(|image| self.preparation.apply(image)).collect::<Vec<_>>())
     }
 
-    /// As [`ExtractFeatures::run`], of images that went through [`ExtractFeatures::crop`].
+    /// As [`ExtractFeatures::run`], of images that went through [`ExtractFeatures::preparation`].
     ///
     /// # Errors
     /// As [`ExtractFeatures::run`].
-    pub fn run_inputs(&self, inputs: &[Vec<f32>]) -> Result<Vec<Tensors>, TaskError> {
-        self.compute(inputs).map_err(|error| self.model.compute_error(error))
+    pub fn run_inputs(&self, inputs: &[Prepared]) -> Result<Vec<Tensors>, TaskError> {
+        let mut tensors = Vec::with_capacity(inputs.len());
+        for together in inputs.chunk_by(|a, b| a.size == b.size) {
+            tensors.extend(self.compute(together)?);
+        }
+        Ok(tensors)
     }
 
-    fn compute(&self, inputs: &[Vec<f32>]) -> candle_core::Result<Vec<Tensors>> {
-        let images = self.model.stack(inputs, self.crop.resolution())?;
-        let features = self.model.network.features(&images)?;
-        let stages = features.stages.into_iter().zip(1..).map(|(map, i)| (format!("stage{i}"), map));
-        let of_batch: Vec<_> = [("input".to_owned(), images.to_dtype(DType::F32)?)]
-            .into_iter()
-            .chain(stages)
-            .chain(features.pooled.map(|pooled| ("pooled".to_owned(), pooled)))
-            .chain(features.logits.map(|logits| ("logits".to_owned(), logits)))
-            .collect();
-        let of_image =
-            |b| of_batch.iter().map(move |(name, t)| Ok((name.clone(), t.narrow(0, b, 1)?))).collect();
-        (0..inputs.len()).map(of_image).collect()
+    /// The tensors of inputs of one size.
+    fn compute(&self, inputs: &[Prepared]) -> Result<Vec<Tensors>, TaskError> {
+        let network = self.model.classifier(Task::Classify)?;
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let values: Vec<&[f32]> = inputs.iter().map(|input| input.values.as_slice()).collect();
+        let compute = || -> candle_core::Result<Vec<Tensors>> {
+            let images = self.model.stack(&values, first.size)?;
+            let features = network.features(&images)?;
+            let stages = features.stages.into_iter().zip(1..).map(|(map, i)| (format!("stage{i}"), map));
+            let of_batch: Vec<_> = [("input".to_owned(), images.to_dtype(DType::F32)?)]
+                .into_iter()
+                .chain(stages)
+                .chain(features.pooled.map(|pooled| ("pooled".to_owned(), pooled)))
+                .chain(features.logits.map(|logits| ("logits".to_owned(), logits)))
+                .collect();
+            let of_image =
+                |b| of_batch.iter().map(move |(name, t)| Ok((name.clone(), t.narrow(0, b, 1)?))).collect();
+            (0..inputs.len()).map(of_image).collect()
+        };
+        compute().map_err(|error| self.model.compute_error(error))
     }
 }
 

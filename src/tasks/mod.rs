@@ -8,18 +8,22 @@ use nat_convert::arch::{Dilations, Family, Geometry, Head};
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::error::ConvertError;
 use nat_convert::metadata::Metadata;
+use nat_convert::zoo::Task;
 
-use crate::images::CenterCrop;
 use crate::images::preprocess::CropError;
+use crate::images::{CenterCrop, KeepRatio};
+use crate::models::Network;
 use crate::models::classifier::Classifier;
 use crate::weights::{LoadError, Weights};
 use crate::zoo::{Entry, Located};
 
 pub use classify::Classify;
+pub use detect::Detect;
 pub use features::ExtractFeatures;
 
 pub mod bench;
 pub mod classify;
+pub mod detect;
 pub mod features;
 pub mod files;
 
@@ -48,11 +52,11 @@ impl Default for LoadOptions {
     }
 }
 
-/// A classifier or a backbone with everything that is needed to run it on an image.
+/// A network with everything that is needed to run it on an image.
 pub struct Model {
     name: String,
     metadata: Metadata,
-    network: Classifier,
+    network: Network,
     device: Device,
     dtype: DType,
 }
@@ -68,16 +72,22 @@ pub enum TaskError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Crop(#[from] CropError),
-    #[error("`{model}` is no classifier, it is made to {task}")]
-    NotAClassifier { model: String, task: &'static str },
+    #[error("`{model}` is made to {task}, it can't {wanted}")]
+    OtherTask { model: String, task: &'static str, wanted: &'static str },
     #[error("{given} labels are given and `{model}` has {classes} classes")]
     Labels { model: String, given: usize, classes: usize },
     #[error("`{model}`: {error}")]
     Dilations { model: String, error: nat_convert::arch::DilationsError },
     #[error("the weights in the program can't be used: {0}")]
     Embedded(String),
-    #[error("`{model}` is fed by its own task's resize, not by a crop")]
+    #[error("`{model}` has no resolution of its own to crop to: give one with --resolution")]
     NoCrop { model: String },
+    #[error("`{model}` is fed by a crop, it has no scale")]
+    NoScale { model: String },
+    #[error("a picture of {width}x{height} pixels has no mask: {error}")]
+    Mask { width: usize, height: usize, error: hotcoco::Error },
+    #[error("{path}: can't be drawn: {error}")]
+    Draw { path: String, error: image::ImageError },
     #[error("`{model}` answers with what is no number; a wider compute type helps if it is f16")]
     NotFinite { model: String },
     #[error("`{model}` can't be computed: {error}")]
@@ -150,20 +160,15 @@ impl Model {
         weights: &Weights,
         options: &LoadOptions,
     ) -> Result<Self, TaskError> {
-        let task = match metadata.architecture.head {
-            Head::Classifier { .. } | Head::Features => None,
-            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => Some("detect"),
-            Head::Upernet { .. } => Some("segment"),
-        };
-        if let Some(task) = task {
-            return Err(TaskError::NotAClassifier { model: name, task });
+        if let Head::Upernet { .. } = metadata.architecture.head {
+            return Err(TaskError::OtherTask { model: name, task: "segment", wanted: "be run yet" });
         }
-        let network = Classifier::new(&metadata.architecture, weights)?;
+        let network = Network::new(&metadata.architecture, weights)?;
         Ok(Self { name, metadata, network, device: options.device.clone(), dtype: options.dtype })
     }
 
     /// The model's name, what it is, and the network itself.
-    pub fn into_parts(self) -> (String, Metadata, Classifier) {
+    pub fn into_parts(self) -> (String, Metadata, Network) {
         (self.name, self.metadata, self.network)
     }
 
@@ -182,28 +187,63 @@ impl Model {
         !self.metadata.dilations_known && self.metadata.architecture.backbone.family != Family::VitRpb
     }
 
-    /// The preprocessing of the model, with the numbers that are given preferred to its own.
+    /// The preprocessing of the model, with the numbers that are given preferred to its own; for a
+    /// detector's or a segmenter's backbone a resolution has to be given.
     ///
     /// # Errors
-    /// When the numbers are out of range, or the model is a detector's or a segmenter's.
+    /// When the numbers are out of range, or neither given nor the model's.
     pub fn center_crop(
         &self,
         resolution: Option<usize>,
         crop_pct: Option<f64>,
     ) -> Result<CenterCrop, TaskError> {
         let preprocessing = &self.metadata.preprocessing;
-        let Geometry::Crop { resolution: own_resolution, crop_pct: own_crop_pct } = preprocessing.geometry
-        else {
+        let (own_resolution, own_crop_pct) = match preprocessing.geometry {
+            Geometry::Crop { resolution, crop_pct } => (Some(resolution), crop_pct),
+            Geometry::Scale { .. } => (None, 0.875),
+        };
+        let Some(resolution) = resolution.or(own_resolution) else {
             return Err(TaskError::NoCrop { model: self.name.clone() });
         };
-        let (resolution, crop_pct) = (resolution.unwrap_or(own_resolution), crop_pct.unwrap_or(own_crop_pct));
+        let crop_pct = crop_pct.unwrap_or(own_crop_pct);
         Ok(CenterCrop::new(resolution, crop_pct, preprocessing)?)
     }
 
-    /// Preprocessed images, each [3, side, side], as one tensor [B, 3, side, side] of the compute type.
-    fn stack(&self, inputs: &[Vec<f32>], side: usize) -> candle_core::Result<Tensor> {
+    /// The preprocessing of a detector or a segmenter, with the bounds that are given preferred to its own.
+    ///
+    /// # Errors
+    /// When the bounds are out of range, or the model is a classifier.
+    pub fn keep_ratio(&self, scale: Option<[usize; 2]>) -> Result<KeepRatio, TaskError> {
+        let preprocessing = &self.metadata.preprocessing;
+        let Geometry::Scale { scale: own, divisor } = preprocessing.geometry else {
+            return Err(TaskError::NoScale { model: self.name.clone() });
+        };
+        Ok(KeepRatio::new(scale.unwrap_or(own), divisor, preprocessing)?)
+    }
+
+    /// The network of a classifier or a backbone, which is `wanted`.
+    fn classifier(&self, wanted: Task) -> Result<&Classifier, TaskError> {
+        match &self.network {
+            Network::Classifier(network) => Ok(network),
+            Network::Detector(_) => Err(self.other_task(wanted)),
+        }
+    }
+
+    /// That the model is made for another task than is `wanted` of it.
+    fn other_task(&self, wanted: Task) -> TaskError {
+        let task = match self.metadata.architecture.head {
+            Head::Features => "give features",
+            Head::Classifier { .. } => Task::Classify.name(),
+            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => Task::Detect.name(),
+            Head::Upernet { .. } => Task::Segment.name(),
+        };
+        TaskError::OtherTask { model: self.name.clone(), task, wanted: wanted.name() }
+    }
+
+    /// Preprocessed images, each [3, height, width], as one tensor [B, 3, height, width] of the compute type.
+    fn stack(&self, inputs: &[&[f32]], [width, height]: [usize; 2]) -> candle_core::Result<Tensor> {
         let values = inputs.concat();
-        Tensor::from_vec(values, (inputs.len(), 3, side, side), &self.device)?.to_dtype(self.dtype)
+        Tensor::from_vec(values, (inputs.len(), 3, height, width), &self.device)?.to_dtype(self.dtype)
     }
 
     fn compute_error(&self, error: candle_core::Error) -> TaskError {

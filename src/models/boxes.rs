@@ -1,0 +1,155 @@
+//! Boxes of detectors: decoding of regressed deltas, non-maximum suppression. Corners (x1, y1, x2, y2) in
+//! pixels, arithmetic in f32 in mmdet's order: what follows jumps where boxes change order.
+
+use rayon::prelude::*;
+
+/// Left, top, right and bottom edge.
+pub type Corners = [f32; 4];
+
+/// The largest |dw| and |dh| that are decoded: |ln(16 / 1000)|.
+const MAX_LOG_RATIO: f32 = 4.135_166_6;
+
+/// A box regressed from `anchor`: `deltas` (dx, dy, dw, dh) in units of the anchor's size times `stds`,
+/// clipped to a picture of `size` (width, height). mmdet's `delta2bbox`.
+pub fn decode(anchor: Corners, deltas: [f32; 4], stds: [f32; 4], size: [f32; 2]) -> Corners {
+    let [x1, y1, x2, y2] = anchor;
+    let mut out = [0.0; 4];
+    for (axis, (low, high)) in [(x1, x2), (y1, y2)].into_iter().enumerate() {
+        let (centre, side) = ((low + high) * 0.5, high - low);
+        let moved = centre + side * (deltas[axis] * stds[axis]);
+        let log_ratio = (deltas[axis + 2] * stds[axis + 2]).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
+        let half = side * log_ratio.exp() * 0.5;
+        out[axis] = (moved - half).clamp(0.0, size[axis]);
+        out[axis + 2] = (moved + half).clamp(0.0, size[axis]);
+    }
+    out
+}
+
+fn area([x1, y1, x2, y2]: Corners) -> f32 {
+    (x2 - x1) * (y2 - y1)
+}
+
+/// Intersection over union; NaN of two empty boxes.
+pub fn iou(a: Corners, b: Corners) -> f32 {
+    let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
+    let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
+    let shared = width * height;
+    shared / (area(a) + area(b) - shared)
+}
+
+/// A box with its score, and its group: a class or a pyramid level.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// The box.
+    pub corners: Corners,
+    /// The higher the better.
+    pub score: f32,
+    /// Only boxes of one group suppress each other.
+    pub group: usize,
+}
+
+/// Greedy non-maximum suppression, group by group: a box goes when its IoU with a better one that stays
+/// is more than `threshold`. Returns the indices that stay, best first; of equal scores the first one.
+///
+/// As mmcv's `batched_nms`, boxes are compared where they stand after each group was moved by its index
+/// times the largest coordinate plus 1, which rounds them.
+pub fn nms(candidates: &[Candidate], threshold: f32) -> Vec<usize> {
+    let largest = candidates.iter().flat_map(|c| c.corners).fold(f32::NEG_INFINITY, f32::max);
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by(|&a, &b| candidates[b].score.total_cmp(&candidates[a].score));
+    let groups = candidates.iter().map(|c| c.group + 1).max().unwrap_or(0);
+    let mut members = vec![Vec::new(); groups];
+    for &index in &order {
+        members[candidates[index].group].push(index);
+    }
+    let survivors = |indices: Vec<usize>| {
+        let moved = |&index: &usize| {
+            let Candidate { corners, group, .. } = candidates[index];
+            corners.map(|x| x + group as f32 * (largest + 1.0))
+        };
+        let boxes: Vec<Corners> = indices.iter().map(moved).collect();
+        let mut gone = vec![false; boxes.len()];
+        for i in 0..boxes.len() {
+            if !gone[i] {
+                for j in i + 1..boxes.len() {
+                    gone[j] = gone[j] || iou(boxes[i], boxes[j]) > threshold;
+                }
+            }
+        }
+        indices.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(index, _)| index).collect::<Vec<_>>()
+    };
+    let kept: Vec<Vec<usize>> = members.into_par_iter().map(survivors).collect();
+    let mut stays = vec![false; candidates.len()];
+    kept.iter().flatten().for_each(|&index| stays[index] = true);
+    order.retain(|&index| stays[index]);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deltas_of_zero_give_the_anchor_and_clipping_holds() {
+        let (stds, size) = ([0.1, 0.1, 0.2, 0.2], [100.0, 50.0]);
+        for (anchor, deltas, expected) in [
+            ([10.0, 20.0, 30.0, 40.0], [0.0; 4], [10.0, 20.0, 30.0, 40.0]),
+            // 0.1 · 5 of a side to the right; e^(0.2 · 5 ln 2) = twice as high.
+            ([10.0, 20.0, 30.0, 40.0], [5.0, 0.0, 0.0, 5.0 * 2f32.ln()], [20.0, 10.0, 40.0, 50.0]),
+            ([-8.0, -8.0, 8.0, 8.0], [0.0; 4], [0.0, 0.0, 8.0, 8.0]),
+            ([0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 1e9, f32::MAX], [0.0, 0.0, 100.0, 50.0]),
+        ] {
+            let got = decode(anchor, deltas, stds, size);
+            let off = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-5, "{got:?}, not {expected:?}");
+        }
+    }
+
+    /// The definition: all pairs, in f64, no groups moved.
+    fn naive(candidates: &[Candidate], threshold: f64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..candidates.len()).collect();
+        order.sort_by(|&a, &b| candidates[b].score.partial_cmp(&candidates[a].score).unwrap());
+        let overlap = |a: &Candidate, b: &Candidate| {
+            let [a, b] = [a.corners, b.corners].map(|c| c.map(f64::from));
+            let side = |i: usize| (a[i + 2].min(b[i + 2]) - a[i].max(b[i])).max(0.0);
+            let area = |c: [f64; 4]| (c[2] - c[0]) * (c[3] - c[1]);
+            let shared = side(0) * side(1);
+            shared / (area(a) + area(b) - shared)
+        };
+        let mut kept: Vec<usize> = Vec::new();
+        for i in order {
+            let suppresses = |&k: &usize| {
+                candidates[k].group == candidates[i].group
+                    && overlap(&candidates[k], &candidates[i]) > threshold
+            };
+            if !kept.iter().any(suppresses) {
+                kept.push(i);
+            }
+        }
+        kept
+    }
+
+    #[test]
+    fn suppression_agrees_with_the_definition() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for (count, groups) in [(0, 1), (1, 1), (50, 1), (300, 4), (500, 80)] {
+            let candidates: Vec<Candidate> = (0..count)
+                .map(|_| {
+                    let [x, y, w, h] = [90.0, 90.0, 40.0, 40.0].map(|most| rng.f32() * most);
+                    let corners = [x, y, x + w, y + h];
+                    Candidate { corners, score: rng.f32(), group: rng.usize(0..groups) }
+                })
+                .collect();
+            assert_eq!(nms(&candidates, 0.3), naive(&candidates, 0.3), "{count} boxes in {groups} groups");
+        }
+    }
+
+    #[test]
+    fn equal_scores_keep_their_order_and_the_threshold_is_strict() {
+        let candidate = |corners| Candidate { corners, score: 0.5, group: 0 };
+        // IoU 1/2 exactly.
+        let pair = [candidate([0.0, 0.0, 2.0, 1.0]), candidate([0.0, 0.0, 1.0, 1.0])];
+        assert_eq!(nms(&pair, 0.5), [0, 1]);
+        assert_eq!(nms(&pair, 0.49), [0]);
+    }
+}

@@ -1,0 +1,361 @@
+//! Mask R-CNN (arXiv 1703.06870) and Cascade Mask R-CNN (arXiv 1906.09756) as mmdet 2.28 computes them:
+//! a pyramid on a backbone, proposals, then one box head or three that follow each other, and as many
+//! mask heads on what they found. Mask R-CNN is a cascade of one stage.
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use nat_convert::arch::{Architecture, Detector, Head};
+
+use super::Backbone;
+use super::boxes::{Candidate, Corners, decode, nms};
+use super::fpn::{Fpn, SAME};
+use super::roi::roi_align;
+use super::rpn::{Predictions, Rpn, proposals};
+use crate::layers::{Conv2d, Linear, MapLayout, on_pool};
+use crate::weights::{LoadError, Weights};
+
+/// Pixels a position of each pyramid map; regions take features from all but the last.
+pub const STRIDES: [usize; 5] = [4, 8, 16, 32, 64];
+/// Side of a region's features for the box heads.
+const BOX_SIDE: usize = 7;
+/// Side of a region's features for the mask heads, half of a mask's.
+const MASK_SIDE: usize = 14;
+/// IoU above which a detection of the same class is suppressed.
+const IOU_THRESHOLD: f32 = 0.5;
+/// Units of the deltas of each stage.
+const STDS: [[f32; 4]; 3] = [[0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]];
+
+/// A detector of either kind.
+pub struct MaskRcnn {
+    backbone: Backbone,
+    fpn: Fpn,
+    rpn: Rpn,
+    box_heads: Vec<BoxHead>,
+    mask_heads: Vec<MaskHead>,
+}
+
+/// The picture that an input was made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Picture {
+    /// Width and height of the resized picture, without padding.
+    pub size: [f32; 2],
+    /// Resized width and height over the original ones.
+    pub scale_factor: [f32; 2],
+}
+
+/// Which detections are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Selection {
+    /// A class of a region counts when its probability is more than this.
+    pub score_threshold: f32,
+    /// The best so many are kept.
+    pub max_detections: usize,
+}
+
+impl Default for Selection {
+    /// As the published detectors are tested: more than 0.05, the best 100.
+    fn default() -> Self {
+        Self { score_threshold: 0.05, max_detections: 100 }
+    }
+}
+
+/// Values of each region.
+type Rows = Vec<Vec<f32>>;
+
+/// What the box heads say, stage by stage.
+pub struct Regions {
+    /// The regions that each stage looked at, in pixels of the resized picture.
+    pub rois: Vec<Vec<Corners>>,
+    /// Class logits of each stage, [rois, classes + 1], background last.
+    pub logits: Vec<Rows>,
+    /// Deltas of each stage, [rois, 4 · classes], or [rois, 4] if they are the same for all classes.
+    pub deltas: Vec<Rows>,
+}
+
+/// A detected object.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// The class.
+    pub index: usize,
+    /// Its probability.
+    pub score: f32,
+    /// The box in pixels of the original picture.
+    pub corners: Corners,
+}
+
+impl MaskRcnn {
+    /// Builds the network, whose head is a `detector`, and takes all of its weights.
+    ///
+    /// # Errors
+    /// [`LoadError::Mismatch`] with everything in which weights and architecture differ.
+    pub fn new(
+        architecture: &Architecture,
+        detector: &Detector,
+        weights: &Weights,
+    ) -> std::result::Result<Self, LoadError> {
+        let cascade = matches!(architecture.head, Head::CascadeMaskRcnn(_));
+        let backbone = &architecture.backbone;
+        let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
+        let stage = |head: &str, s: usize| {
+            let head = weights.pp("roi_head").pp(head);
+            if cascade { head.pp(s) } else { head }
+        };
+        let network = Self {
+            backbone: Backbone::new(backbone, &weights.pp("backbone")),
+            fpn: Fpn::new(detector, &dims, &weights.pp("neck")),
+            rpn: Rpn::new(detector, &weights.pp("rpn_head")),
+            box_heads: (0..detector.stages).map(|s| BoxHead::new(detector, &stage("bbox_head", s))).collect(),
+            mask_heads: (0..detector.stages)
+                .map(|s| MaskHead::new(detector, &stage("mask_head", s)))
+                .collect(),
+        };
+        weights.finish()?;
+        Ok(network)
+    }
+
+    /// The objects on one picture, best first, and with `masks` the probability of each pixel of each
+    /// box's 28x28 grid to belong to the object, [objects, 28, 28]. `image` [1, 3, H, W] is normalised,
+    /// its sides multiples of 32.
+    ///
+    /// # Errors
+    /// When the image does not suit the network.
+    pub fn forward(
+        &self,
+        image: &Tensor,
+        picture: Picture,
+        selection: Selection,
+        masks: bool,
+    ) -> Result<(Vec<Found>, Option<Tensor>)> {
+        on_pool(|| {
+            let pyramid = self.pyramid(&self.backbone.forward(image)?)?;
+            let proposals = proposals(&self.predict(&pyramid)?, &STRIDES, picture.size)?;
+            let rois = proposals.iter().map(|proposal| proposal.corners).collect();
+            let found = self.select(&self.regions(&pyramid, rois, picture)?, picture, selection);
+            let masks =
+                if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
+            Ok((found, masks))
+        })
+    }
+
+    /// The backbone's maps, [1, H/4, W/4, C] and on.
+    ///
+    /// # Errors
+    /// When the image does not suit the network.
+    pub fn maps(&self, image: &Tensor) -> Result<Vec<Tensor>> {
+        self.backbone.forward(image)
+    }
+
+    /// The pyramid of the backbone's maps: [1, H/4, W/4, C] to [1, H/64, W/64, C].
+    ///
+    /// # Errors
+    /// When the maps are not the backbone's.
+    pub fn pyramid(&self, maps: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.fpn.forward(maps)
+    }
+
+    /// Scores and deltas of the anchors of each map.
+    ///
+    /// # Errors
+    /// When the maps are not the pyramid's.
+    pub fn predict(&self, pyramid: &[Tensor]) -> Result<Vec<Predictions>> {
+        pyramid.iter().map(|map| self.rpn.forward(map)).collect()
+    }
+
+    /// Runs the box heads: each looks at the boxes of the one before it, refined for the class that this one
+    /// thought likeliest.
+    ///
+    /// # Errors
+    /// When the maps are not the pyramid's.
+    pub fn regions(&self, pyramid: &[Tensor], rois: Vec<Corners>, picture: Picture) -> Result<Regions> {
+        let mut regions = Regions { rois: vec![rois], logits: Vec::new(), deltas: Vec::new() };
+        for (stage, (head, stds)) in self.box_heads.iter().zip(STDS).enumerate() {
+            let rois = &regions.rois[stage];
+            let (logits, deltas) = head.forward(&features(pyramid, rois, BOX_SIDE)?)?;
+            if stage + 1 < self.box_heads.len() {
+                let refine = |((&roi, logits), deltas): ((&Corners, &Vec<f32>), &Vec<f32>)| {
+                    let class = likeliest(&logits[..logits.len() - 1]);
+                    decode(roi, of_class(deltas, class), stds, picture.size)
+                };
+                let refined = rois.iter().zip(&logits).zip(&deltas).map(refine).collect();
+                regions.rois.push(refined);
+            }
+            regions.logits.push(logits);
+            regions.deltas.push(deltas);
+        }
+        Ok(regions)
+    }
+
+    /// The detections among the regions: scores of the mean of all stages' logits, boxes of the last stage,
+    /// suppression class by class in pixels of the original picture.
+    pub fn select(&self, regions: &Regions, picture: Picture, selection: Selection) -> Vec<Found> {
+        let (Some(rois), Some(deltas)) = (regions.rois.last(), regions.deltas.last()) else {
+            return Vec::new();
+        };
+        let stds = STDS[regions.deltas.len() - 1];
+        let stages = regions.logits.len() as f32;
+        let mut candidates = Vec::new();
+        for (i, (&roi, deltas)) in rois.iter().zip(deltas).enumerate() {
+            let mut mean = regions.logits[0][i].clone();
+            for logits in &regions.logits[1..] {
+                mean.iter_mut().zip(&logits[i]).for_each(|(sum, logit)| *sum += logit);
+            }
+            mean.iter_mut().for_each(|sum| *sum /= stages);
+            let scores = softmax(&mean);
+            for (class, &score) in scores[..scores.len() - 1].iter().enumerate() {
+                if score > selection.score_threshold {
+                    let corners = decode(roi, of_class(deltas, class), stds, picture.size);
+                    let corners = std::array::from_fn(|side| corners[side] / picture.scale_factor[side % 2]);
+                    candidates.push(Candidate { corners, score, group: class });
+                }
+            }
+        }
+        let mut kept = nms(&candidates, IOU_THRESHOLD);
+        kept.truncate(selection.max_detections);
+        let found = |index: usize| {
+            let Candidate { corners, score, group } = candidates[index];
+            Found { index: group, score, corners }
+        };
+        kept.into_iter().map(found).collect()
+    }
+
+    /// Mask logits of what was found, from each mask head, [objects, 28, 28].
+    ///
+    /// # Errors
+    /// When the maps are not the pyramid's.
+    pub fn masks(&self, pyramid: &[Tensor], found: &[Found], picture: Picture) -> Result<Vec<Tensor>> {
+        let resized =
+            |found: &Found| std::array::from_fn(|side| found.corners[side] * picture.scale_factor[side % 2]);
+        let rois: Vec<Corners> = found.iter().map(resized).collect();
+        let classes: Vec<u32> = found.iter().map(|found| found.index as u32).collect();
+        let features = features(pyramid, &rois, MASK_SIDE)?;
+        self.mask_heads.iter().map(|head| head.forward(&features, &classes)).collect()
+    }
+}
+
+/// The features of regions, from the four finest maps.
+fn features(pyramid: &[Tensor], rois: &[Corners], side: usize) -> Result<Tensor> {
+    let levels = STRIDES.len() - 1;
+    roi_align(&pyramid[..levels.min(pyramid.len())], &STRIDES[..levels], rois, side)
+}
+
+/// Four deltas of a class, or those of all classes where there are no more.
+fn of_class(deltas: &[f32], class: usize) -> [f32; 4] {
+    let first = if deltas.len() == 4 { 0 } else { 4 * class };
+    std::array::from_fn(|i| deltas[first + i])
+}
+
+/// The first of the largest.
+fn likeliest(logits: &[f32]) -> usize {
+    let better = |best: usize, i: usize| if logits[i] > logits[best] { i } else { best };
+    (0..logits.len()).fold(0, better)
+}
+
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f32> = logits.iter().map(|x| (x - largest).exp()).collect();
+    let sum: f32 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+/// The mean of the probabilities of several logits.
+pub fn mean_sigmoid(logits: &[Tensor]) -> Result<Tensor> {
+    let probability = |x: &Tensor| (x.to_dtype(DType::F32)?.neg()?.exp()? + 1.0)?.recip();
+    let Some((first, rest)) = logits.split_first() else {
+        candle_core::bail!("a detector without mask heads")
+    };
+    let sum = rest.iter().try_fold(probability(first)?, |sum, x| sum + probability(x)?)?;
+    sum / logits.len() as f64
+}
+
+/// What classifies and moves regions: convolutions with BatchNorm, linear layers, two outputs.
+struct BoxHead {
+    convs: Vec<Conv2d>,
+    fcs: Vec<Linear>,
+    fc_cls: Linear,
+    fc_reg: Linear,
+}
+
+impl BoxHead {
+    fn new(config: &Detector, weights: &Weights) -> Self {
+        let &Detector { classes, fpn_channels, box_channels, fc_channels, .. } = config;
+        let conv = |i: usize| {
+            let inputs = if i == 0 { fpn_channels } else { box_channels };
+            Conv2d::module((inputs, box_channels), SAME, &weights.pp("shared_convs").pp(i))
+        };
+        let fc = |i: usize| {
+            let weights = weights.pp("shared_fcs").pp(i);
+            match i {
+                0 => Linear::on_map(box_channels, BOX_SIDE * BOX_SIDE, fc_channels, &weights),
+                _ => Linear::new(fc_channels, fc_channels, true, &weights),
+            }
+            .relu()
+        };
+        let boxes = if config.class_agnostic { 1 } else { classes };
+        Self {
+            convs: (0..config.box_convs).map(conv).collect(),
+            fcs: (0..config.box_fcs).map(fc).collect(),
+            fc_cls: Linear::new(fc_channels, classes + 1, true, &weights.pp("fc_cls")),
+            fc_reg: Linear::new(fc_channels, 4 * boxes, true, &weights.pp("fc_reg")),
+        }
+    }
+
+    /// Features [regions, 7, 7, C] to class logits and deltas, a row a region.
+    fn forward(&self, features: &Tensor) -> Result<(Rows, Rows)> {
+        let regions = features.dim(0)?;
+        if regions == 0 {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x, None))?;
+        let x = x.reshape((regions, ()))?;
+        let x = self.fcs.iter().try_fold(x, |x, fc| fc.forward(&x))?;
+        let rows = |x: Tensor| x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec2::<f32>();
+        Ok((rows(self.fc_cls.forward(&x)?)?, rows(self.fc_reg.forward(&x)?)?))
+    }
+}
+
+/// What tells an object's pixels from others in its box.
+struct MaskHead {
+    convs: Vec<Conv2d>,
+    /// The transposed convolution of 2x2 at stride 2: four outputs a position, none overlap.
+    upsample: Linear,
+    /// `[classes, C]`
+    weight: Tensor,
+    /// `[classes]`
+    bias: Tensor,
+}
+
+impl MaskHead {
+    fn new(config: &Detector, weights: &Weights) -> Self {
+        let &Detector { classes, fpn_channels, mask_channels, .. } = config;
+        let conv = |i: usize| {
+            let inputs = if i == 0 { fpn_channels } else { mask_channels };
+            let weights = weights.pp("convs").pp(i).pp("conv");
+            Conv2d::new((inputs, mask_channels), SAME, true, MapLayout::ChannelsLast, &weights).relu()
+        };
+        let logits = weights.pp("conv_logits");
+        let weight = logits.get(&[classes, mask_channels, 1, 1], "weight");
+        Self {
+            convs: (0..config.mask_convs).map(conv).collect(),
+            upsample: Linear::transposed(mask_channels, mask_channels, 2, &weights.pp("upsample")).relu(),
+            weight: logits.made(&[classes, mask_channels], "weight", weight.flatten(1, D::Minus1)),
+            bias: logits.get(&[classes], "bias"),
+        }
+    }
+
+    /// Features [objects, 14, 14, C] to the logits of each object's own class, [objects, 28, 28].
+    fn forward(&self, features: &Tensor, classes: &[u32]) -> Result<Tensor> {
+        let (objects, h, w, _) = features.dims4()?;
+        if objects == 0 {
+            return Tensor::zeros((0, 2 * h, 2 * w), DType::F32, features.device());
+        }
+        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x, None))?;
+        let x = self.upsample.forward(&x)?; // [objects, 14, 14, 4C]
+        let (_, channels) = self.weight.dims2()?;
+        let x = x.reshape((objects, 4 * h * w, channels))?;
+        let classes = Tensor::new(classes, x.device())?;
+        let weight = self.weight.index_select(&classes, 0)?.to_dtype(x.dtype())?.unsqueeze(2)?;
+        let bias = self.bias.index_select(&classes, 0)?.to_dtype(x.dtype())?.reshape((objects, 1, 1))?;
+        let logits = x.matmul(&weight)?.broadcast_add(&bias)?;
+        // Position, then place among its four.
+        logits.reshape((objects, h, w, 2, 2))?.permute((0, 1, 3, 2, 4))?.reshape((objects, 2 * h, 2 * w))
+    }
+}
