@@ -1,7 +1,8 @@
-//! Pixels in: files to 8-bit RGB, Pillow's and OpenCV's resize, the preprocessing of each task. No tensors
-//! and no networks here.
+//! Pixels in: files to 8-bit RGB, Pillow's and OpenCV's resize, the preprocessing of each task. Pixels
+//! out: masks, and found objects drawn onto their image. No tensors and no networks here.
 
 pub mod decode;
+pub mod draw;
 pub mod mask;
 pub mod opencv;
 pub mod preprocess;

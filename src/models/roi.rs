@@ -178,7 +178,7 @@ mod tests {
             [51.5, 35.5, 52.5, 36.5],
         ];
         for side in [7, 2] {
-            let got = roi_align(&[map.clone()], &[4], &rois, side).unwrap();
+            let got = roi_align(std::slice::from_ref(&map), &[4], &rois, side).unwrap();
             let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             for c in 0..channels {
                 let plane: Vec<f64> = values.iter().skip(c).step_by(channels).map(|&x| x.into()).collect();

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::files::NewFile;
 use super::{Model, TaskError};
 use crate::images::mask::{Mask, paste};
-use crate::images::{Fitted, KeepRatio};
+use crate::images::{Fitted, KeepRatio, draw};
 use crate::models::Network;
 use crate::models::mask_rcnn::{Picture, Selection};
 use crate::results::Detection;
@@ -142,8 +142,22 @@ impl Detect {
 ///
 /// # Errors
 /// When the file can't be written; what was there before is then unchanged.
-pub fn save(image: RgbImage, objects: &[Object], threshold: f32, path: &Path) -> Result<(), TaskError> {
-    let _ = (objects, threshold);
+pub fn save(mut image: RgbImage, objects: &[Object], threshold: f32, path: &Path) -> Result<(), TaskError> {
+    let drawn: Vec<draw::Object> = objects
+        .iter()
+        .filter(|object| object.detection.score > threshold)
+        .map(|Object { detection, mask }| {
+            let [x, y, w, h] = detection.bbox;
+            draw::Object {
+                index: detection.index,
+                label: &detection.label,
+                score: detection.score,
+                corners: [x, y, x + w, y + h],
+                mask: mask.as_ref(),
+            }
+        })
+        .collect();
+    draw::objects(&mut image, &drawn);
     let failed = |error| TaskError::Write { path: path.display().to_string(), error };
     let mut bytes = Cursor::new(Vec::new());
     image
