@@ -69,6 +69,34 @@ pub struct Rle {
     pub counts: String,
 }
 
+/// What `segment` says about an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Segmentation {
+    /// The image, as in [`Classification::image`].
+    pub image: String,
+    /// The model, as in [`Classification::model`].
+    pub model: String,
+    /// Width of the image in pixels.
+    pub width: usize,
+    /// Height of the image in pixels.
+    pub height: usize,
+    /// What covers it, largest first.
+    pub segments: Vec<Segment>,
+}
+
+/// The pixels of one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Index among the network's classes.
+    pub index: usize,
+    /// Name of the class; the index where no names are known.
+    pub label: String,
+    /// How many pixels it covers.
+    pub pixels: usize,
+    /// Share of the image, 0 to 1.
+    pub fraction: f64,
+}
+
 /// Where `features` put the tensors of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedFeatures {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::write::{WriteOptions, write};
-use nat_infer::results::{Classification, Detections, SavedFeatures};
+use nat_infer::results::{Classification, Detections, SavedFeatures, Segmentation};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -350,7 +350,7 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
         (vec!["classify", "a.png"], 2, "--model demo-digits is part of the program"),
         (vec!["classify", "a.png", "--weights", "nope.pth"], 2, "nope.pth"),
         (vec!["classify", "a.png", "--weights", "a.png"], 2, "a.png"),
-        (vec!["classify", "a.png", "--weights", segmenter], 2, "is made to segment, it can't be run yet"),
+        (vec!["classify", "a.png", "--weights", segmenter], 2, "is made to segment, it can't classify"),
         (detector.to_vec(), 2, "`mask-rcnn-nat-tiny` is made to detect, it can't classify"),
         (
             vec!["detect", "a.png", "--model", "demo-digits"],
@@ -573,6 +573,45 @@ fn pictures_of_any_size_go_through_a_detector_together() {
 }
 
 #[test]
+fn pixels_are_named_as_mmseg_names_them() {
+    let place = Place::new();
+    let set = golden("segment/upernet_b");
+    let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
+    let segment = |more: &[&str]| -> Segmentation {
+        let line = place.run(&[&["segment", &image, "-w", &weights, "-q"], more].concat()).success();
+        serde_json::from_str(&line).unwrap()
+    };
+    let record = segment(&["--save", "out", "--palette"]);
+    let labels = image::open(place.path("out/image.labels.png")).unwrap().into_rgb8();
+    let want = image::open(set.join("label.png")).unwrap().into_luma8();
+    assert_eq!((record.width, record.height), (239, 347));
+    assert_eq!(record.segments.iter().map(|segment| segment.pixels).sum::<usize>(), 239 * 347);
+    assert!(record.segments.is_sorted_by(|a, b| a.pixels >= b.pixels));
+    for segment in &record.segments {
+        let pixels = want.as_raw().iter().filter(|&&class| usize::from(class) == segment.index).count();
+        assert!(pixels.abs_diff(segment.pixels) <= 239 * 347 / 1000, "{segment:?}, not {pixels}");
+        assert!((segment.fraction - segment.pixels as f64 / (239.0 * 347.0)).abs() < 1e-12);
+    }
+    // With colours in it, the map shows a class in one colour.
+    let colour = |class: u8| {
+        let of_class = labels.pixels().zip(want.as_raw()).filter(|(_, want)| **want == class);
+        of_class.map(|(pixel, _)| pixel.0).next().unwrap()
+    };
+    let largest = record.segments[0].index as u8;
+    let shown = labels.pixels().filter(|pixel| pixel.0 == colour(largest)).count();
+    assert_eq!(shown, record.segments[0].pixels);
+
+    // Without, its values are the indices; the mean over sizes and mirror images is another map.
+    segment(&["--save", "out", "--multi-scale", "--flip"]);
+    let labels = image::open(place.path("out/image.labels.png")).unwrap().into_luma8();
+    let want = image::open(set.join("label_ms.png")).unwrap().into_luma8();
+    let differ = labels.as_raw().iter().zip(want.as_raw()).filter(|(a, b)| a != b).count();
+    assert!(differ * 1000 <= 239 * 347, "{differ}");
+    let picture = image::open(place.path("out/image.png")).unwrap().into_rgb8();
+    assert!(picture != image::open(&image).unwrap().into_rgb8() && picture.dimensions() == (239, 347));
+}
+
+#[test]
 fn a_result_never_replaces_its_image() {
     let place = Place::new();
     let digit = fs::read(place.digit("a.png")).unwrap();
@@ -781,16 +820,15 @@ fn bench_says_how_fast_what_was_computed() {
     let shares: f64 = layers[..8].iter().map(|row| number(row, "share")).sum();
     assert!((shares - 1.0).abs() < 1e-9, "{shares}");
 
-    // Random weights of any classifier and detector.
+    // Random weights of any classifier, detector and segmenter.
     let random = ["bench", "--arch", "nat-mini", "--resolution", "32", "--runs", "1", "--format", "csv"];
     assert!(place.run(&random).success().lines().nth(1).unwrap().starts_with("nat-mini,f32,32,32,1,"));
-    let weights = golden("detect/maskrcnn_s/model.pth");
-    let small = ["--resolution", "80x50", "--runs", "1", "--format", "json"];
-    let timing = place.run(&[&["bench", "-w", weights.to_str().unwrap()], &small[..]].concat()).success();
-    let timing: Value = serde_json::from_str(&timing).unwrap();
-    assert_eq!((&timing[0]["width"], &timing[0]["height"]), (&80.into(), &50.into()));
-    assert!(number(&timing[0], "gflops") > 0.0);
-    let segmenter = place.run(&["bench", "--arch", "upernet-nat-mini"]);
-    assert_eq!(segmenter.status(), 2);
-    assert!(segmenter.stderr().contains("upernet-nat-mini is made to segment"), "{}", segmenter.stderr());
+    for network in ["detect/maskrcnn_s/model.pth", "segment/upernet_b/model.pth"] {
+        let weights = golden(network);
+        let small = ["--resolution", "80x50", "--runs", "1", "--format", "json"];
+        let timing = place.run(&[&["bench", "-w", weights.to_str().unwrap()], &small[..]].concat()).success();
+        let timing: Value = serde_json::from_str(&timing).unwrap();
+        assert_eq!((&timing[0]["width"], &timing[0]["height"]), (&80.into(), &50.into()));
+        assert!(number(&timing[0], "gflops") > 0.0);
+    }
 }

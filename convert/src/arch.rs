@@ -151,6 +151,24 @@ impl Detector {
     }
 }
 
+/// Multiply-accumulates of UPerNet behind the backbone, whose `maps` have so many positions and channels:
+/// its convolutions, two for each value that a BatchNorm scales, four for each that is interpolated, up to
+/// the logits of all `pixels` of the input.
+fn upernet_macs(classes: usize, channels: usize, maps: &[(usize, usize)], pixels: usize) -> usize {
+    let (Some(&(finest, _)), Some((&(coarsest, last), lower))) = (maps.first(), maps.split_last()) else {
+        return 0;
+    };
+    let below: usize = lower.iter().map(|(n, _)| n).sum();
+    let pools = [1, 4, 9, 36];
+    let pooled =
+        pools.iter().sum::<usize>() * last * channels + coarsest * 9 * (last + 4 * channels) * channels;
+    let pyramid: usize = lower.iter().map(|(n, dim)| n * (dim + 9 * channels) * channels).sum();
+    let fused = finest * channels * (9 * maps.len() * channels + classes);
+    let normed = (pools.iter().sum::<usize>() + coarsest + 2 * below + finest) * channels;
+    let interpolated = (pools.len() * coarsest + below + lower.len() * finest) * channels + pixels * classes;
+    pooled + pyramid + fused + 2 * normed + 4 * interpolated
+}
+
 /// How pixels become the network's input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
@@ -447,20 +465,22 @@ impl Architecture {
     }
 
     /// Multiply-accumulates of one image of `height` x `width` pixels, as [`Backbone::macs`] counts, of
-    /// a detector with its 1000 proposals and 100 detections; `None` for the heads of segmenters, which
-    /// are not counted yet.
-    pub fn macs(&self, height: usize, width: usize) -> Option<u64> {
+    /// a detector with its 1000 proposals and 100 detections.
+    pub fn macs(&self, height: usize, width: usize) -> u64 {
+        let maps = || {
+            let [rows, columns] = [height, width].map(|side| self.backbone.map_sides(side));
+            let positions: Vec<usize> = rows.iter().zip(&columns).map(|(h, w)| h * w).collect();
+            positions.into_iter().enumerate().map(|(l, positions)| (positions, self.backbone.dim(l)))
+        };
         let head = match &self.head {
             Head::Features => 0,
             Head::Classifier { classes } => self.backbone.out_dim() * classes,
-            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
-                let [rows, columns] = [height, width].map(|side| self.backbone.map_sides(side));
-                let maps = rows.iter().zip(&columns).enumerate();
-                detector.macs(maps.map(|(l, (h, w))| (h * w, self.backbone.dim(l))))
+            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => detector.macs(maps()),
+            &Head::Upernet { classes, channels } => {
+                upernet_macs(classes, channels, &maps().collect::<Vec<_>>(), height * width)
             }
-            Head::Upernet { .. } => return None,
         };
-        Some(self.backbone.macs(height, width) + head as u64)
+        self.backbone.macs(height, width) + head as u64
     }
 }
 

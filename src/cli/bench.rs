@@ -1,9 +1,8 @@
 //! `nat-infer bench`.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use nat_convert::arch::Geometry;
-use nat_convert::zoo::Task;
 use nat_infer::models::Network;
 use nat_infer::results::{LayerTiming, NetworkTiming, OperatorTiming};
 use nat_infer::tasks::bench::Bench;
@@ -61,9 +60,6 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, None, verbosity)?;
     let (dtype, device) = (settings.dtype(), settings.device().clone());
     let (model, architecture, preprocessing, network) = match random {
-        Some(entry) if entry.task == Task::Segment => {
-            bail!("{} is made to segment, which can't be run yet", entry.name)
-        }
         Some(entry) => {
             let mut architecture = entry.architecture.clone();
             if let Some(dilations) = dilations {

@@ -64,7 +64,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         return Ok(Exit::Failed);
     }
     let folder = match &arguments.save {
-        Some(path) => Some(Folder::new(path, "png", images.inputs())?),
+        Some(path) => Some(Folder::new(path, &["png"], images.inputs())?),
         None => None,
     };
     let options = DetectOptions {
@@ -83,7 +83,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         for (input, (fitted, image)) in inputs.iter().zip(batch) {
             let objects = task.run_input(&fitted)?;
             if let (Some(folder), Some(image)) = (&folder, image) {
-                save(image, &objects, arguments.draw_threshold, &folder.file(input))?;
+                save(image, &objects, arguments.draw_threshold, &folder.file(input, "png"))?;
             }
             let [width, height] = fitted.original;
             output.write(&Detections {

@@ -51,7 +51,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     if images.inputs().is_empty() {
         return Ok(Exit::Failed);
     }
-    let folder = Folder::new(&arguments.save, "safetensors", images.inputs())?;
+    let folder = Folder::new(&arguments.save, &["safetensors"], images.inputs())?;
     let task = ExtractFeatures::new(settings.load()?, arguments.crop.resolution, arguments.crop.crop_pct)?;
     folder.make()?;
     verbosity.explain("input", task.preparation());
@@ -61,7 +61,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         |image| task.preparation().apply(&image),
         |inputs, batch| {
             for (input, tensors) in inputs.iter().zip(task.run_inputs(&batch)?) {
-                let file = folder.file(input);
+                let file = folder.file(input, "safetensors");
                 save(&tensors, &file)?;
                 output.write(&SavedFeatures {
                     image: input.name(),

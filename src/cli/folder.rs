@@ -1,4 +1,4 @@
-//! `--save DIR`: a file an image.
+//! `--save DIR`: files an image.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,15 @@ use super::inputs::Input;
 /// A folder for files that are called as their images.
 pub struct Folder {
     path: PathBuf,
-    extension: &'static str,
 }
 
 impl Folder {
-    /// Plans a file of `extension` for each of `inputs`; nothing is made yet.
+    /// Plans a file of each of `extensions` for each of `inputs`; nothing is made yet.
     ///
     /// # Errors
     /// When two files would have one name, or a file would replace an image.
-    pub fn new(path: &Path, extension: &'static str, inputs: &[Input]) -> Result<Self> {
-        let folder = Self { path: path.to_owned(), extension };
+    pub fn new(path: &Path, extensions: &[&str], inputs: &[Input]) -> Result<Self> {
+        let folder = Self { path: path.to_owned() };
         let mut taken = HashMap::new();
         let images: HashMap<_, _> = inputs
             .iter()
@@ -29,8 +28,10 @@ impl Folder {
                 Input::Stdin => None,
             })
             .collect();
-        for input in inputs {
-            let file = folder.file(input);
+        let files =
+            inputs.iter().flat_map(|input| extensions.iter().map(move |extension| (input, extension)));
+        for (input, extension) in files {
+            let file = folder.file(input, extension);
             if let Some(image) = file.canonicalize().ok().and_then(|file| images.get(&file)) {
                 bail!("{} would be replaced by its result; use another --save folder", image.name());
             }
@@ -52,11 +53,11 @@ impl Folder {
             .or_failed()
     }
 
-    /// Where the file of an image goes.
-    pub fn file(&self, input: &Input) -> PathBuf {
+    /// Where the file of an image with this extension goes.
+    pub fn file(&self, input: &Input, extension: &str) -> PathBuf {
         let mut name = input.stem().to_owned();
         name.push(".");
-        name.push(self.extension);
+        name.push(extension);
         self.path.join(name)
     }
 }

@@ -19,6 +19,7 @@ mod labels;
 mod models;
 mod output;
 mod pipeline;
+mod segment;
 mod settings;
 mod shared;
 
@@ -42,6 +43,7 @@ Examples:
   nat-infer classify --model demo-digits digit.png
   nat-infer classify photos/ --model dinat-base --format csv --output classes.csv
   nat-infer detect photo.jpg --save drawn/
+  nat-infer segment photo.jpg --save drawn/
   nat-infer features photo.jpg --save features/
   nat-infer models";
 
@@ -49,6 +51,7 @@ Examples:
 enum Command {
     Classify(classify::Arguments),
     Detect(detect::Arguments),
+    Segment(segment::Arguments),
     Features(features::Arguments),
     Bench(bench::Arguments),
     Models(models::Arguments),
@@ -83,6 +86,7 @@ pub fn main() -> Exit {
     let done = match command {
         Command::Classify(arguments) => classify::run(arguments, verbosity),
         Command::Detect(arguments) => detect::run(arguments, verbosity),
+        Command::Segment(arguments) => segment::run(arguments, verbosity),
         Command::Features(arguments) => features::run(arguments, verbosity),
         Command::Bench(arguments) => bench::run(arguments, verbosity),
         Command::Models(arguments) => models::run(arguments, verbosity),

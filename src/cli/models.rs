@@ -91,7 +91,7 @@ struct Row {
     task: &'static str,
     parameters: u64,
     /// Multiply-accumulates of one image, where they can be counted.
-    flops: Option<u64>,
+    flops: u64,
     /// The authors' main figure: its name and its value.
     metric: Option<&'static str>,
     reported: Option<f64>,
@@ -126,7 +126,7 @@ impl Row {
             self.name.to_owned(),
             self.task.to_owned(),
             short(self.parameters),
-            self.flops.map_or("-".to_owned(), short),
+            short(self.flops),
             reported.unwrap_or("-".to_owned()),
             self.source.to_owned(),
             if self.cached { "yes" } else { "no" }.to_owned(),
@@ -149,7 +149,7 @@ impl Record for Row {
             self.name.to_owned(),
             self.task.to_owned(),
             self.parameters.to_string(),
-            text(self.flops),
+            self.flops.to_string(),
             text(self.metric),
             text(self.reported),
             self.source.to_owned(),
@@ -260,8 +260,8 @@ impl Details {
             ("task", self.row.task.to_owned()),
             ("family", family.to_owned()),
             ("parameters", self.row.parameters.to_string()),
+            ("flops", self.row.flops.to_string()),
         ];
-        fields.extend(self.row.flops.map(|flops| ("flops", flops.to_string())));
         fields.extend([
             ("embed dim", self.embed_dim.to_string()),
             ("depths", numbers(self.depths)),

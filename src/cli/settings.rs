@@ -16,6 +16,7 @@ use super::shared::{DTypeName, DeviceName, ModelOptions};
 fn default_model(task: Option<Task>) -> &'static str {
     match task {
         Some(Task::Detect) => "mask-rcnn-nat-tiny",
+        Some(Task::Segment) => "upernet-nat-tiny",
         _ => "nat-tiny",
     }
 }

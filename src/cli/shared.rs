@@ -14,7 +14,7 @@ use nat_infer::zoo::{self, Entry, UnknownModel};
 #[command(next_help_heading = "Model")]
 pub struct ModelOptions {
     /// Model by name, see `nat-infer models`; fetched on first use [default: nat-tiny; of
-    /// detect mask-rcnn-nat-tiny]
+    /// detect mask-rcnn-nat-tiny, of segment upernet-nat-tiny]
     #[arg(short, long, value_name = "NAME", value_parser = known_model, conflicts_with = "weights")]
     pub model: Option<&'static Entry>,
     /// Checkpoint instead: a file or folder of ours, of PyTorch or of Transformers

@@ -55,6 +55,32 @@ pub fn objects(image: &mut RgbImage, objects: &[Object]) {
     labels(image, &objects, &style);
 }
 
+/// How much of its class's colour a pixel takes.
+const CLASS_OPACITY: f32 = 0.5;
+
+/// Draws the classes of an image's pixels, row by row, each in its colour, and a legend: the names and
+/// shares (as scores) of `largest`, upwards from the lower left corner, in at most half of the height.
+///
+/// # Panics
+/// When there are not as many `classes` as pixels, or one has no colour.
+pub fn classes(image: &mut RgbImage, classes: &[u8], colours: &[[u8; 3]], largest: &[Object]) {
+    let size = [image.width() as usize, image.height() as usize];
+    assert_eq!(classes.len(), size[0] * size[1]);
+    for (pixel, &class) in image.as_chunks_mut().0.iter_mut().zip(classes) {
+        blend(pixel, colours[class as usize], CLASS_OPACITY);
+    }
+    let Some(height) = Style::new(size).letters else { return };
+    let texts =
+        largest.iter().filter_map(|object| Some((Text::of(object, height, size[0])?, colours[object.index])));
+    let texts: Vec<_> = texts.take(size[1] / 2 / height).collect();
+    let width = texts.iter().map(|(text, _)| text.width).max().unwrap_or(0);
+    for (line, (text, colour)) in texts.iter().enumerate() {
+        let top = size[1] - (texts.len() - line) * height;
+        fill(image, &Region { x: 0..width, y: top..top + height }, *colour);
+        text.draw(image, [0, top], ink(*colour));
+    }
+}
+
 /// What depends on the size of the picture, in pixels.
 struct Style {
     /// Width of a box's line.
@@ -593,6 +619,19 @@ mod tests {
             let edge = x == 0 || y == 0 || x == 7 || y == 5;
             assert_eq!(pixel.0 == colour(3), edge, "{x}, {y}");
         }
+    }
+
+    #[test]
+    fn classes_are_blended_above_their_legend() {
+        let mut image = grey(200, 160);
+        let labels: Vec<u8> = (0..200 * 160).map(|i| u8::from(i % 200 >= 100)).collect();
+        let colours = [[200, 0, 0], [0, 0, 200]];
+        let entry = |index, label, score| Object { index, label, score, corners: [0.0; 4], mask: None };
+        classes(&mut image, &labels, &colours, &[entry(1, "sky", 0.5), entry(0, "wall", 0.5)]);
+        assert_eq!([at(&image, 50, 60), at(&image, 150, 60)], [[150, 50, 50], [50, 50, 150]]);
+        // The last line of the legend ends with the image, the first is above it.
+        assert_eq!([at(&image, 0, 159), at(&image, 0, 159 - 13)], [[200, 0, 0], [0, 0, 200]]);
+        assert_eq!(at(&image, 199, 159), [50, 50, 150]);
     }
 
     #[test]

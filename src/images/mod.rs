@@ -5,6 +5,7 @@ pub mod decode;
 pub mod draw;
 pub mod mask;
 pub mod opencv;
+pub mod palette;
 pub mod preprocess;
 pub mod resize;
 

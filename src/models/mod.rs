@@ -11,12 +11,14 @@ pub mod mask_rcnn;
 mod nat;
 pub mod roi;
 pub mod rpn;
+pub mod uper;
 
 use candle_core::{Result, Tensor};
 use nat_convert::arch::{Architecture, Backbone as Config, Family, Head, Norms};
 
 use self::classifier::Classifier;
 use self::mask_rcnn::MaskRcnn;
+use self::uper::Upernet;
 use crate::layers::LayerNorm;
 use crate::weights::{LoadError, Weights};
 pub use dinat_s::DinatS;
@@ -29,6 +31,8 @@ pub enum Network {
     Classifier(Box<Classifier>),
     /// Mask R-CNN or Cascade Mask R-CNN.
     Detector(Box<MaskRcnn>),
+    /// UPerNet.
+    Segmenter(Box<Upernet>),
 }
 
 impl Network {
@@ -42,6 +46,8 @@ impl Network {
                 MaskRcnn::new(architecture, detector, weights)
                     .map(|network| Self::Detector(Box::new(network)))
             }
+            &Head::Upernet { classes, channels } => Upernet::new(architecture, classes, channels, weights)
+                .map(|network| Self::Segmenter(Box::new(network))),
             _ => Classifier::new(architecture, weights).map(|network| Self::Classifier(Box::new(network))),
         }
     }

@@ -42,7 +42,7 @@ impl Bench {
         let times = self.measure(|| self.pass(network, &images))?;
         // Taken before the product below, which is no part of the network.
         let peak_mb = peak_memory().map(|bytes| bytes >> 20);
-        let macs = self.architecture.macs(height, width).unwrap_or_default();
+        let macs = self.architecture.macs(height, width);
         let gflops = 2e-9 * macs as f64 * batch as f64 / times.median();
         let peak = self.sgemm_peak()?;
         let per_image = 1e3 / batch as f64;
@@ -80,6 +80,7 @@ impl Bench {
     fn pass(&self, network: &Network, images: &Tensor) -> Result<()> {
         match network {
             Network::Classifier(network) => network.forward(images)?.device().synchronize(),
+            Network::Segmenter(network) => network.forward(images)?.device().synchronize(),
             Network::Detector(network) => {
                 let picture = Picture { size: self.size.map(|side| side as f32), scale_factor: [1.0; 2] };
                 let selection = Selection { score_threshold: 0.0, ..Selection::default() };

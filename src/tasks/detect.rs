@@ -1,16 +1,15 @@
 //! Detection: the objects on an image, with their boxes and masks.
 
-use std::io::{Cursor, Write};
 use std::path::Path;
 
 use candle_core::{DType, Device};
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use nat_convert::arch::Head;
 use nat_convert::labels::Labels;
 use nat_convert::zoo::Task;
 use rayon::prelude::*;
 
-use super::files::NewFile;
+use super::files::save_png;
 use super::{Model, TaskError};
 use crate::images::mask::{Mask, paste};
 use crate::images::{Fitted, KeepRatio, draw};
@@ -158,12 +157,5 @@ pub fn save(mut image: RgbImage, objects: &[Object], threshold: f32, path: &Path
         })
         .collect();
     draw::objects(&mut image, &drawn);
-    let failed = |error| TaskError::Write { path: path.display().to_string(), error };
-    let mut bytes = Cursor::new(Vec::new());
-    image
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|error| TaskError::Draw { path: path.display().to_string(), error })?;
-    let mut file = NewFile::create(path).map_err(failed)?;
-    file.write_all(bytes.get_ref()).map_err(failed)?;
-    file.keep().map_err(failed)
+    save_png(&image, path)
 }

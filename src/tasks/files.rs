@@ -1,10 +1,13 @@
 //! Files that are written whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Cursor, Write};
 use std::path::{Path, PathBuf};
 
+use image::{ImageFormat, RgbImage};
 use tempfile::{Builder, NamedTempFile};
+
+use super::TaskError;
 
 /// A file that grows under a temporary name beside its target and takes the target's name when it is
 /// kept. Dropped before, it leaves nothing. What is no plain file (a pipe, a device) is written as it
@@ -79,6 +82,20 @@ impl Write for Form {
             Self::Direct(file) => file.flush(),
         }
     }
+}
+
+/// Writes an image to a PNG file, whole or not at all.
+///
+/// # Errors
+/// When the file can't be written; what was there before is then unchanged.
+pub fn save_png(image: &RgbImage, path: &Path) -> Result<(), TaskError> {
+    let failed = |error| TaskError::Write { path: path.display().to_string(), error };
+    let mut bytes = Cursor::new(Vec::new());
+    let encoded = image.write_to(&mut bytes, ImageFormat::Png);
+    encoded.map_err(|error| failed(io::Error::other(error)))?;
+    let mut file = NewFile::create(path).map_err(failed)?;
+    file.write_all(bytes.get_ref()).map_err(failed)?;
+    file.keep().map_err(failed)
 }
 
 #[cfg(test)]

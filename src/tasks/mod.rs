@@ -20,12 +20,14 @@ use crate::zoo::{Entry, Located};
 pub use classify::Classify;
 pub use detect::Detect;
 pub use features::ExtractFeatures;
+pub use segment::Segment;
 
 pub mod bench;
 pub mod classify;
 pub mod detect;
 pub mod features;
 pub mod files;
+pub mod segment;
 
 /// The small model that is part of the program: `demo-digits`, handwritten digits.
 static DEMO: &[u8] = include_bytes!("../../assets/demo-digits.safetensors");
@@ -82,12 +84,12 @@ pub enum TaskError {
     Embedded(String),
     #[error("`{model}` has no resolution of its own to crop to: give one with --resolution")]
     NoCrop { model: String },
+    #[error("`{model}` has {classes} classes, a label map holds up to 256")]
+    Classes { model: String, classes: usize },
     #[error("`{model}` is fed by a crop, it has no scale")]
     NoScale { model: String },
     #[error("a picture of {width}x{height} pixels has no mask: {error}")]
     Mask { width: usize, height: usize, error: hotcoco::Error },
-    #[error("{path}: can't be drawn: {error}")]
-    Draw { path: String, error: image::ImageError },
     #[error("`{model}` answers with what is no number; a wider compute type helps if it is f16")]
     NotFinite { model: String },
     #[error("`{model}` can't be computed: {error}")]
@@ -160,9 +162,6 @@ impl Model {
         weights: &Weights,
         options: &LoadOptions,
     ) -> Result<Self, TaskError> {
-        if let Head::Upernet { .. } = metadata.architecture.head {
-            return Err(TaskError::OtherTask { model: name, task: "segment", wanted: "be run yet" });
-        }
         let network = Network::new(&metadata.architecture, weights)?;
         Ok(Self { name, metadata, network, device: options.device.clone(), dtype: options.dtype })
     }
@@ -225,7 +224,7 @@ impl Model {
     fn classifier(&self, wanted: Task) -> Result<&Classifier, TaskError> {
         match &self.network {
             Network::Classifier(network) => Ok(network),
-            Network::Detector(_) => Err(self.other_task(wanted)),
+            _ => Err(self.other_task(wanted)),
         }
     }
 

@@ -1,5 +1,6 @@
-//! Detectors against what mmdet computed with the original backbones, stage by stage and to the last
-//! mask: every folder of `tests/golden/detect`, or of `$NAT_INFER_GOLDEN/detect`, and every checkpoint in it.
+//! Detectors and segmenters against what mmdet and mmseg computed with the original backbones, stage by
+//! stage, to the last mask and the last pixel: every folder of `tests/golden/detect` and `segment`, or of
+//! those in `$NAT_INFER_GOLDEN`, and every checkpoint in it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,16 @@ use candle_core::{DType, Device, Tensor};
 use nat_convert::arch::Head;
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_infer::images::{Reader, RgbImage};
+use nat_infer::layers::bilinear;
 use nat_infer::models::boxes::Corners;
 use nat_infer::models::mask_rcnn::{MaskRcnn, Picture, STRIDES, Selection, mean_sigmoid};
 use nat_infer::models::roi::roi_align;
 use nat_infer::models::rpn::proposals;
+use nat_infer::models::uper::Upernet;
 use nat_infer::results::Detection;
 use nat_infer::tasks::detect::DetectOptions;
-use nat_infer::tasks::{Detect, LoadOptions, Model};
+use nat_infer::tasks::segment::SegmentOptions;
+use nat_infer::tasks::{Detect, LoadOptions, Model, Segment};
 use nat_infer::weights::Weights;
 use serde_json::Value;
 
@@ -25,13 +29,13 @@ const SCORE: f32 = 1e-4;
 /// Largest difference of a box's edge in pixels.
 const PIXELS: f32 = 0.01;
 
-fn folders() -> Vec<PathBuf> {
+fn folders(task: &str) -> Vec<PathBuf> {
     let root = std::env::var_os("NAT_INFER_GOLDEN")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from);
     let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(root.join("detect")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        std::fs::read_dir(root.join(task)).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();
-    assert!(folders.len() >= 3, "{folders:?}");
+    assert!(!folders.is_empty(), "{}", root.display());
     folders
 }
 
@@ -134,7 +138,7 @@ fn rows(values: &[Vec<f32>], order: &[usize]) -> Tensor {
 #[test]
 fn every_stage_is_mmdets() {
     let mut compared = 0;
-    for folder in folders() {
+    for folder in folders("detect") {
         let case = Case::read(&folder);
         if case.tensors.is_empty() {
             continue;
@@ -215,7 +219,7 @@ fn detector(path: &Path) -> Detect {
 
 #[test]
 fn every_detection_is_mmdets() {
-    for folder in folders() {
+    for folder in folders("detect") {
         let case = Case::read(&folder);
         for path in checkpoints(&folder) {
             let objects = detector(&path).run(&image(&folder)).unwrap();
@@ -259,5 +263,53 @@ fn same_detections(name: &str, ours: &[Detection], case: &Case) {
             differ as f32 <= 0.005 * area.max(1.0),
             "{name}: mask {i} differs in {differ} of {area} pixels"
         );
+    }
+}
+
+#[test]
+fn every_map_is_mmsegs() {
+    for folder in folders("segment") {
+        let case = Case::read(&folder);
+        for path in checkpoints(&folder) {
+            let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
+            let architecture = checkpoint.metadata().architecture.clone();
+            let Head::Upernet { classes, channels } = architecture.head else { panic!("{path:?}") };
+            let weights = Weights::from_checkpoint(checkpoint, DType::F32, Device::Cpu).unwrap();
+            let network = Upernet::new(&architecture, classes, channels, &weights).unwrap();
+            assert_eq!(weights.parameters(), architecture.parameters(), "{path:?}");
+
+            let task = segmenter(&path, &SegmentOptions::default());
+            let input = task.fits()[0].apply(&image(&folder));
+            let [w, h] = input.size;
+            let x = Tensor::from_slice(&input.values, (1, 3, h, w), &Device::Cpu).unwrap();
+            let maps = network.maps(&x).unwrap();
+            maps.iter().enumerate().for_each(|(i, map)| case.map(&format!("backbone.{i}"), map));
+            case.map("psp_out", &network.pool(&maps[3]).unwrap());
+            let decoded = network.decode(&maps).unwrap();
+            case.map("decoder_feature", &decoded);
+            let logits = network.classify(&decoded).unwrap();
+            case.map("logits", &logits);
+            case.map("logits_input_size", &bilinear(&logits, h, w).unwrap());
+        }
+    }
+}
+
+fn segmenter(path: &Path, options: &SegmentOptions) -> Segment {
+    Segment::new(Model::open(path, &LoadOptions::default()).unwrap(), options).unwrap()
+}
+
+#[test]
+fn every_pixel_is_mmsegs() {
+    for folder in folders("segment") {
+        for path in checkpoints(&folder) {
+            for (all, file) in [(false, "label.png"), (true, "label_ms.png")] {
+                let options = SegmentOptions { multi_scale: all, flip: all, ..SegmentOptions::default() };
+                let map = segmenter(&path, &options).run(&image(&folder)).unwrap();
+                let want = image::open(folder.join(file)).unwrap().into_luma8();
+                assert_eq!(map.size, [want.width() as usize, want.height() as usize]);
+                let differ = map.classes.iter().zip(want.as_raw()).filter(|(a, b)| a != b).count();
+                assert!(differ * 1000 <= map.classes.len(), "{path:?}, {file}: {differ} pixels differ");
+            }
+        }
     }
 }

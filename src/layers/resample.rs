@@ -1,0 +1,124 @@
+//! Resampling of channels-last maps, as PyTorch does it.
+
+use std::ops::Range;
+
+use candle_core::{DType, Result, Tensor};
+use rayon::prelude::*;
+
+use super::map_f32;
+
+/// The two source positions of an output position on one axis, and the second one's share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tap {
+    pub(crate) at: [usize; 2],
+    pub(crate) part: f32,
+}
+
+/// The taps of an axis from `from` to `to` positions: `interpolate(mode="bilinear", align_corners=False)`.
+pub(crate) fn taps(from: usize, to: usize) -> Vec<Tap> {
+    let scale = from as f32 / to as f32;
+    let tap = |i: usize| {
+        let place = (scale * (i as f32 + 0.5) - 0.5).max(0.0);
+        let low = (place as usize).min(from - 1);
+        Tap { at: [low, (low + 1).min(from - 1)], part: place - low as f32 }
+    };
+    (0..to).map(tap).collect()
+}
+
+/// One row of an interpolated map: `columns` of the row that lies between `rows`, all [width, channels].
+pub(crate) fn row(rows: [&[f32]; 2], part: f32, columns: &[Tap], channels: usize, out: &mut [f32]) {
+    for (out, tap) in out.chunks_exact_mut(channels).zip(columns) {
+        let [a, b] = tap.at.map(|x| x * channels..(x + 1) * channels);
+        let corners = rows.map(|row| [&row[a.clone()], &row[b.clone()]]);
+        let [[p00, p01], [p10, p11]] = corners;
+        for (c, out) in out.iter_mut().enumerate() {
+            let above = (1.0 - tap.part) * p00[c] + tap.part * p01[c];
+            let below = (1.0 - tap.part) * p10[c] + tap.part * p11[c];
+            *out = (1.0 - part) * above + part * below;
+        }
+    }
+}
+
+/// `x` [B, H, W, C] at another size, bilinear with `align_corners=False`, f32.
+///
+/// # Errors
+/// When `x` is no map, or has no positions.
+pub fn bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    let (b, h, w, c) = x.dims4()?;
+    if h == 0 || w == 0 || c == 0 {
+        candle_core::bail!("a map of shape {:?} can't be resampled", x.shape());
+    }
+    if (h, w) == (height, width) {
+        return Ok(x.clone());
+    }
+    if !x.device().is_cpu() {
+        let x = x.permute((0, 3, 1, 2))?.contiguous()?;
+        return x.upsample_bilinear2d(height, width, false)?.permute((0, 2, 3, 1))?.contiguous();
+    }
+    let (rows, columns) = (taps(h, height), taps(w, width));
+    map_f32(x, &(b, height, width, c).into(), |x| {
+        let mut out = vec![0.0; b * height * width * c];
+        out.par_chunks_exact_mut((width * c).max(1)).enumerate().for_each(|(i, out)| {
+            let (image, tap) = (i / height, rows[i % height]);
+            let lines = tap.at.map(|y| &x[(image * h + y) * w * c..][..w * c]);
+            row(lines, tap.part, &columns, c, out);
+        });
+        out
+    })
+}
+
+/// The means of `side` x `side` parts of `x` [B, H, W, C], f32: part i of n positions is
+/// floor(i · n / side)..ceil((i + 1) · n / side), PyTorch's `AdaptiveAvgPool2d`.
+///
+/// # Errors
+/// When `x` is no map.
+pub fn adaptive_mean(x: &Tensor, side: usize) -> Result<Tensor> {
+    let (_, h, w, _) = x.dims4()?;
+    let x = x.to_dtype(DType::F32)?;
+    let part = |i: usize, n: usize| -> Range<usize> { i * n / side..((i + 1) * n).div_ceil(side) };
+    let mut rows = Vec::with_capacity(side);
+    for y in (0..side).map(|i| part(i, h)) {
+        let strip = x.narrow(1, y.start, y.len())?;
+        let parts =
+            (0..side).map(|i| part(i, w)).map(|x| strip.narrow(2, x.start, x.len())?.mean_keepdim((1, 2)));
+        rows.push(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 2)?);
+    }
+    Tensor::cat(&rows, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn bilinear_is_candles_and_flat_stays_flat() {
+        for (h, w, height, width) in
+            [(3, 5, 6, 10), (7, 4, 3, 9), (1, 1, 4, 5), (10, 7, 13, 23), (4, 6, 1, 1)]
+        {
+            let x = Tensor::randn(0f32, 1.0, (2, h, w, 5), &Device::Cpu).unwrap();
+            let ours = bilinear(&x, height, width).unwrap();
+            let theirs = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+            let theirs =
+                theirs.upsample_bilinear2d(height, width, false).unwrap().permute((0, 2, 3, 1)).unwrap();
+            let off = (ours - theirs).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+            assert!(off.to_scalar::<f32>().unwrap() < 1e-5, "{h}x{w} to {height}x{width}: {off}");
+        }
+        let flat = bilinear(&Tensor::full(2.5f32, (1, 3, 4, 2), &Device::Cpu).unwrap(), 11, 5).unwrap();
+        assert!(flat.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|x| (x - 2.5).abs() < 1e-6));
+    }
+
+    #[test]
+    fn parts_overlap_where_they_must() {
+        let x = Tensor::from_vec((0..7).map(|x| x as f32).collect::<Vec<_>>(), (1, 1, 7, 1), &Device::Cpu)
+            .unwrap();
+        let means = adaptive_mean(&x, 3).unwrap();
+        assert_eq!(means.dims(), [1, 3, 3, 1]);
+        // 0..3, 2..5, 4..7
+        assert_eq!(
+            means.narrow(1, 0, 1).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            [1.0, 3.0, 5.0]
+        );
+    }
+}

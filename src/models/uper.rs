@@ -1,0 +1,129 @@
+//! UPerNet (arXiv 1807.10221) as mmseg 0.30 computes it: pyramid pooling on the last map, a pyramid on
+//! the others, everything fused at the finest one. The auxiliary head takes part in training only.
+
+use candle_core::{Result, Tensor};
+use nat_convert::arch::Architecture;
+
+use super::Backbone;
+use super::fpn::{POINT, SAME};
+use crate::layers::{Conv2d, MapLayout, adaptive_mean, bilinear, on_pool};
+use crate::weights::{LoadError, Weights};
+
+/// Sides of the pooled maps.
+const POOLS: [usize; 4] = [1, 2, 3, 6];
+
+/// A segmenter.
+pub struct Upernet {
+    backbone: Backbone,
+    psp_modules: Vec<Conv2d>,
+    bottleneck: Conv2d,
+    lateral_convs: Vec<Conv2d>,
+    fpn_convs: Vec<Conv2d>,
+    fpn_bottleneck: Conv2d,
+    conv_seg: Conv2d,
+}
+
+impl Upernet {
+    /// Builds the network of `classes` classes with a decoder of `channels`, and takes all of its weights.
+    ///
+    /// # Errors
+    /// [`LoadError::Mismatch`] with everything in which weights and architecture differ.
+    pub fn new(
+        architecture: &Architecture,
+        classes: usize,
+        channels: usize,
+        weights: &Weights,
+    ) -> std::result::Result<Self, LoadError> {
+        let backbone = &architecture.backbone;
+        let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
+        let (last, lower) = (backbone.out_dim(), &dims[..dims.len() - 1]);
+        let head = weights.pp("decode_head");
+        let network = Self {
+            backbone: Backbone::new(backbone, &weights.pp("backbone")),
+            psp_modules: (0..POOLS.len())
+                .map(|i| Conv2d::module((last, channels), POINT, &head.pp("psp_modules").pp(i).pp(1)))
+                .collect(),
+            bottleneck: Conv2d::module(
+                (last + POOLS.len() * channels, channels),
+                SAME,
+                &head.pp("bottleneck"),
+            ),
+            lateral_convs: (0..lower.len())
+                .map(|i| Conv2d::module((lower[i], channels), POINT, &head.pp("lateral_convs").pp(i)))
+                .collect(),
+            fpn_convs: (0..lower.len())
+                .map(|i| Conv2d::module((channels, channels), SAME, &head.pp("fpn_convs").pp(i)))
+                .collect(),
+            fpn_bottleneck: Conv2d::module(
+                (dims.len() * channels, channels),
+                SAME,
+                &head.pp("fpn_bottleneck"),
+            ),
+            conv_seg: Conv2d::new(
+                (channels, classes),
+                POINT,
+                true,
+                MapLayout::ChannelsLast,
+                &head.pp("conv_seg"),
+            ),
+        };
+        weights.finish()?;
+        Ok(network)
+    }
+
+    /// Logits [B, H/4, W/4, classes] of normalised images [B, 3, H, W].
+    ///
+    /// # Errors
+    /// When the images do not suit the network.
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        on_pool(|| self.classify(&self.decode(&self.backbone.forward(images)?)?))
+    }
+
+    /// The backbone's maps, [B, H/4, W/4, C] and on.
+    ///
+    /// # Errors
+    /// When the images do not suit the network.
+    pub fn maps(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+        self.backbone.forward(images)
+    }
+
+    /// The last map [B, h, w, C] with what its pooled forms say of the whole picture, [B, h, w, channels].
+    ///
+    /// # Errors
+    /// When the map is not the backbone's.
+    pub fn pool(&self, last: &Tensor) -> Result<Tensor> {
+        let (_, h, w, _) = last.dims4()?;
+        let mut parts = vec![last.clone()];
+        for (conv, side) in self.psp_modules.iter().zip(POOLS) {
+            parts.push(bilinear(&conv.forward(&adaptive_mean(last, side)?, None)?, h, w)?);
+        }
+        self.bottleneck.forward(&Tensor::cat(&parts, 3)?, None)
+    }
+
+    /// The backbone's maps, finest first, to one map [B, H/4, W/4, channels].
+    ///
+    /// # Errors
+    /// When the maps are not the backbone's.
+    pub fn decode(&self, maps: &[Tensor]) -> Result<Tensor> {
+        let Some((last, lower)) = maps.split_last() else { candle_core::bail!("a decoder got no maps") };
+        let mut above = self.pool(last)?;
+        let mut levels = vec![above.clone()];
+        for ((map, lateral), conv) in lower.iter().zip(&self.lateral_convs).zip(&self.fpn_convs).rev() {
+            let (_, h, w, _) = map.dims4()?;
+            above = lateral.forward_residual(map, &bilinear(&above, h, w)?)?;
+            levels.push(conv.forward(&above, None)?);
+        }
+        levels.reverse();
+        let (_, h, w, _) = levels[0].dims4()?;
+        let levels = levels.iter().map(|level| bilinear(level, h, w)).collect::<Result<Vec<_>>>()?;
+        self.fpn_bottleneck.forward(&Tensor::cat(&levels, 3)?, None)
+    }
+
+    /// Logits of a decoded map.
+    ///
+    /// # Errors
+    /// When the map is not the decoder's.
+    pub fn classify(&self, decoded: &Tensor) -> Result<Tensor> {
+        self.conv_seg.forward(decoded, None)
+    }
+}
