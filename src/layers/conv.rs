@@ -69,7 +69,16 @@ impl Conv2d {
     /// OpenMMLab's ConvModule: a convolution without bias, BatchNorm with its running statistics, and
     /// ReLU. Takes `conv.weight` and `bn.weight`, `bn.bias`, `bn.running_mean`, `bn.running_var`.
     pub fn module(channels: (usize, usize), window: Window, weights: &Weights) -> Self {
-        let (inputs, outputs) = channels;
+        let (weight, bias) = Self::folded(channels, window, weights);
+        Self::of(weight, Some(bias), channels, window, MapLayout::ChannelsLast, weights).relu()
+    }
+
+    /// Weight and bias of a ConvModule with its BatchNorm in them.
+    pub(super) fn folded(
+        (inputs, outputs): (usize, usize),
+        window: Window,
+        weights: &Weights,
+    ) -> (Tensor, Tensor) {
         let shape = [outputs, inputs, window.kernel, window.kernel];
         let weight = weights.pp("conv").get(&shape, "weight");
         let bn = weights.pp("bn");
@@ -82,13 +91,13 @@ impl Conv2d {
             let weight = wide(&weight)?.broadcast_mul(&scale.reshape((outputs, 1, 1, 1))?)?;
             Ok((weight.to_dtype(gamma.dtype())?, bias.to_dtype(gamma.dtype())?))
         };
-        let (weight, bias) =
-            fold().map_or_else(|e| (Err(e), None), |(weight, bias)| (Ok(weight), Some(bias)));
-        let weight = weights.made(&shape, "conv.weight", weight);
-        Self::of(weight, bias, channels, window, MapLayout::ChannelsLast, weights).relu()
+        match fold() {
+            Ok(folded) => folded,
+            Err(error) => (weights.made(&shape, "conv.weight", Err(error)), beta),
+        }
     }
 
-    fn of(
+    pub(super) fn of(
         weight: Tensor,
         bias: Option<Tensor>,
         (inputs, outputs): (usize, usize),

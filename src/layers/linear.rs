@@ -87,7 +87,7 @@ impl Linear {
     }
 
     /// `weight` [outputs, inputs]
-    fn of(weight: Tensor, bias: Option<Tensor>, weights: &Weights) -> Self {
+    pub(super) fn of(weight: Tensor, bias: Option<Tensor>, weights: &Weights) -> Self {
         let (outputs, inputs) = (weight.dims()[0], weight.dims()[1]);
         let form = if weights.is_plain() {
             Form::Plain { weight, bias }

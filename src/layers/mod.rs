@@ -13,6 +13,7 @@ pub(crate) mod gemm;
 mod linear;
 mod norm;
 pub mod profile;
+mod pyramid;
 pub(crate) mod resample;
 pub mod simd;
 
@@ -21,6 +22,7 @@ use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor};
 pub use conv::{Conv2d, MapLayout, Window};
 pub use linear::{LayerScale, Linear, Mlp};
 pub use norm::LayerNorm;
+pub use pyramid::PyramidConv2d;
 pub use resample::{adaptive_mean, bilinear};
 
 /// Runs `f` on a thread of the pool. Called from any other thread, every parallel layer would wake the

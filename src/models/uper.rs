@@ -6,7 +6,7 @@ use nat_convert::arch::Architecture;
 
 use super::Backbone;
 use super::fpn::{POINT, SAME};
-use crate::layers::{Conv2d, MapLayout, adaptive_mean, bilinear, on_pool};
+use crate::layers::{Conv2d, MapLayout, PyramidConv2d, adaptive_mean, bilinear, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// Sides of the pooled maps.
@@ -19,7 +19,7 @@ pub struct Upernet {
     bottleneck: Conv2d,
     lateral_convs: Vec<Conv2d>,
     fpn_convs: Vec<Conv2d>,
-    fpn_bottleneck: Conv2d,
+    fpn_bottleneck: PyramidConv2d,
     conv_seg: Conv2d,
 }
 
@@ -54,11 +54,7 @@ impl Upernet {
             fpn_convs: (0..lower.len())
                 .map(|i| Conv2d::module((channels, channels), SAME, &head.pp("fpn_convs").pp(i)))
                 .collect(),
-            fpn_bottleneck: Conv2d::module(
-                (dims.len() * channels, channels),
-                SAME,
-                &head.pp("fpn_bottleneck"),
-            ),
+            fpn_bottleneck: PyramidConv2d::new(dims.len(), channels, channels, &head.pp("fpn_bottleneck")),
             conv_seg: Conv2d::new(
                 (channels, classes),
                 POINT,
@@ -114,9 +110,7 @@ impl Upernet {
             levels.push(conv.forward(&above, None)?);
         }
         levels.reverse();
-        let (_, h, w, _) = levels[0].dims4()?;
-        let levels = levels.iter().map(|level| bilinear(level, h, w)).collect::<Result<Vec<_>>>()?;
-        self.fpn_bottleneck.forward(&Tensor::cat(&levels, 3)?, None)
+        self.fpn_bottleneck.forward(&levels)
     }
 
     /// Logits of a decoded map.
