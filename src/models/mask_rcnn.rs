@@ -129,7 +129,12 @@ impl MaskRcnn {
             let pyramid = self.pyramid(&self.backbone.forward(image)?)?;
             let proposals = proposals(&self.predict(&pyramid)?, &STRIDES, picture.size)?;
             let rois = proposals.iter().map(|proposal| proposal.corners).collect();
-            let found = self.select(&self.regions(&pyramid, rois, picture)?, picture, selection);
+            let regions = self.regions(&pyramid, rois, picture)?;
+            let mut values = regions.logits.iter().chain(&regions.deltas).flatten().flatten();
+            if !values.all(|x| x.is_finite()) {
+                candle_core::bail!("class scores are no numbers; a wider compute type helps if it is f16");
+            }
+            let found = self.select(&regions, picture, selection);
             let masks =
                 if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
             Ok((found, masks))
@@ -357,5 +362,68 @@ impl MaskHead {
         let logits = x.matmul(&weight)?.broadcast_add(&bias)?;
         // Position, then place among its four.
         logits.reshape((objects, h, w, 2, 2))?.permute((0, 1, 3, 2, 4))?.reshape((objects, 2 * h, 2 * w))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nat_convert::zoo;
+
+    use super::*;
+
+    /// The cascade that mmdet's own configurations build: two linear layers, one box for all classes.
+    #[test]
+    fn the_stock_cascade_refines_one_box_for_all_classes() {
+        let mut architecture = zoo::find("cascade-mask-rcnn-nat-mini").unwrap().architecture.clone();
+        let backbone = &mut architecture.backbone;
+        (backbone.embed_dim, backbone.depths) = (16, vec![1; 4]);
+        (backbone.num_heads, backbone.dilations) = (vec![1, 2, 4, 8], vec![vec![1]; 4]);
+        let detector = Detector {
+            classes: 3,
+            fpn_channels: 8,
+            box_convs: 0,
+            box_channels: 8,
+            box_fcs: 2,
+            fc_channels: 12,
+            class_agnostic: true,
+            stages: 3,
+            mask_convs: 4,
+            mask_channels: 8,
+        };
+        architecture.head = Head::CascadeMaskRcnn(detector.clone());
+        let weights = Weights::random(3, DType::F32, Device::Cpu);
+        let network = MaskRcnn::new(&architecture, &detector, &weights).unwrap();
+        assert_eq!(weights.parameters(), architecture.parameters());
+
+        let image = Tensor::randn(0f32, 1.0, (1, 3, 64, 96), &Device::Cpu).unwrap();
+        let picture = Picture { size: [90.0, 60.0], scale_factor: [1.5, 1.5] };
+        let all = Selection { score_threshold: 0.0, max_detections: 10_000 };
+        let pyramid = network.pyramid(&network.maps(&image).unwrap()).unwrap();
+        let proposals = proposals(&network.predict(&pyramid).unwrap(), &STRIDES, picture.size).unwrap();
+        let rois: Vec<Corners> = proposals.iter().map(|proposal| proposal.corners).collect();
+        let regions = network.regions(&pyramid, rois.clone(), picture).unwrap();
+        assert!(regions.deltas.iter().flatten().all(|deltas| deltas.len() == 4));
+        // Each stage looks at what the one before made of its regions.
+        for stage in 1..3 {
+            for (i, roi) in regions.rois[stage].iter().enumerate() {
+                let deltas = std::array::from_fn(|d| regions.deltas[stage - 1][i][d]);
+                let moved = decode(regions.rois[stage - 1][i], deltas, STDS[stage - 1], picture.size);
+                assert_eq!(*roi, moved);
+            }
+        }
+        let found = network.select(&regions, picture, all);
+        let mut boxes: Vec<_> = found.iter().map(|found| found.corners.map(f32::to_bits)).collect();
+        boxes.sort_unstable();
+        boxes.dedup();
+        assert!(!found.is_empty() && boxes.len() <= rois.len() && boxes.len() < found.len());
+        for Found { corners: [x1, y1, x2, y2], .. } in &found {
+            assert!(*x1 >= 0.0 && *y1 >= 0.0 && *x2 <= 60.0 && *y2 <= 40.0 && x1 <= x2 && y1 <= y2);
+        }
+        let masks = network.masks(&pyramid, &found[..2], picture).unwrap();
+        assert!(masks.len() == 3 && masks.iter().all(|logits| logits.dims() == [2, 28, 28]));
+
+        // What is no number is said, not taken for an empty picture.
+        let error = network.forward(&(image * f64::NAN).unwrap(), picture, all, true).unwrap_err();
+        assert!(error.to_string().contains("proposals are no numbers"), "{error}");
     }
 }

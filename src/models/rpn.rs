@@ -60,7 +60,7 @@ impl Rpn {
 /// `strides` pixels a position; `size` is width and height of the picture without padding.
 ///
 /// # Errors
-/// When a tensor can't be read.
+/// When a tensor can't be read, or holds what is no number.
 pub fn proposals(levels: &[Predictions], strides: &[usize], size: [f32; 2]) -> Result<Vec<Candidate>> {
     let mut candidates = Vec::new();
     for (level, (predictions, &stride)) in levels.iter().zip(strides).enumerate() {
@@ -68,6 +68,10 @@ pub fn proposals(levels: &[Predictions], strides: &[usize], size: [f32; 2]) -> R
         let values =
             |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
         let (logits, deltas) = (values(&predictions.cls)?, values(&predictions.reg)?);
+        // They would be sorted first, and dropped later without a word.
+        if !logits.iter().chain(&deltas).all(|x| x.is_finite()) {
+            candle_core::bail!("proposals are no numbers; a wider compute type helps if it is f16");
+        }
         let scores: Vec<f32> = logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
         let mut order: Vec<usize> = (0..scores.len()).collect();
         if order.len() > MOST {
