@@ -6,6 +6,7 @@ use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
 use super::map_f32;
+use super::simd::{Isa, Kernel, Simd};
 
 /// The two source positions of an output position on one axis, and the second one's share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,14 +28,86 @@ pub(crate) fn taps(from: usize, to: usize) -> Vec<Tap> {
 
 /// One row of an interpolated map: `columns` of the row that lies between `rows`, all [width, channels].
 pub(crate) fn row(rows: [&[f32]; 2], part: f32, columns: &[Tap], channels: usize, out: &mut [f32]) {
-    for (out, tap) in out.chunks_exact_mut(channels).zip(columns) {
-        let [a, b] = tap.at.map(|x| x * channels..(x + 1) * channels);
-        let corners = rows.map(|row| [&row[a.clone()], &row[b.clone()]]);
-        let [[p00, p01], [p10, p11]] = corners;
-        for (c, out) in out.iter_mut().enumerate() {
-            let above = (1.0 - tap.part) * p00[c] + tap.part * p01[c];
-            let below = (1.0 - tap.part) * p10[c] + tap.part * p11[c];
-            *out = (1.0 - part) * above + part * below;
+    Isa::best().run(Row { rows, part, columns, channels, out });
+}
+
+struct Row<'a> {
+    rows: [&'a [f32]; 2],
+    part: f32,
+    columns: &'a [Tap],
+    channels: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Row<'_> {
+    type Output = ();
+
+    /// Plain loops, which the compiler makes vectors of: of this instruction set, inlined here.
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { rows, part, columns, channels, out } = self;
+        for (out, tap) in out.chunks_exact_mut(channels).zip(columns) {
+            let [a, b] = tap.at.map(|x| x * channels);
+            let (p00, p01) = (&rows[0][a..a + channels], &rows[0][b..b + channels]);
+            let (p10, p11) = (&rows[1][a..a + channels], &rows[1][b..b + channels]);
+            for c in 0..channels {
+                let above = (1.0 - tap.part) * p00[c] + tap.part * p01[c];
+                let below = (1.0 - tap.part) * p10[c] + tap.part * p11[c];
+                out[c] = (1.0 - part) * above + part * below;
+            }
+        }
+    }
+}
+
+/// Makes probabilities of each row of `values` [rows, classes].
+pub(crate) fn softmax(values: &mut [f32], classes: usize) {
+    Isa::best().run(Softmax { values, classes });
+}
+
+struct Softmax<'a> {
+    values: &'a mut [f32],
+    classes: usize,
+}
+
+impl Kernel for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for row in self.values.chunks_exact_mut(self.classes) {
+            let whole = row.len() - row.len() % S::LANES;
+            let pointer = row.as_mut_ptr();
+            // SAFETY: vectors below `whole` lie in the row, and the rest of it is read and written by its
+            // length.
+            unsafe {
+                let mut largest = s.splat(f32::NEG_INFINITY);
+                for i in (0..whole).step_by(S::LANES) {
+                    largest = s.max(largest, s.load(pointer.add(i)));
+                }
+                let mut largest = s.reduce_max(largest);
+                for i in whole..row.len() {
+                    largest = largest.max(*pointer.add(i));
+                }
+                let shift = s.splat(largest);
+                let mut sum = s.splat(0.0);
+                for i in (0..whole).step_by(S::LANES) {
+                    let power = s.exp(s.sub(s.load(pointer.add(i)), shift));
+                    sum = s.add(sum, power);
+                    s.store(pointer.add(i), power);
+                }
+                let rest = row.len() - whole;
+                let power = s.exp(s.sub(s.load_first(pointer.add(whole), rest), shift));
+                s.store_first(pointer.add(whole), power, rest);
+                let mut sum = s.reduce_sum(sum);
+                for i in whole..row.len() {
+                    sum += *pointer.add(i);
+                }
+                let factor = s.splat(1.0 / sum);
+                for i in (0..row.len()).step_by(S::LANES) {
+                    let n = S::LANES.min(row.len() - i);
+                    s.store_first(pointer.add(i), s.mul(s.load_first(pointer.add(i), n), factor), n);
+                }
+            }
         }
     }
 }
@@ -107,6 +180,27 @@ mod tests {
         }
         let flat = bilinear(&Tensor::full(2.5f32, (1, 3, 4, 2), &Device::Cpu).unwrap(), 11, 5).unwrap();
         assert!(flat.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|x| (x - 2.5).abs() < 1e-6));
+    }
+
+    #[test]
+    fn probabilities_add_up_for_any_number_of_classes() {
+        for isa in Isa::available() {
+            for classes in [1, 2, 7, 8, 16, 21, 150] {
+                let logits: Vec<f32> = (0..3 * classes).map(|i| (i * 37 % 23) as f32 - 9.0).collect();
+                let mut values = logits.clone();
+                isa.run(Softmax { values: &mut values, classes });
+                for (got, logits) in values.chunks(classes).zip(logits.chunks(classes)) {
+                    let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+                    for (got, &logit) in got.iter().zip(logits) {
+                        let off = (f64::from(*got) - f64::from(logit).exp() / sum).abs();
+                        assert!(off < 1e-6, "{isa:?}, {classes} classes: {off}");
+                    }
+                }
+            }
+        }
+        let mut values = [f32::NAN, 1.0, 2.0];
+        softmax(&mut values, 3);
+        assert!(values.iter().any(|x| x.is_nan()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::files::{NewFile, save_png};
 use super::{Model, TaskError};
 use crate::images::{KeepRatio, draw, palette};
-use crate::layers::resample::{Tap, row, taps};
+use crate::layers::resample::{Tap, row, softmax, taps};
 use crate::layers::with_all_f32;
 use crate::models::Network;
 use crate::results::Segment as Share;
@@ -292,19 +292,12 @@ impl<'a> Pass<'a> {
         let width = self.to_original[0].len();
         scratch.out.resize(width * classes, 0.0);
         row(lines, tap.part, &self.to_original[0], classes, &mut scratch.out);
-        for (x, scores) in scratch.out.chunks_exact_mut(classes).enumerate() {
-            if soft {
-                softmax(scores);
-            }
+        if soft {
+            softmax(&mut scratch.out, classes);
+        }
+        for (x, scores) in scratch.out.chunks_exact(classes).enumerate() {
             let x = if self.mirrored { width - 1 - x } else { x };
             sums[x * classes..][..classes].iter_mut().zip(scores).for_each(|(sum, score)| *sum += *score);
         }
     }
-}
-
-fn softmax(scores: &mut [f32]) {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    scores.iter_mut().for_each(|score| *score = (*score - largest).exp());
-    let sum: f32 = scores.iter().sum();
-    scores.iter_mut().for_each(|score| *score /= sum);
 }
