@@ -27,6 +27,13 @@ pub struct Window {
     pub padding: usize,
 }
 
+impl Window {
+    /// A convolution on one point.
+    pub const POINT: Self = Self { kernel: 1, stride: 1, padding: 0 };
+    /// 3x3, and the map keeps its size.
+    pub const SAME: Self = Self { kernel: 3, stride: 1, padding: 1 };
+}
+
 /// A convolution, its result channels-last.
 pub struct Conv2d {
     form: Form,

@@ -16,6 +16,7 @@ pub mod profile;
 mod pyramid;
 pub(crate) mod resample;
 pub mod simd;
+pub(crate) mod softmax;
 
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor};
 

@@ -8,9 +8,7 @@ use super::{Conv2d, Linear, MapLayout, Window, bilinear, with_all_f32};
 use crate::weights::Weights;
 
 /// Side of the kernel.
-const SIDE: usize = 3;
-/// Its geometry: the size of the map stays.
-const SAME: Window = Window { kernel: SIDE, stride: 1, padding: 1 };
+const SIDE: usize = Window::SAME.kernel;
 
 /// OpenMMLab's 3x3 ConvModule (convolution, BatchNorm, ReLU) over the concatenation of maps that are
 /// resampled to the size of the first, bilinear with `align_corners=False`.
@@ -34,9 +32,9 @@ impl PyramidConv2d {
     pub fn new(levels: usize, channels: usize, outputs: usize, weights: &Weights) -> Self {
         let inputs = levels * channels;
         if weights.is_plain() {
-            return Self { form: Form::Plain(Conv2d::module((inputs, outputs), SAME, weights)) };
+            return Self { form: Form::Plain(Conv2d::module((inputs, outputs), Window::SAME, weights)) };
         }
-        let (weight, bias) = Conv2d::folded((inputs, outputs), SAME, weights);
+        let (weight, bias) = Conv2d::folded((inputs, outputs), Window::SAME, weights);
         let part = |level: usize| weight.narrow(1, level * channels, channels)?.contiguous();
         let shape = [outputs, channels, SIDE, SIDE];
         let finest = weights.made(&shape, "conv.weight", part(0));
@@ -48,7 +46,7 @@ impl PyramidConv2d {
         };
         let coarser = (1..levels).map(taps).collect();
         let layout = MapLayout::ChannelsLast;
-        let finest = Conv2d::of(finest, Some(bias), (channels, outputs), SAME, layout, weights);
+        let finest = Conv2d::of(finest, Some(bias), (channels, outputs), Window::SAME, layout, weights);
         Self { form: Form::Split { finest, coarser } }
     }
 

@@ -6,11 +6,6 @@ use nat_convert::arch::Detector;
 use crate::layers::{Conv2d, MapLayout, Window};
 use crate::weights::Weights;
 
-/// A convolution on one point.
-pub(super) const POINT: Window = Window { kernel: 1, stride: 1, padding: 0 };
-/// A 3x3 convolution that keeps the map's size.
-pub(super) const SAME: Window = Window { kernel: 3, stride: 1, padding: 1 };
-
 /// Maps of all strides with the same channels, each knowing what the coarser ones know.
 pub struct Fpn {
     lateral_convs: Vec<Conv2d>,
@@ -27,8 +22,10 @@ impl Fpn {
         };
         let levels = || dims.iter().enumerate();
         Self {
-            lateral_convs: levels().map(|(i, &dim)| conv("lateral_convs", i, dim, POINT)).collect(),
-            fpn_convs: levels().map(|(i, _)| conv("fpn_convs", i, config.fpn_channels, SAME)).collect(),
+            lateral_convs: levels().map(|(i, &dim)| conv("lateral_convs", i, dim, Window::POINT)).collect(),
+            fpn_convs: levels()
+                .map(|(i, _)| conv("fpn_convs", i, config.fpn_channels, Window::SAME))
+                .collect(),
         }
     }
 

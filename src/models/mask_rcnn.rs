@@ -7,10 +7,11 @@ use nat_convert::arch::{Architecture, Detector, Head};
 
 use super::Backbone;
 use super::boxes::{Candidate, Corners, decode, nms};
-use super::fpn::{Fpn, SAME};
+use super::fpn::Fpn;
 use super::roi::roi_align;
 use super::rpn::{Predictions, Rpn, proposals};
-use crate::layers::{Conv2d, Linear, MapLayout, on_pool};
+use crate::layers::softmax::{likeliest, softmax};
+use crate::layers::{Conv2d, Linear, MapLayout, Window, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// Pixels a position of each pyramid map; regions take features from all but the last.
@@ -204,8 +205,9 @@ impl MaskRcnn {
                 mean.iter_mut().zip(&logits[i]).for_each(|(sum, logit)| *sum += logit);
             }
             mean.iter_mut().for_each(|sum| *sum /= stages);
-            let scores = softmax(&mean);
-            for (class, &score) in scores[..scores.len() - 1].iter().enumerate() {
+            let classes = mean.len();
+            softmax(&mut mean, classes);
+            for (class, &score) in mean[..classes - 1].iter().enumerate() {
                 if score > selection.score_threshold {
                     let corners = decode(roi, of_class(deltas, class), stds, picture.size);
                     let corners = std::array::from_fn(|side| corners[side] / picture.scale_factor[side % 2]);
@@ -248,19 +250,6 @@ fn of_class(deltas: &[f32], class: usize) -> [f32; 4] {
     std::array::from_fn(|i| deltas[first + i])
 }
 
-/// The first of the largest.
-fn likeliest(logits: &[f32]) -> usize {
-    let better = |best: usize, i: usize| if logits[i] > logits[best] { i } else { best };
-    (0..logits.len()).fold(0, better)
-}
-
-fn softmax(logits: &[f32]) -> Vec<f32> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f32> = logits.iter().map(|x| (x - largest).exp()).collect();
-    let sum: f32 = powers.iter().sum();
-    powers.into_iter().map(|power| power / sum).collect()
-}
-
 /// The mean of the probabilities of several logits.
 pub fn mean_sigmoid(logits: &[Tensor]) -> Result<Tensor> {
     let probability = |x: &Tensor| (x.to_dtype(DType::F32)?.neg()?.exp()? + 1.0)?.recip();
@@ -284,7 +273,7 @@ impl BoxHead {
         let &Detector { classes, fpn_channels, box_channels, fc_channels, .. } = config;
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { box_channels };
-            Conv2d::module((inputs, box_channels), SAME, &weights.pp("shared_convs").pp(i))
+            Conv2d::module((inputs, box_channels), Window::SAME, &weights.pp("shared_convs").pp(i))
         };
         let fc = |i: usize| {
             let weights = weights.pp("shared_fcs").pp(i);
@@ -334,7 +323,7 @@ impl MaskHead {
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { mask_channels };
             let weights = weights.pp("convs").pp(i).pp("conv");
-            Conv2d::new((inputs, mask_channels), SAME, true, MapLayout::ChannelsLast, &weights).relu()
+            Conv2d::new((inputs, mask_channels), Window::SAME, true, MapLayout::ChannelsLast, &weights).relu()
         };
         let logits = weights.pp("conv_logits");
         let weight = logits.get(&[classes, mask_channels, 1, 1], "weight");

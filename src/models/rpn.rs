@@ -4,8 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use nat_convert::arch::Detector;
 
 use super::boxes::{Candidate, Corners, decode, nms};
-use super::fpn::{POINT, SAME};
-use crate::layers::{Conv2d, MapLayout};
+use crate::layers::{Conv2d, MapLayout, Window};
 use crate::weights::Weights;
 
 /// Height over width of the anchors at each position.
@@ -40,9 +39,9 @@ impl Rpn {
             Conv2d::new((channels, outputs), window, true, MapLayout::ChannelsLast, &weights.pp(name))
         };
         Self {
-            conv: conv("rpn_conv", channels, SAME).relu(),
-            cls: conv("rpn_cls", RATIOS.len(), POINT),
-            reg: conv("rpn_reg", 4 * RATIOS.len(), POINT),
+            conv: conv("rpn_conv", channels, Window::SAME).relu(),
+            cls: conv("rpn_cls", RATIOS.len(), Window::POINT),
+            reg: conv("rpn_reg", 4 * RATIOS.len(), Window::POINT),
         }
     }
 

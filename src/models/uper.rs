@@ -5,8 +5,7 @@ use candle_core::{Result, Tensor};
 use nat_convert::arch::Architecture;
 
 use super::Backbone;
-use super::fpn::{POINT, SAME};
-use crate::layers::{Conv2d, MapLayout, PyramidConv2d, adaptive_mean, bilinear, on_pool};
+use crate::layers::{Conv2d, MapLayout, PyramidConv2d, Window, adaptive_mean, bilinear, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// Sides of the pooled maps.
@@ -41,23 +40,23 @@ impl Upernet {
         let network = Self {
             backbone: Backbone::new(backbone, &weights.pp("backbone")),
             psp_modules: (0..POOLS.len())
-                .map(|i| Conv2d::module((last, channels), POINT, &head.pp("psp_modules").pp(i).pp(1)))
+                .map(|i| Conv2d::module((last, channels), Window::POINT, &head.pp("psp_modules").pp(i).pp(1)))
                 .collect(),
             bottleneck: Conv2d::module(
                 (last + POOLS.len() * channels, channels),
-                SAME,
+                Window::SAME,
                 &head.pp("bottleneck"),
             ),
             lateral_convs: (0..lower.len())
-                .map(|i| Conv2d::module((lower[i], channels), POINT, &head.pp("lateral_convs").pp(i)))
+                .map(|i| Conv2d::module((lower[i], channels), Window::POINT, &head.pp("lateral_convs").pp(i)))
                 .collect(),
             fpn_convs: (0..lower.len())
-                .map(|i| Conv2d::module((channels, channels), SAME, &head.pp("fpn_convs").pp(i)))
+                .map(|i| Conv2d::module((channels, channels), Window::SAME, &head.pp("fpn_convs").pp(i)))
                 .collect(),
             fpn_bottleneck: PyramidConv2d::new(dims.len(), channels, channels, &head.pp("fpn_bottleneck")),
             conv_seg: Conv2d::new(
                 (channels, classes),
-                POINT,
+                Window::POINT,
                 true,
                 MapLayout::ChannelsLast,
                 &head.pp("conv_seg"),

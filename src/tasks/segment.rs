@@ -12,7 +12,8 @@ use rayon::prelude::*;
 use super::files::{NewFile, save_png};
 use super::{Model, TaskError};
 use crate::images::{KeepRatio, draw, palette};
-use crate::layers::resample::{Tap, row, softmax, taps};
+use crate::layers::resample::{Tap, row, taps};
+use crate::layers::softmax::{likeliest, softmax};
 use crate::layers::with_all_f32;
 use crate::models::Network;
 use crate::results::Segment as Share;
@@ -122,9 +123,7 @@ impl Segment {
                         }
                         for (label, scores) in labels.iter_mut().zip(sums.chunks_exact(classes)) {
                             finite &= scores.iter().all(|score| score.is_finite());
-                            let better =
-                                |best: usize, c: usize| if scores[c] > scores[best] { c } else { best };
-                            *label = (0..classes).fold(0, better) as u8;
+                            *label = likeliest(scores) as u8;
                         }
                     }
                     finite
@@ -209,25 +208,25 @@ impl Segment {
             return Err(self.model.other_task(Task::Segment));
         };
         let mut views = Vec::new();
+        let failed = |error| self.model.compute_error(error);
         for fit in &self.fits {
             let fitted = fit.apply(image);
-            let straight = self.model.stack(&[&fitted.values], fitted.size);
-            for mirrored in [false, true].into_iter().take(1 + usize::from(self.flip)) {
-                let logits =
-                    straight.as_ref().map_err(|e| candle_core::Error::Msg(e.to_string())).and_then(|x| {
-                        if mirrored {
-                            let back: Vec<u32> = (0..fitted.size[0] as u32).rev().collect();
-                            let back = Tensor::new(back, x.device())?;
-                            return network.forward(&x.index_select(&back, 3)?);
-                        }
-                        network.forward(x)
-                    });
-                let logits = logits.map_err(|error| self.model.compute_error(error))?;
-                views.push(View { logits, size: fitted.size, mirrored });
+            let straight = self.model.stack(&[&fitted.values], fitted.size).map_err(failed)?;
+            let logits = network.forward(&straight).map_err(failed)?;
+            views.push(View { logits, size: fitted.size, mirrored: false });
+            if self.flip {
+                let logits = mirror(&straight).and_then(|x| network.forward(&x)).map_err(failed)?;
+                views.push(View { logits, size: fitted.size, mirrored: true });
             }
         }
         Ok(views)
     }
+}
+
+/// `x` [B, C, H, W] from right to left.
+fn mirror(x: &Tensor) -> candle_core::Result<Tensor> {
+    let columns: Vec<u32> = (0..x.dim(3)? as u32).rev().collect();
+    x.index_select(&Tensor::new(columns, x.device())?, 3)
 }
 
 /// What one forward pass gave.
