@@ -1,0 +1,151 @@
+// What stands between the matrix products of a layer. Every tensor is [rows, channels], contiguous, of one type; arithmetic in
+// f32. A thread takes whole words of 16 bytes where channels allow it (VECTOR), else single elements.
+#include "device.cuh"
+
+constexpr unsigned ALL = 0xffffffffu;
+
+// N elements that are read and written at once.
+template <typename T, int N> struct alignas(sizeof(T) * N) Pack { T at[N]; };
+
+// 0.5 x (1 + erf(x / sqrt 2)): GELU as PyTorch computes it by default.
+__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+
+enum Activation { NONE, GELU, RELU };
+
+// out = residual + gamma * activation(x + bias); each of bias, gamma [channels] and residual [rows, channels] may be null.
+template <typename T, int N>
+__device__ __forceinline__ void finish(const T* x, const T* bias, const T* gamma, const T* residual, T* out, int rows,
+                                       int channels, int activation) {
+  using P = Pack<T, N>;
+  const size_t i = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) * N;
+  if (i >= size_t(rows) * channels) return;
+  const int channel = i % channels;
+  P y = *reinterpret_cast<const P*>(x + i), b, g, r;
+  if (bias) b = *reinterpret_cast<const P*>(bias + channel);
+  if (gamma) g = *reinterpret_cast<const P*>(gamma + channel);
+  if (residual) r = *reinterpret_cast<const P*>(residual + i);
+#pragma unroll
+  for (int j = 0; j < N; j++) {
+    float value = to_float(y.at[j]);
+    if (bias) value += to_float(b.at[j]);
+    if (activation == GELU) value = gelu(value);
+    if (activation == RELU) value = value < 0 ? 0 : value;  // NaN stays
+    if (gamma) value *= to_float(g.at[j]);
+    if (residual) value += to_float(r.at[j]);
+    y.at[j] = from_float<T>(value);
+  }
+  *reinterpret_cast<P*>(out + i) = y;
+}
+
+// (x - mean) / sqrt(variance + epsilon) * weight + bias over the channels (arXiv 1607.06450). `lanes`, a power of two up to 32,
+// share a row.
+template <typename T, int N>
+__device__ __forceinline__ void layer_norm(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes) {
+  using P = Pack<T, N>;
+  const size_t row = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / lanes;
+  const int first = threadIdx.x % lanes * N, step = lanes * N;
+  const bool real = row < rows;
+  x += row * channels;
+  out += row * channels;
+  float sum = 0;
+  if (real)
+    for (int c = first; c < channels; c += step) {
+      const P p = *reinterpret_cast<const P*>(x + c);
+#pragma unroll
+      for (int j = 0; j < N; j++) sum += to_float(p.at[j]);
+    }
+  for (int l = lanes / 2; l > 0; l /= 2) sum += __shfl_xor_sync(ALL, sum, l);
+  const float mean = sum / channels;
+  // A second pass over what the first one left in the cache: E[x²] - mean² would cancel.
+  float squares = 0;
+  if (real)
+    for (int c = first; c < channels; c += step) {
+      const P p = *reinterpret_cast<const P*>(x + c);
+#pragma unroll
+      for (int j = 0; j < N; j++) {
+        const float d = to_float(p.at[j]) - mean;
+        squares = fmaf(d, d, squares);
+      }
+    }
+  for (int l = lanes / 2; l > 0; l /= 2) squares += __shfl_xor_sync(ALL, squares, l);
+  if (!real) return;
+  const float scale = 1.0f / sqrtf(squares / channels + 1e-5f);
+  for (int c = first; c < channels; c += step) {
+    const P p = *reinterpret_cast<const P*>(x + c), w = *reinterpret_cast<const P*>(weight + c),
+            b = *reinterpret_cast<const P*>(bias + c);
+    P y;
+#pragma unroll
+    for (int j = 0; j < N; j++) y.at[j] = from_float<T>(fmaf((to_float(p.at[j]) - mean) * scale, to_float(w.at[j]), to_float(b.at[j])));
+    *reinterpret_cast<P*>(out + c) = y;
+  }
+}
+
+// The windows of a convolution as rows of a product: x [batch, height, width, channels] to out
+// [batch, out_height, out_width, depth], of which the first kernel x kernel x channels are the window, zero outside the map, and
+// the rest zero. N elements of neighbouring channels a thread.
+template <typename T, int N>
+__device__ __forceinline__ void windows(const T* x, T* out, int batch, int height, int width, int channels, int out_height,
+                                        int out_width, int depth, int kernel, int stride, int padding) {
+  using P = Pack<T, N>;
+  const size_t i = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) * N;
+  if (i >= size_t(batch) * out_height * out_width * depth) return;
+  const size_t row = i / depth;
+  const int at = i % depth, channel = at % channels, kx = at / channels % kernel, ky = at / channels / kernel;
+  const size_t image = row / out_width / out_height;
+  const int sx = int(row % out_width) * stride + kx - padding, sy = int(row / out_width % out_height) * stride + ky - padding;
+  P value = {};
+  if (ky < kernel && unsigned(sx) < unsigned(width) && unsigned(sy) < unsigned(height))
+    value = *reinterpret_cast<const P*>(x + ((image * height + sy) * width + sx) * channels + channel);
+  *reinterpret_cast<P*>(out + i) = value;
+}
+
+// The mean of x [batch, places, channels] over its places, [batch, channels]. A block takes an image and 32 channels: its
+// warps share the places.
+template <typename T>
+__device__ __forceinline__ void mean(const T* x, T* out, int places, int channels) {
+  constexpr int WARPS = 8;
+  __shared__ float sums[WARPS][32];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int parts = (channels + 31) / 32, channel = blockIdx.x % parts * 32 + lane;
+  const size_t image = blockIdx.x / parts;
+  float sum = 0;
+  if (channel < channels)
+    for (int place = warp; place < places; place += WARPS) sum += to_float(x[(image * places + place) * channels + channel]);
+  sums[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || channel >= channels) return;
+  for (int i = 1; i < WARPS; i++) sum += sums[i][lane];
+  out[image * channels + channel] = from_float<T>(sum / places);
+}
+
+// The name of a kernel says its type and how many elements a thread takes.
+#define KERNELS(type, T, suffix, N)                                                                                         \
+  extern "C" __global__ void __launch_bounds__(256)                                                                        \
+      finish_##type##suffix(const T* x, const T* bias, const T* gamma, const T* residual, T* out, int rows, int channels,  \
+                            int activation) {                                                                              \
+    finish<T, N>(x, bias, gamma, residual, out, rows, channels, activation);                                               \
+  }                                                                                                                        \
+  KERNEL(finish_##type##suffix)                                                                                            \
+  extern "C" __global__ void __launch_bounds__(128)                                                                        \
+      layer_norm_##type##suffix(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes) {   \
+    layer_norm<T, N>(x, weight, bias, out, rows, channels, lanes);                                                         \
+  }                                                                                                                        \
+  KERNEL(layer_norm_##type##suffix)                                                                                        \
+  extern "C" __global__ void __launch_bounds__(256)                                                                        \
+      windows_##type##suffix(const T* x, T* out, int batch, int height, int width, int channels, int out_height,           \
+                             int out_width, int depth, int kernel, int stride, int padding) {                              \
+    windows<T, N>(x, out, batch, height, width, channels, out_height, out_width, depth, kernel, stride, padding);          \
+  }                                                                                                                        \
+  KERNEL(windows_##type##suffix)
+
+#define ALL_KERNELS(type, T)                                                                                               \
+  KERNELS(type, T, _vector, 16 / sizeof(T))                                                                                \
+  KERNELS(type, T, , 1)                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(256) mean_##type(const T* x, T* out, int places, int channels) {            \
+    mean<T>(x, out, places, channels);                                                                                     \
+  }                                                                                                                        \
+  KERNEL(mean_##type)
+
+ALL_KERNELS(f32, float)
+ALL_KERNELS(f16, __half)
+ALL_KERNELS(bf16, __nv_bfloat16)

@@ -1,0 +1,124 @@
+//! Launches of what stands between the matrix products of a layer. Tensors are contiguous, channels last
+//! and of one type; `vectors` says whether all of them begin at a multiple of 16 bytes.
+
+use crate::{Element, LAYERS, Launch, TooLarge};
+
+/// Threads of a block of the element-wise kernels.
+const THREADS: usize = 256;
+/// Threads of a block of the norm.
+const NORM_THREADS: usize = 128;
+
+/// What follows the bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Activation {
+    None,
+    Gelu,
+    Relu,
+}
+
+/// The kernel for a type, and how many elements a thread takes: 16 bytes where the channels allow it.
+macro_rules! kernel {
+    ($name:literal, $element:expr, $channels:expr, $vectors:expr) => {{
+        let element: Element = $element;
+        let vector = 16 / element.bytes();
+        match (element, $vectors && $channels.is_multiple_of(vector)) {
+            (Element::F32, true) => (concat!($name, "_f32_vector"), vector),
+            (Element::F16, true) => (concat!($name, "_f16_vector"), vector),
+            (Element::Bf16, true) => (concat!($name, "_bf16_vector"), vector),
+            (Element::F32, false) => (concat!($name, "_f32"), 1),
+            (Element::F16, false) => (concat!($name, "_f16"), 1),
+            (Element::Bf16, false) => (concat!($name, "_bf16"), 1),
+        }
+    }};
+}
+
+/// residual + gamma · activation(x + bias): pointers x [rows, channels], bias, gamma `[channels]`, residual
+/// [rows, channels] (each of the three may be null), out [rows, channels].
+///
+/// # Errors
+/// When there are too many elements for a launch.
+pub fn finish(
+    element: Element,
+    [rows, channels]: [usize; 2],
+    activation: Activation,
+    vectors: bool,
+) -> Result<Launch, TooLarge> {
+    let (function, each) = kernel!("finish", element, channels, vectors);
+    let blocks = (rows * channels / each).div_ceil(THREADS);
+    let activation = match activation {
+        Activation::None => 0,
+        Activation::Gelu => 1,
+        Activation::Relu => 2,
+    };
+    Launch::linear(LAYERS, function, blocks, THREADS as u32, &[rows, channels, activation])
+}
+
+/// Layer norm over the channels: pointers x [rows, channels], weight, bias `[channels]`, out
+/// [rows, channels].
+///
+/// # Errors
+/// When there are too many elements for a launch.
+pub fn layer_norm(element: Element, [rows, channels]: [usize; 2], vectors: bool) -> Result<Launch, TooLarge> {
+    let (function, each) = kernel!("layer_norm", element, channels, vectors);
+    // As many lanes as a row has work for.
+    let lanes = (channels / each).max(1).ilog2().min(5);
+    let blocks = (rows << lanes).div_ceil(NORM_THREADS);
+    Launch::linear(LAYERS, function, blocks, NORM_THREADS as u32, &[rows, channels, 1 << lanes])
+}
+
+/// The windows of a convolution with square kernels.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Windows {
+    pub batch: usize,
+    /// Height and width of the map.
+    pub size: [usize; 2],
+    pub channels: usize,
+    /// Height and width of the result.
+    pub out: [usize; 2],
+    /// Side of the kernel.
+    pub kernel: usize,
+    pub stride: usize,
+    /// Zeros before the first row and column.
+    pub padding: usize,
+}
+
+impl Windows {
+    /// Elements of a row, as [`depth`] says.
+    pub fn depth(&self) -> usize {
+        depth(self.kernel, self.channels)
+    }
+
+    /// Pointers x [batch, height, width, channels], out [batch, out height, out width, depth].
+    ///
+    /// # Errors
+    /// When there are too many elements for a launch.
+    pub fn launch(&self, element: Element, vectors: bool) -> Result<Launch, TooLarge> {
+        let &Self { batch, size: [h, w], channels, out: [oh, ow], kernel, stride, padding } = self;
+        let (function, each) = kernel!("windows", element, channels, vectors);
+        let blocks = (batch * oh * ow * self.depth() / each).div_ceil(THREADS);
+        let sizes = [batch, h, w, channels, oh, ow, self.depth(), kernel, stride, padding];
+        Launch::linear(LAYERS, function, blocks, THREADS as u32, &sizes)
+    }
+}
+
+/// Elements of a window of a square kernel, with zeros up to a multiple of 16 bytes of halves, without
+/// which the matrix units are not used.
+pub fn depth(kernel: usize, channels: usize) -> usize {
+    (kernel.pow(2) * channels).next_multiple_of(8)
+}
+
+/// The mean over places: pointers x [batch, places, channels], out [batch, channels].
+///
+/// # Errors
+/// When there are too many elements for a launch.
+pub fn mean(element: Element, [batch, places, channels]: [usize; 3]) -> Result<Launch, TooLarge> {
+    let function = match element {
+        Element::F32 => "mean_f32",
+        Element::F16 => "mean_f16",
+        Element::Bf16 => "mean_bf16",
+    };
+    let blocks = batch * channels.div_ceil(32);
+    Launch::linear(LAYERS, function, blocks, THREADS as u32, &[places, channels])
+}

@@ -1,0 +1,227 @@
+//! The layers' kernels, emulated, against their definitions in f64.
+
+use std::ffi::c_void;
+
+use half::{bf16, f16};
+use nat_cuda::emulate::Emulator;
+use nat_cuda::layers::{Activation, Windows, finish, layer_norm, mean};
+use nat_cuda::{Element, Launch};
+
+/// Each type with how far a result may be off, relative to its size or to 1.
+const TYPES: [(Element, f64); 3] = [(Element::F32, 2e-6), (Element::F16, 1e-3), (Element::Bf16, 8e-3)];
+
+/// Values of a type in memory aligned to 16 bytes.
+struct Values {
+    words: Vec<u128>,
+    element: Element,
+    count: usize,
+}
+
+impl Values {
+    fn new(element: Element, values: &[f64]) -> Self {
+        let bytes: Vec<u8> = match element {
+            Element::F32 => values.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect(),
+            Element::F16 => values.iter().flat_map(|&x| f16::from_f64(x).to_ne_bytes()).collect(),
+            Element::Bf16 => values.iter().flat_map(|&x| bf16::from_f64(x).to_ne_bytes()).collect(),
+        };
+        let word = |chunk: &[u8]| {
+            let mut word = [0; 16];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u128::from_ne_bytes(word)
+        };
+        Self { words: bytes.chunks(16).map(word).collect(), element, count: values.len() }
+    }
+
+    /// Values of a normal-looking spread around `centre`.
+    fn random(element: Element, count: usize, centre: f64, rng: &mut fastrand::Rng) -> Self {
+        let value = |_| centre + (0..4).map(|_| rng.f64() - 0.5).sum::<f64>() * 1.7;
+        Self::new(element, &(0..count).map(value).collect::<Vec<_>>())
+    }
+
+    fn nan(element: Element, count: usize) -> Self {
+        Self::new(element, &vec![f64::NAN; count])
+    }
+
+    /// As the kernels see them.
+    fn get(&self) -> Vec<f64> {
+        let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let value = |x: &[u8]| match self.element {
+            Element::F32 => f32::from_ne_bytes([x[0], x[1], x[2], x[3]]).into(),
+            Element::F16 => f16::from_ne_bytes([x[0], x[1]]).into(),
+            Element::Bf16 => bf16::from_ne_bytes([x[0], x[1]]).into(),
+        };
+        bytes.chunks_exact(self.element.bytes()).take(self.count).map(value).collect()
+    }
+
+    fn pointer(&mut self) -> *mut c_void {
+        self.words.as_mut_ptr().cast()
+    }
+}
+
+fn run(launch: &Launch, pointers: &[*mut c_void]) {
+    // SAFETY: every test gives tensors of its launch's sizes.
+    unsafe { Emulator::get().unwrap().launch(launch, pointers) }
+}
+
+fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(
+            (got - want).abs() <= tolerance * want.abs().max(1.0),
+            "{what}, value {i}: {got}, not {want}"
+        );
+    }
+}
+
+fn gelu(x: f64) -> f64 {
+    0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt()))
+}
+
+#[test]
+fn a_layer_is_finished_with_whatever_it_has() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    for (element, tolerance) in TYPES {
+        for (rows, channels) in [(1, 1), (5, 13), (49, 64), (3, 1000)] {
+            for vectors in [false, true] {
+                for (has, activation) in [
+                    ([true, false, false], Activation::None),
+                    ([true, false, false], Activation::Gelu),
+                    ([true, true, true], Activation::None),
+                    ([false, false, true], Activation::Relu),
+                    ([false, false, false], Activation::Relu),
+                ] {
+                    let mut x = Values::random(element, rows * channels, 0.0, &mut rng);
+                    let [mut bias, mut gamma] =
+                        [0.3, 1.0].map(|c| Values::random(element, channels, c, &mut rng));
+                    let mut residual = Values::random(element, rows * channels, 0.0, &mut rng);
+                    let mut out = Values::nan(element, rows * channels);
+                    let launch = finish(element, [rows, channels], activation, vectors).unwrap();
+                    let given = |has: bool, values: &mut Values| {
+                        if has { values.pointer() } else { std::ptr::null_mut() }
+                    };
+                    let [b, g, r] =
+                        [given(has[0], &mut bias), given(has[1], &mut gamma), given(has[2], &mut residual)];
+                    run(&launch, &[x.pointer(), b, g, r, out.pointer()]);
+                    let (bias, gamma, residual) = (bias.get(), gamma.get(), residual.get());
+                    let expected = |(i, x): (usize, f64)| {
+                        let x = x + if has[0] { bias[i % channels] } else { 0.0 };
+                        let x = match activation {
+                            Activation::None => x,
+                            Activation::Gelu => gelu(x),
+                            Activation::Relu => x.max(0.0),
+                        };
+                        x * if has[1] { gamma[i % channels] } else { 1.0 }
+                            + if has[2] { residual[i] } else { 0.0 }
+                    };
+                    let want: Vec<f64> = x.get().into_iter().enumerate().map(expected).collect();
+                    let what = format!("{} {rows}x{channels} {has:?} {activation:?}", launch.function);
+                    assert_close(&out.get(), &want, tolerance, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_are_those_of_the_definition_far_from_zero() {
+    let mut rng = fastrand::Rng::with_seed(2);
+    for (element, tolerance) in TYPES {
+        for (rows, channels) in [(1, 1), (7, 13), (49, 64), (10, 96), (4, 2048), (130, 32)] {
+            for vectors in [false, true] {
+                // A large mean shows cancellation.
+                let mut x = Values::random(element, rows * channels, 20.0, &mut rng);
+                let [mut weight, mut bias] =
+                    [1.0, 0.0].map(|c| Values::random(element, channels, c, &mut rng));
+                let mut out = Values::nan(element, rows * channels);
+                let launch = layer_norm(element, [rows, channels], vectors).unwrap();
+                run(&launch, &[x.pointer(), weight.pointer(), bias.pointer(), out.pointer()]);
+                let (weight, bias) = (weight.get(), bias.get());
+                let mut want = Vec::new();
+                for row in x.get().chunks(channels) {
+                    let mean = row.iter().sum::<f64>() / channels as f64;
+                    let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / channels as f64;
+                    let normed = row.iter().map(|x| (x - mean) / (variance + 1e-5).sqrt());
+                    want.extend(normed.enumerate().map(|(c, x)| x * weight[c] + bias[c]));
+                }
+                // A mean of 20 in f32 leaves 5 digits of what is around it.
+                let what = format!("{} {rows}x{channels}", launch.function);
+                assert_close(&out.get(), &want, tolerance.max(2e-5), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_are_those_of_a_convolution() {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let cases = [
+        // batch, size, channels, kernel, stride, padding
+        (2, [7, 6], 3, 3, 2, 1),
+        (1, [5, 9], 16, 3, 1, 1),
+        (2, [9, 7], 3, 4, 4, 0),
+        (1, [4, 4], 8, 1, 1, 0),
+        (1, [3, 5], 4, 3, 2, 1),
+    ];
+    for (element, _) in TYPES {
+        for (batch, size, channels, kernel, stride, padding) in cases {
+            for vectors in [false, true] {
+                let out = size.map(|side: usize| side.div_ceil(stride));
+                let windows = Windows { batch, size, channels, out, kernel, stride, padding };
+                let mut x = Values::random(element, batch * size[0] * size[1] * channels, 0.0, &mut rng);
+                let mut got = Values::nan(element, batch * out[0] * out[1] * windows.depth());
+                let launch = windows.launch(element, vectors).unwrap();
+                run(&launch, &[x.pointer(), got.pointer()]);
+                let x = x.get();
+                let mut want = Vec::new();
+                for row in 0..batch * out[0] * out[1] {
+                    let (image, oy, ox) = (row / out[1] / out[0], row / out[1] % out[0], row % out[1]);
+                    for at in 0..windows.depth() {
+                        let (ky, kx, c) = (at / channels / kernel, at / channels % kernel, at % channels);
+                        let (y, x_) = (
+                            (oy * stride + ky).wrapping_sub(padding),
+                            (ox * stride + kx).wrapping_sub(padding),
+                        );
+                        let inside = ky < kernel && y < size[0] && x_ < size[1];
+                        want.push(if inside {
+                            x[((image * size[0] + y) * size[1] + x_) * channels + c]
+                        } else {
+                            0.0
+                        });
+                    }
+                }
+                assert_close(&got.get(), &want, 0.0, &format!("{} {windows:?}", launch.function));
+            }
+        }
+    }
+}
+
+#[test]
+fn means_are_over_places() {
+    let mut rng = fastrand::Rng::with_seed(4);
+    for (element, tolerance) in TYPES {
+        for (batch, places, channels) in [(1, 1, 1), (2, 49, 64), (3, 5, 33), (1, 100, 7)] {
+            let mut x = Values::random(element, batch * places * channels, 1.0, &mut rng);
+            let mut out = Values::nan(element, batch * channels);
+            let launch = mean(element, [batch, places, channels]).unwrap();
+            run(&launch, &[x.pointer(), out.pointer()]);
+            let x = x.get();
+            let value = |i: usize| {
+                let at = |place| x[(i / channels * places + place) * channels + i % channels];
+                (0..places).map(at).sum::<f64>() / places as f64
+            };
+            let want: Vec<f64> = (0..batch * channels).map(value).collect();
+            assert_close(
+                &out.get(),
+                &want,
+                tolerance,
+                &format!("{} {batch} {places} {channels}", launch.function),
+            );
+        }
+    }
+}
+
+#[test]
+fn launches_that_are_too_large_are_errors() {
+    assert!(finish(Element::F16, [usize::MAX >> 20, 1024], Activation::None, true).is_err());
+    assert!(mean(Element::F32, [1, 1 << 31, 32]).is_err());
+}
