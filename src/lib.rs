@@ -18,6 +18,8 @@
 //! ```
 
 pub mod attention;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod images;
 pub mod layers;
 pub mod models;

@@ -139,9 +139,8 @@ impl Weights {
     }
 
     fn new(source: Source, dtype: DType, device: Device) -> Self {
-        let plain = !device.is_cpu();
         let state = RefCell::default();
-        Self { shared: Rc::new(Shared { source, device, dtype, plain, state }), prefix: String::new() }
+        Self { shared: Rc::new(Shared { source, device, dtype, plain: false, state }), prefix: String::new() }
     }
 
     /// The same weights for layers made of plain candle operators, which have gradients.
@@ -155,9 +154,15 @@ impl Weights {
         Self { shared: Rc::new(shared), prefix: self.prefix }
     }
 
-    /// Whether layers are to be made of plain candle operators.
+    /// Whether layers are to keep their weights as tensors, for candle's operators or a GPU's kernels.
     pub fn is_plain(&self) -> bool {
-        self.shared.plain
+        self.shared.plain || !self.shared.device.is_cpu()
+    }
+
+    /// Whether layers compute on a GPU with kernels that have no gradients.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn has_kernels(&self) -> bool {
+        self.shared.device.is_cuda() && !self.shared.plain
     }
 
     /// The instruction set that packed layers are packed for.
@@ -189,10 +194,10 @@ impl Weights {
         let placed = tensor.and_then(|tensor| {
             let unreadable =
                 |e: candle_core::Error| Problem::Unreadable { name: name.clone(), why: e.to_string() };
-            let Shared { dtype, plain, .. } = self.shared.as_ref();
+            let (dtype, plain) = (self.shared.dtype, self.is_plain());
             tensor
-                .to_dtype(*dtype)
-                .and_then(|t| if *plain { Ok(t) } else { t.to_dtype(DType::F32) })
+                .to_dtype(dtype)
+                .and_then(|t| if plain { Ok(t) } else { t.to_dtype(DType::F32) })
                 .and_then(|t| t.to_device(&self.shared.device))
                 .map_err(unreadable)
         });

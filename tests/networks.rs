@@ -2,6 +2,8 @@
 //! `tests/golden/classify`, every Transformers folder in `tests/golden/transformers`), and every
 //! classifier of the zoo against its published size.
 
+mod common;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +19,7 @@ use serde_json::Value;
 const TOLERANCE: f32 = 1e-4;
 
 fn golden(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder)
+    common::golden().join(folder)
 }
 
 fn entries(folder: &str, extension: &str) -> Vec<PathBuf> {
@@ -60,10 +62,14 @@ fn dilations(path: &Path) -> Option<Dilations> {
 }
 
 fn load(path: &Path, dtype: DType, plain: bool) -> Classifier {
+    load_on(&Device::Cpu, path, dtype, plain)
+}
+
+fn load_on(device: &Device, path: &Path, dtype: DType, plain: bool) -> Classifier {
     let dilations = if path.is_dir() { None } else { dilations(path) };
     let checkpoint = Checkpoint::open(path, &Options { dilations, ..Options::default() }).unwrap();
     let architecture = checkpoint.metadata().architecture.clone();
-    let weights = Weights::from_checkpoint(checkpoint, dtype, Device::Cpu).unwrap();
+    let weights = Weights::from_checkpoint(checkpoint, dtype, device.clone()).unwrap();
     let weights = if plain { weights.plain() } else { weights };
     let model = Classifier::new(&architecture, &weights).unwrap();
     assert_eq!(weights.parameters(), architecture.parameters(), "{}", path.display());
@@ -87,12 +93,14 @@ fn compare(name: &str, features: &Features, expected: &HashMap<String, Tensor>) 
                 }
             }
         };
-        let error = relative(&got.contiguous().unwrap(), want);
+        let got = got.to_device(&Device::Cpu).unwrap().contiguous().unwrap();
+        let error = relative(&got, want);
         assert!(error < TOLERANCE, "{name}: {key} is off by {error:e}");
         compared += 1;
     }
     assert!(compared >= 1, "{name} compares nothing");
-    assert_eq!(top(features.logits.as_ref().unwrap()), top(&expected["logits"]), "{name}: top-1");
+    let logits = features.logits.as_ref().unwrap().to_device(&Device::Cpu).unwrap();
+    assert_eq!(top(&logits), top(&expected["logits"]), "{name}: top-1");
 }
 
 #[test]
@@ -103,6 +111,29 @@ fn classifiers_agree_with_the_original_at_every_stage() {
                 candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
             let features = load(&path, DType::F32, plain).features(&expected["input"]).unwrap();
             compare(&path.display().to_string(), &features, &expected);
+        }
+    }
+}
+
+#[test]
+fn classifiers_on_the_gpu_agree_with_the_original() {
+    let Some(gpu) = common::gpu() else { return };
+    for path in entries("classify", "pth") {
+        let name = path.display();
+        let expected =
+            candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
+        let input = expected["input"].to_device(&gpu).unwrap();
+        let model = load_on(&gpu, &path, DType::F32, false);
+        compare(&name.to_string(), &model.features(&input).unwrap(), &expected);
+        for (dtype, tolerance) in [(DType::F32, TOLERANCE), (DType::F16, 5e-3), (DType::BF16, 2e-2)] {
+            let model = load_on(&gpu, &path, dtype, false);
+            // The first pass is an ordinary one, the second is recorded and the third replayed.
+            for pass in 0..3 {
+                let logits = model.forward(&input).unwrap().to_device(&Device::Cpu).unwrap();
+                let error = relative(&logits, &expected["logits"]);
+                assert!(error < tolerance, "{name} in {dtype:?}, pass {pass}: off by {error:e}");
+                assert_eq!(top(&logits), top(&expected["logits"]), "{name} in {dtype:?}, pass {pass}: top-1");
+            }
         }
     }
 }

@@ -2,6 +2,8 @@
 //! stage, to the last mask and the last pixel: every folder of `tests/golden/detect` and `segment`, or of
 //! those in `$NAT_INFER_GOLDEN`, and every checkpoint in it.
 
+mod common;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -30,8 +32,7 @@ const SCORE: f32 = 1e-4;
 const PIXELS: f32 = 0.01;
 
 fn folders(task: &str) -> Vec<PathBuf> {
-    let root = std::env::var_os("NAT_INFER_GOLDEN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from);
+    let root = common::golden();
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(root.join(task)).unwrap().map(|entry| entry.unwrap().path()).collect();
     folders.sort();
@@ -44,6 +45,13 @@ fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     let paths: Vec<PathBuf> = paths.into_iter().filter(|path| path.exists()).collect();
     assert!(!paths.is_empty(), "{}", folder.display());
     paths
+}
+
+/// A folder's checkpoints, each on the CPU, and on the GPU where there is one.
+fn runs(folder: &Path) -> Vec<(PathBuf, Device)> {
+    let devices: Vec<Device> = [Device::Cpu].into_iter().chain(common::gpu()).collect();
+    let on_each = |path: PathBuf| devices.iter().map(move |device| (path.clone(), device.clone()));
+    checkpoints(folder).into_iter().flat_map(on_each).collect()
 }
 
 fn image(folder: &Path) -> RgbImage {
@@ -77,7 +85,7 @@ impl Case {
     /// Compares a channels-last map with a stored one, of which only every so manieth position was kept.
     fn map(&self, key: &str, ours: &Tensor) {
         let stride = self.json["tensors"][key]["spatial_stride"].as_u64().unwrap() as usize;
-        let mut ours = ours.permute((0, 3, 1, 2)).unwrap();
+        let mut ours = ours.to_device(&Device::Cpu).unwrap().permute((0, 3, 1, 2)).unwrap();
         for axis in [2, 3] {
             let kept: Vec<u32> = (0..ours.dim(axis).unwrap() as u32).step_by(stride).collect();
             ours = ours
@@ -92,6 +100,7 @@ impl Case {
     /// Compares values with stored ones, in standard deviations of these.
     fn features(&self, key: &str, ours: &Tensor) {
         let want = self.get(key);
+        let ours = &ours.to_device(&Device::Cpu).unwrap();
         assert_eq!(ours.dims(), want.dims(), "{}: {key}", self.name);
         let deviation = want.flatten_all().unwrap().var(0).unwrap().to_scalar::<f32>().unwrap().sqrt();
         let squares = (ours - &want).unwrap().sqr().unwrap().mean_all().unwrap();
@@ -143,29 +152,29 @@ fn every_stage_is_mmdets() {
         if case.tensors.is_empty() {
             continue;
         }
-        for path in checkpoints(&folder) {
-            stages(&case, &path, &image(&folder));
+        for (path, device) in runs(&folder) {
+            stages(&case, &path, &image(&folder), &device);
             compared += 1;
         }
     }
     assert!(compared >= 2, "{compared}");
 }
 
-fn stages(case: &Case, path: &Path, image: &RgbImage) {
-    let name = path.display().to_string();
-    let task = detector(path);
+fn stages(case: &Case, path: &Path, image: &RgbImage, device: &Device) {
+    let name = format!("{} on {:?}", path.display(), device.location());
+    let task = detector(path, &Device::Cpu);
     let input = task.fit().apply(image);
     let checkpoint = Checkpoint::open(path, &Options::default()).unwrap();
     let architecture = checkpoint.metadata().architecture.clone();
     let (Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector)) = &architecture.head else {
         panic!("{name}: no detector")
     };
-    let weights = Weights::from_checkpoint(checkpoint, DType::F32, Device::Cpu).unwrap();
+    let weights = Weights::from_checkpoint(checkpoint, DType::F32, device.clone()).unwrap();
     let network = MaskRcnn::new(&architecture, detector, &weights).unwrap();
     assert_eq!(weights.parameters(), architecture.parameters(), "{name}");
 
     let [w, h] = input.size;
-    let x = Tensor::from_slice(&input.values, (1, 3, h, w), &Device::Cpu).unwrap();
+    let x = Tensor::from_slice(&input.values, (1, 3, h, w), device).unwrap();
     let picture = Picture { size: input.resized.map(|side| side as f32), scale_factor: input.scale_factor() };
     let maps = network.maps(&x).unwrap();
     maps.iter().enumerate().for_each(|(i, map)| case.map(&format!("backbone.{i}"), map));
@@ -208,12 +217,14 @@ fn stages(case: &Case, path: &Path, image: &RgbImage) {
         let count = case.get(&key).dims()[0];
         case.features(&key, &logits.narrow(0, 0, count).unwrap());
     }
-    let off = largest(&(mean_sigmoid(&masks).unwrap() - case.get("mask_prob")).unwrap());
+    let masks = mean_sigmoid(&masks).unwrap().to_device(&Device::Cpu).unwrap();
+    let off = largest(&(masks - case.get("mask_prob")).unwrap());
     assert!(off < 2e-4, "{name}: mask probabilities are off by {off}");
 }
 
-fn detector(path: &Path) -> Detect {
-    let model = Model::open(path, &LoadOptions::default()).unwrap();
+fn detector(path: &Path, device: &Device) -> Detect {
+    let load = LoadOptions { device: device.clone(), ..LoadOptions::default() };
+    let model = Model::open(path, &load).unwrap();
     Detect::new(model, &DetectOptions::default()).unwrap()
 }
 
@@ -221,10 +232,10 @@ fn detector(path: &Path) -> Detect {
 fn every_detection_is_mmdets() {
     for folder in folders("detect") {
         let case = Case::read(&folder);
-        for path in checkpoints(&folder) {
-            let objects = detector(&path).run(&image(&folder)).unwrap();
+        for (path, device) in runs(&folder) {
+            let objects = detector(&path, &device).run(&image(&folder)).unwrap();
             let ours: Vec<Detection> = objects.into_iter().map(|object| object.detection).collect();
-            same_detections(&path.display().to_string(), &ours, &case);
+            same_detections(&format!("{} on {:?}", path.display(), device.location()), &ours, &case);
         }
     }
 }
@@ -270,18 +281,18 @@ fn same_detections(name: &str, ours: &[Detection], case: &Case) {
 fn every_map_is_mmsegs() {
     for folder in folders("segment") {
         let case = Case::read(&folder);
-        for path in checkpoints(&folder) {
+        for (path, device) in runs(&folder) {
             let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
             let architecture = checkpoint.metadata().architecture.clone();
             let Head::Upernet { classes, channels } = architecture.head else { panic!("{path:?}") };
-            let weights = Weights::from_checkpoint(checkpoint, DType::F32, Device::Cpu).unwrap();
+            let weights = Weights::from_checkpoint(checkpoint, DType::F32, device.clone()).unwrap();
             let network = Upernet::new(&architecture, classes, channels, &weights).unwrap();
             assert_eq!(weights.parameters(), architecture.parameters(), "{path:?}");
 
-            let task = segmenter(&path, &SegmentOptions::default());
+            let task = segmenter(&path, &SegmentOptions::default(), &Device::Cpu);
             let input = task.fits()[0].apply(&image(&folder));
             let [w, h] = input.size;
-            let x = Tensor::from_slice(&input.values, (1, 3, h, w), &Device::Cpu).unwrap();
+            let x = Tensor::from_slice(&input.values, (1, 3, h, w), &device).unwrap();
             let maps = network.maps(&x).unwrap();
             maps.iter().enumerate().for_each(|(i, map)| case.map(&format!("backbone.{i}"), map));
             case.map("psp_out", &network.pool(&maps[3]).unwrap());
@@ -294,17 +305,18 @@ fn every_map_is_mmsegs() {
     }
 }
 
-fn segmenter(path: &Path, options: &SegmentOptions) -> Segment {
-    Segment::new(Model::open(path, &LoadOptions::default()).unwrap(), options).unwrap()
+fn segmenter(path: &Path, options: &SegmentOptions, device: &Device) -> Segment {
+    let load = LoadOptions { device: device.clone(), ..LoadOptions::default() };
+    Segment::new(Model::open(path, &load).unwrap(), options).unwrap()
 }
 
 #[test]
 fn every_pixel_is_mmsegs() {
     for folder in folders("segment") {
-        for path in checkpoints(&folder) {
+        for (path, device) in runs(&folder) {
             for (all, file) in [(false, "label.png"), (true, "label_ms.png")] {
                 let options = SegmentOptions { multi_scale: all, flip: all, ..SegmentOptions::default() };
-                let map = segmenter(&path, &options).run(&image(&folder)).unwrap();
+                let map = segmenter(&path, &options, &device).run(&image(&folder)).unwrap();
                 let want = image::open(folder.join(file)).unwrap().into_luma8();
                 assert_eq!(map.size, [want.width() as usize, want.height() as usize]);
                 let differ = map.classes.iter().zip(want.as_raw()).filter(|(a, b)| a != b).count();

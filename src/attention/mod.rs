@@ -14,9 +14,12 @@
 //! Sources: arXiv 2204.07143, section 3; arXiv 2209.15001, section 3 (dilation); the published weights
 //! were trained with NATTEN 0.14, whose formulas these are.
 //!
-//! `reference.rs` computes it in f64, plainly; `cpu.rs` is the fast path in f32.
+//! `reference.rs` computes it in f64, plainly; `cpu.rs` is the fast path in f32, and `cuda.rs` launches the
+//! kernels of the crate nat-cuda.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -38,7 +41,8 @@ use crate::layers::simd::Isa;
 /// H and W are at least K·d: what to do with smaller maps is for the model to say (NAT pads with zeros
 /// before the qkv layer). K is odd, or even where the window is the whole map (H = W = K, d = 1).
 ///
-/// f16 and bf16 are computed in f32, f64 by a plain loop. Only the CPU is implemented.
+/// On the CPU f16 and bf16 are computed in f32, and f64 by a plain loop. On a GPU (feature `cuda`) scores and
+/// sums are f32, and f64 is refused; heads of 32 channels in f16 and bf16 take the matrix units.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -104,6 +108,16 @@ impl NeighborhoodAttention {
         let (dim, bias_side) = (channels / 3 / heads, 2 * kernel_size - 1);
         Ok(Problem { batch, height, width, heads, dim, kernel_size, dilation, bias_side })
     }
+
+    /// The sizes of the computation on a qkv and a bias table of these layouts.
+    fn problem_with_bias(&self, qkv: &Layout, rpb: &Layout) -> Result<Problem, AttentionError> {
+        let problem = self.problem(qkv.dims())?;
+        let Problem { heads, bias_side: side, .. } = problem;
+        if rpb.dims() != [heads, side, side] {
+            return Err(AttentionError::Bias { got: rpb.dims().to_vec(), heads, side });
+        }
+        Ok(problem)
+    }
 }
 
 /// What a computation is about, checked.
@@ -127,6 +141,11 @@ impl Problem {
         let &Self { batch, height, width, heads, dim, kernel_size, .. } = self;
         2 * batch * height * width * kernel_size.pow(2) * heads * dim
     }
+
+    /// The shape of the result.
+    fn output(&self) -> Shape {
+        (self.batch, self.height, self.width, self.heads * self.dim).into()
+    }
 }
 
 impl CustomOp2 for NeighborhoodAttention {
@@ -141,11 +160,7 @@ impl CustomOp2 for NeighborhoodAttention {
         rpb: &CpuStorage,
         rpb_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let problem = self.problem(qkv_layout.dims())?;
-        let Problem { batch, height, width, heads, dim, bias_side: side, .. } = problem;
-        if rpb_layout.dims() != [heads, side, side] {
-            return Err(AttentionError::Bias { got: rpb_layout.dims().to_vec(), heads, side }.into());
-        }
+        let problem = self.problem_with_bias(qkv_layout, rpb_layout)?;
         let (Some((q0, q1)), Some((b0, b1))) =
             (qkv_layout.contiguous_offsets(), rpb_layout.contiguous_offsets())
         else {
@@ -172,7 +187,23 @@ impl CustomOp2 for NeighborhoodAttention {
                 return Err(AttentionError::Types { qkv: qkv.dtype(), rpb: rpb.dtype() }.into());
             }
         };
-        Ok((out, Shape::from((batch, height, width, heads * dim))))
+        Ok((out, problem.output()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        qkv: &candle_core::CudaStorage,
+        qkv_layout: &Layout,
+        rpb: &candle_core::CudaStorage,
+        rpb_layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::backend::BackendStorage;
+        let problem = self.problem_with_bias(qkv_layout, rpb_layout)?;
+        if qkv.dtype() != rpb.dtype() {
+            return Err(AttentionError::Types { qkv: qkv.dtype(), rpb: rpb.dtype() }.into());
+        }
+        Ok((cuda::forward(&problem, (qkv, qkv_layout), (rpb, rpb_layout))?, problem.output()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The operator against golden data, and the kernels against the reference on generated problems.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor, WithDType};
 
@@ -9,6 +9,13 @@ use super::*;
 /// ‖a − b‖ / ‖b‖ that f32 kernels stay under, by the largest |score| of the problem: a score of that
 /// size has an error of its own of 6e-8 times it, which the softmax passes on.
 const TOLERANCES: [(f64, f64); 2] = [(10.0, 5e-7), (200.0, 5e-6)];
+
+/// The cases that NATTEN computed, of `tests/golden` or `$NAT_INFER_GOLDEN`.
+fn golden() -> PathBuf {
+    std::env::var_os("NAT_INFER_GOLDEN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from)
+        .join("attention")
+}
 
 fn relative(got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
@@ -31,9 +38,8 @@ fn normal(shape: impl Into<Shape>, deviation: f32) -> Tensor {
 
 #[test]
 fn golden_cases_are_those_of_natten() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/attention");
     let mut cases = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in std::fs::read_dir(golden()).unwrap() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
@@ -61,33 +67,34 @@ fn golden_cases_are_those_of_natten() {
     assert!(cases > 0);
 }
 
+/// Batch, height, width, heads, channels of a head, kernel size, dilation.
+const SHAPES: [(usize, usize, usize, usize, usize, usize, usize); 21] = [
+    (1, 3, 4, 1, 8, 1, 1),
+    (1, 12, 9, 2, 32, 3, 1),
+    (1, 9, 31, 1, 33, 5, 1),
+    (2, 15, 26, 2, 32, 7, 1),
+    (1, 28, 28, 4, 32, 7, 1),
+    (1, 7, 7, 2, 32, 7, 1),
+    (1, 8, 7, 2, 24, 7, 1),
+    (1, 8, 8, 1, 32, 7, 1),
+    (1, 7, 40, 1, 16, 7, 1),
+    (1, 150, 8, 1, 16, 7, 1),
+    (1, 14, 14, 2, 32, 7, 2),
+    (2, 23, 26, 1, 64, 7, 3),
+    (1, 56, 61, 1, 24, 7, 8),
+    (1, 21, 20, 1, 128, 9, 2),
+    (1, 12, 11, 1, 7, 11, 1),
+    (1, 20, 30, 1, 32, 13, 1),
+    (1, 17, 16, 2, 32, 15, 1),
+    (1, 21, 33, 1, 16, 21, 1),
+    (1, 14, 14, 3, 32, 14, 1),
+    (1, 8, 8, 2, 32, 8, 1),
+    (1, 2, 2, 1, 1, 2, 1),
+];
+
 #[test]
 fn kernels_agree_with_the_reference() {
-    // Batch, height, width, heads, channels of a head, kernel size, dilation.
-    let shapes = [
-        (1, 3, 4, 1, 8, 1, 1),
-        (1, 12, 9, 2, 32, 3, 1),
-        (1, 9, 31, 1, 33, 5, 1),
-        (2, 15, 26, 2, 32, 7, 1),
-        (1, 28, 28, 4, 32, 7, 1),
-        (1, 7, 7, 2, 32, 7, 1),
-        (1, 8, 7, 2, 24, 7, 1),
-        (1, 8, 8, 1, 32, 7, 1),
-        (1, 7, 40, 1, 16, 7, 1),
-        (1, 150, 8, 1, 16, 7, 1),
-        (1, 14, 14, 2, 32, 7, 2),
-        (2, 23, 26, 1, 64, 7, 3),
-        (1, 56, 61, 1, 24, 7, 8),
-        (1, 21, 20, 1, 128, 9, 2),
-        (1, 12, 11, 1, 7, 11, 1),
-        (1, 20, 30, 1, 32, 13, 1),
-        (1, 17, 16, 2, 32, 15, 1),
-        (1, 21, 33, 1, 16, 21, 1),
-        (1, 14, 14, 3, 32, 14, 1),
-        (1, 8, 8, 2, 32, 8, 1),
-        (1, 2, 2, 1, 1, 2, 1),
-    ];
-    for (b, h, w, heads, dim, kernel_size, dilation) in shapes {
+    for (b, h, w, heads, dim, kernel_size, dilation) in SHAPES {
         let attention = attention(heads, kernel_size, dilation);
         let qkv_shape = (b, h, w, 3 * heads * dim);
         let problem = attention.problem(Shape::from(qkv_shape).dims()).unwrap();
@@ -236,4 +243,153 @@ fn wrong_inputs_are_refused_with_their_numbers() {
     let qkv = Tensor::zeros((1, 6, 9, 48), DType::F32, &Device::Cpu).unwrap();
     let error = attention(2, 7, 1).forward(&qkv, None).unwrap_err();
     assert!(matches!(error, AttentionError::SmallMap { height: 6, width: 9, kernel_size: 7, dilation: 1 }));
+}
+
+mod gpu {
+    //! The GPU's kernels: always on the CPU, emulated, and on a GPU where there is one.
+
+    use std::ffi::c_void;
+
+    use nat_cuda::attention::Problem as Kernels;
+    use nat_cuda::emulate::Emulator;
+    use nat_cuda::{Element, Launch};
+
+    use super::*;
+
+    /// The types with what their kernels stay under, as [`TOLERANCES`] for scores up to 10 and 200. Results, and
+    /// on the matrix units probabilities, are rounded to 11 and 8 bits.
+    const TYPES: [(DType, Element, [f64; 2]); 3] = [
+        (DType::F32, Element::F32, [5e-7, 5e-6]),
+        (DType::F16, Element::F16, [5e-4, 5e-4]),
+        (DType::BF16, Element::Bf16, [4e-3, 4e-3]),
+    ];
+
+    fn kernels(problem: &Problem) -> Kernels {
+        let &Problem { batch, height, width, heads, dim, kernel_size, dilation, .. } = problem;
+        Kernels { batch, height, width, heads, dim, kernel_size, dilation }
+    }
+
+    /// The bytes of a tensor, in its own type.
+    fn bytes(x: &Tensor) -> Vec<u8> {
+        match x.dtype() {
+            DType::F32 => values::<f32>(x).iter().flat_map(|x| x.to_ne_bytes()).collect(),
+            DType::F16 => values::<f16>(x).iter().flat_map(|x| x.to_ne_bytes()).collect(),
+            DType::BF16 => values::<bf16>(x).iter().flat_map(|x| x.to_ne_bytes()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a kernel makes of qkv and rpb, in memory that begins at a multiple of 16 bytes.
+    fn emulated(launch: &Launch, problem: &Problem, qkv: &Tensor, rpb: &Tensor) -> Vec<f32> {
+        let place = |bytes: &[u8]| {
+            let mut words = vec![0u128; bytes.len().div_ceil(16)];
+            // SAFETY: the words have room for the bytes.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), words.as_mut_ptr().cast(), bytes.len()) };
+            words
+        };
+        let (mut qkv_words, mut rpb_words) = (place(&bytes(qkv)), place(&bytes(rpb)));
+        let count = problem.output().elem_count();
+        let mut out = place(&vec![0xff; count * qkv.dtype().size_in_bytes()]);
+        let pointers = [&mut qkv_words, &mut rpb_words, &mut out].map(|x| x.as_mut_ptr().cast::<c_void>());
+        // SAFETY: three tensors of the launch's sizes and type.
+        unsafe { Emulator::get().unwrap().launch(launch, &pointers) };
+        let out: &[u8] = {
+            let length = count * qkv.dtype().size_in_bytes();
+            // SAFETY: the words hold so many bytes.
+            unsafe { std::slice::from_raw_parts(out.as_ptr().cast(), length) }
+        };
+        let halves = out.chunks_exact(2).map(|x| [x[0], x[1]]);
+        match qkv.dtype() {
+            DType::F32 => out.chunks_exact(4).map(|x| f32::from_ne_bytes([x[0], x[1], x[2], x[3]])).collect(),
+            DType::F16 => halves.map(|x| f16::from_ne_bytes(x).to_f32()).collect(),
+            _ => halves.map(|x| bf16::from_ne_bytes(x).to_f32()).collect(),
+        }
+    }
+
+    /// The GPU, if this program is built for one and finds it.
+    fn device() -> Option<Device> {
+        #[cfg(feature = "cuda")]
+        let device = crate::cuda::open(0).ok();
+        #[cfg(not(feature = "cuda"))]
+        let device = None;
+        if device.is_none() {
+            eprintln!("skipped on the GPU: there is none, or the feature `cuda` is off");
+        }
+        device
+    }
+
+    /// Compares all kernels that serve a problem with the reference, whose inputs are rounded to each type.
+    fn check(problem: &Problem, qkv: &Tensor, rpb: &Tensor, large: bool, gpu: Option<&Device>, what: &str) {
+        let attention = attention(problem.heads, problem.kernel_size, problem.dilation);
+        for (dtype, element, tolerances) in TYPES {
+            let [qkv, rpb] = [qkv, rpb].map(|x| x.to_dtype(dtype).unwrap());
+            let [wide_qkv, wide_rpb] = [&qkv, &rpb].map(|x| values::<f64>(&x.to_dtype(DType::F64).unwrap()));
+            let exact = reference::forward(problem, &wide_qkv, &wide_rpb);
+            let tolerance = tolerances[usize::from(large)];
+            // Words of 16 bytes or single elements, which differ by type only in how they are read.
+            let general = [kernels(problem).general(element, dtype != DType::F32).unwrap()];
+            let matrix_units = kernels(problem).matrix_units(element).map(Result::unwrap);
+            for launch in general.into_iter().chain(matrix_units) {
+                let error = relative(&emulated(&launch, problem, &qkv, &rpb), &exact);
+                assert!(error < tolerance, "{what}, {}: off by {error:e}", launch.function);
+            }
+            if let Some(gpu) = gpu {
+                let [qkv, rpb] = [&qkv, &rpb].map(|x| x.to_device(gpu).unwrap());
+                let got = attention.forward(&qkv, Some(&rpb)).unwrap();
+                let error = relative(&values::<f32>(&got.to_dtype(DType::F32).unwrap()), &exact);
+                assert!(error < tolerance, "{what}, {dtype:?} on the GPU: off by {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_agree_with_the_reference() {
+        let gpu = device();
+        // More than a tile of the matrix units' kernels in every direction, and classes of unequal size.
+        let more = [
+            (1, 11, 19, 2, 32, 3, 1),
+            (2, 17, 12, 1, 32, 5, 2),
+            (1, 25, 18, 1, 32, 7, 1),
+            (1, 9, 24, 1, 32, 9, 1),
+            (1, 23, 13, 1, 32, 11, 1),
+            (1, 27, 29, 1, 32, 13, 2),
+        ];
+        // The emulation takes seconds for the large ones, and they show it nothing new.
+        let small = |&(b, h, w, heads, ..): &(usize, usize, usize, usize, usize, usize, usize)| {
+            gpu.is_some() || b * h * w * heads < 1000
+        };
+        for (b, h, w, heads, dim, kernel_size, dilation) in SHAPES.into_iter().chain(more).filter(small) {
+            let attention = attention(heads, kernel_size, dilation);
+            let qkv_shape = (b, h, w, 3 * heads * dim);
+            let problem = attention.problem(Shape::from(qkv_shape).dims()).unwrap();
+            let rpb = normal((heads, problem.bias_side, problem.bias_side), 1.0);
+            for (large, deviation) in [(false, 1.0), (true, 5.0)] {
+                let qkv = normal(qkv_shape, deviation);
+                check(
+                    &problem,
+                    &qkv,
+                    &rpb,
+                    large,
+                    gpu.as_ref(),
+                    &format!("{problem:?}, deviation {deviation}"),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn golden_cases_are_those_of_natten() {
+        let gpu = device();
+        for entry in std::fs::read_dir(golden()).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+            let field = |name| header.metadata().as_ref().unwrap()[name].parse().unwrap();
+            let attention = attention(field("heads"), field("kernel_size"), field("dilation"));
+            let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+            let problem = attention.problem(tensors["qkv"].dims()).unwrap();
+            let what = path.display().to_string();
+            check(&problem, &tensors["qkv"], &tensors["rpb"], false, gpu.as_ref(), &what);
+        }
+    }
 }

@@ -19,7 +19,7 @@ use super::shared::{ModelOptions, OutputOptions, at_least_one, size};
 ///
 /// With --arch, and by default of nat-tiny, the weights are random and nothing is fetched; with --model
 /// or --weights they are those. Beside the times stands what share that is of the machine's own
-/// single-precision matrix product.
+/// large matrix products, in f32 on the CPU and in the compute type on a GPU.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -145,7 +145,7 @@ impl Record for NetworkTiming {
         format!(
             "{model}, {width}x{height}, batch {batch}, {dtype}, {threads} thread(s), {isa}\n  \
              {:.2} ms an image (median of {} runs; {:.2} to {:.2}), {:.1} images/s\n  \
-             {:.1} GFLOP/s, {:.0}% of this machine's sgemm ({:.1}){memory}\n",
+             {:.1} GFLOP/s, {:.0}% of this machine's largest products ({:.1}){memory}\n",
             self.median_ms,
             self.runs,
             self.min_ms,
@@ -186,6 +186,7 @@ impl Record for OperatorTiming {
         "median_ms",
         "min_ms",
         "gflops",
+        "gb_per_second",
         "runs",
     ];
 
@@ -203,7 +204,8 @@ impl Record for OperatorTiming {
         ];
         let mut row: Vec<String> = sizes.iter().map(usize::to_string).collect();
         row.extend([format!("{:.4}", self.median_ms), format!("{:.4}", self.min_ms)]);
-        row.extend([format!("{:.1}", self.gflops), self.runs.to_string()]);
+        row.extend([format!("{:.1}", self.gflops), format!("{:.2}", self.gb_per_second)]);
+        row.push(self.runs.to_string());
         vec![row]
     }
 
@@ -211,8 +213,8 @@ impl Record for OperatorTiming {
         let Self { level, batch, width, height, heads, head_dim, kernel_size, dilation, .. } = self;
         format!(
             "level {level}: {width}x{height}, batch {batch}, {heads} heads of {head_dim}, kernel {kernel_size}, \
-             dilation {dilation}: {:.3} ms (best {:.3}), {:.1} GFLOP/s\n",
-            self.median_ms, self.min_ms, self.gflops
+             dilation {dilation}: {:.3} ms (best {:.3}), {:.1} GFLOP/s, {:.1} GB/s\n",
+            self.median_ms, self.min_ms, self.gflops, self.gb_per_second
         )
     }
 }

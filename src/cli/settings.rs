@@ -162,15 +162,15 @@ pub fn locate(entry: &Entry, offline: bool, verbosity: Verbosity) -> Result<zoo:
 }
 
 fn open_device(name: DeviceName) -> Result<Device> {
-    let available = candle_core::utils::cuda_is_available();
+    #[cfg(feature = "cuda")]
+    let open = |number| nat_infer::cuda::open(number).map_err(|error| anyhow::anyhow!("{error}"));
+    #[cfg(not(feature = "cuda"))]
+    let open = |_| Err(anyhow::anyhow!("CUDA was not built into this program"));
     match name {
         DeviceName::Cpu => Ok(Device::Cpu),
-        DeviceName::Auto => Ok(Device::cuda_if_available(0).unwrap_or(Device::Cpu)),
-        DeviceName::Cuda(number) if !available => {
-            bail!("GPU {number}: CUDA was not built into this program; use --device cpu")
-        }
+        DeviceName::Auto => Ok(open(0).unwrap_or(Device::Cpu)),
         DeviceName::Cuda(number) => {
-            Device::new_cuda(number).with_context(|| format!("GPU {number} does not answer"))
+            open(number).map_err(|error| anyhow::anyhow!("GPU {number}: {error}; --device cpu does without"))
         }
     }
 }

@@ -6,6 +6,7 @@ use candle_core::{DType, Result, Shape, Tensor};
 
 use super::gemm::{Activation, Epilogue, Operands, Packed, Plain, Rows, operands, product_normed, room};
 use super::norm::LayerNorm;
+use super::plain::{self, Finish};
 use super::profile::{Kind, span};
 use super::simd::Simd;
 use super::{map_f32, vector, with_f32};
@@ -45,8 +46,20 @@ pub struct Conv2d {
 }
 
 enum Form {
-    Packed { weight: Packed, bias: Option<Vec<f32>> },
-    Plain { weight: Tensor, bias: Option<Tensor> },
+    Packed {
+        weight: Packed,
+        bias: Option<Vec<f32>>,
+    },
+    Plain {
+        weight: Tensor,
+        bias: Option<Tensor>,
+    },
+    /// For products on the GPU, [outputs, depth] as `cuda::flattened` makes it.
+    #[cfg(feature = "cuda")]
+    Flat {
+        weight: Tensor,
+        bias: Option<Tensor>,
+    },
 }
 
 /// Order of the dimensions of a convolution's input.
@@ -113,6 +126,13 @@ impl Conv2d {
         weights: &Weights,
     ) -> Self {
         let area = window.kernel.pow(2);
+        #[cfg(feature = "cuda")]
+        if weights.has_kernels() {
+            let depth = super::cuda::depth(window.kernel, inputs);
+            let flat = weights.made(&[outputs, depth], "weight", super::cuda::flattened(&weight));
+            let form = Form::Flat { weight: flat, bias };
+            return Self { form, inputs, outputs, window, source, activation: Activation::None };
+        }
         let form = if weights.is_plain() {
             Form::Plain { weight, bias }
         } else {
@@ -197,37 +217,40 @@ impl Conv2d {
                 }
             }
             Form::Plain { weight, bias } => {
-                let y = self.plain(x, weight, bias, [h, w], [oh, ow])?;
-                let y = if self.activation == Activation::Relu { y.relu()? } else { y };
-                let y = residual.map_or(Ok(y.clone()), |residual| residual + &y)?;
-                norm.map_or(Ok(y.clone()), |norm| norm.forward(&y))
+                let y = plain::convolution(&self.channels_last(x, weight)?, weight, self.window, [oh, ow])?;
+                self.finish(y, bias, residual, norm)
+            }
+            #[cfg(feature = "cuda")]
+            Form::Flat { weight, bias } => {
+                let x = self.channels_last(x, weight)?;
+                let rows = match self.window {
+                    Window { kernel: 1, stride: 1, .. } if c == weight.dim(1)? => x,
+                    window => super::cuda::windows(&x, window, [oh, ow])?,
+                };
+                self.finish(plain::product(&rows, weight)?, bias, residual, norm)
             }
         }
     }
 
-    fn plain(
+    /// A map in the layout given at construction as [B, H, W, C], of the type of `weight`: images come in
+    /// any.
+    fn channels_last(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        match self.source {
+            MapLayout::ChannelsFirst => x.permute((0, 2, 3, 1))?.to_dtype(weight.dtype())?.contiguous(),
+            MapLayout::ChannelsLast => x.to_dtype(weight.dtype()),
+        }
+    }
+
+    /// What follows the product.
+    fn finish(
         &self,
-        x: &Tensor,
-        weight: &Tensor,
+        y: Tensor,
         bias: &Option<Tensor>,
-        size: [usize; 2],
-        out: [usize; 2],
+        residual: Option<&Tensor>,
+        norm: Option<&LayerNorm>,
     ) -> Result<Tensor> {
-        let Window { kernel, stride, padding } = self.window;
-        let mut x = match self.source {
-            // Images come in any type.
-            MapLayout::ChannelsFirst => x.to_dtype(weight.dtype())?,
-            MapLayout::ChannelsLast => x.permute((0, 3, 1, 2))?,
-        };
-        for (axis, (side, out)) in size.into_iter().zip(out).enumerate() {
-            let end = ((out - 1) * stride + kernel).saturating_sub(side + padding);
-            x = x.pad_with_zeros(axis + 2, padding, end)?;
-        }
-        let y = x.contiguous()?.conv2d(weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?;
-        match bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
-        }
+        let y = Finish { activation: self.activation, residual, ..Finish::bias(bias) }.apply(y)?;
+        norm.map_or_else(|| Ok(y.clone()), |norm| norm.forward(&y))
     }
 }
 

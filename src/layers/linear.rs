@@ -9,6 +9,7 @@ use super::gemm::{
     room,
 };
 use super::norm::{LayerNorm, Normed};
+use super::plain::{self, Finish};
 use super::profile::{Kind, span};
 use super::simd::{Kernel, Simd};
 use super::{map_f32, vector, with_f32};
@@ -46,11 +47,8 @@ impl LayerScale {
         }
     }
 
-    fn apply(gamma: Option<&Self>, x: Tensor) -> Result<Tensor> {
-        match gamma.and_then(|gamma| gamma.plain.as_ref()) {
-            Some(gamma) => x.broadcast_mul(gamma),
-            None => Ok(x),
-        }
+    fn plain(gamma: Option<&Self>) -> Option<&Tensor> {
+        gamma.and_then(|gamma| gamma.plain.as_ref())
     }
 }
 
@@ -116,10 +114,10 @@ impl Linear {
                 let rows = Plain { rows: x, depth: self.inputs };
                 product(x.len() / self.inputs, &rows, weight, epilogue(bias, self.activation))
             }),
-            Form::Plain { weight, bias } if self.activation == Activation::Relu => {
-                plain(x, weight, bias)?.relu()
+            Form::Plain { weight, bias } => {
+                let finish = Finish { activation: self.activation, ..Finish::bias(bias) };
+                finish.apply(plain::product(x, weight)?)
             }
-            Form::Plain { weight, bias } => plain(x, weight, bias),
         }
     }
 
@@ -138,7 +136,9 @@ impl Linear {
                     product(x.len() / self.inputs, &rows, weight, epilogue(bias, Activation::None))
                 })
             }
-            Form::Plain { weight, bias } => plain(&norm.forward(x)?, weight, bias),
+            Form::Plain { weight, bias } => {
+                Finish::bias(bias).apply(plain::product(&norm.forward(x)?, weight)?)
+            }
         }
     }
 
@@ -169,7 +169,11 @@ impl Linear {
                     })
                 })?
             }
-            Form::Plain { weight, bias } => residual + LayerScale::apply(gamma, plain(x, weight, bias)?)?,
+            Form::Plain { weight, bias } => {
+                let gamma = LayerScale::plain(gamma);
+                let finish = Finish { gamma, residual: Some(residual), ..Finish::bias(bias) };
+                finish.apply(plain::product(x, weight)?)
+            }
         }
     }
 
@@ -196,14 +200,6 @@ fn epilogue(bias: &Option<Vec<f32>>, activation: Activation) -> Epilogue<'_> {
 
 fn scale(gamma: Option<&LayerScale>) -> Option<&[f32]> {
     gamma.map(|gamma| gamma.values.as_slice())
-}
-
-fn plain(x: &Tensor, weight: &Tensor, bias: &Option<Tensor>) -> Result<Tensor> {
-    let y = x.broadcast_matmul(&weight.t()?)?;
-    match bias {
-        Some(bias) => y.broadcast_add(bias),
-        None => Ok(y),
-    }
 }
 
 /// A block's MLP with its norm and residual: fc2(gelu(fc1(norm(x)))).
@@ -258,10 +254,12 @@ impl Mlp {
                     })
                 })
             }
-            _ => {
-                let hidden = self.fc1.forward_normed(norm, x)?.gelu_erf()?;
-                x + LayerScale::apply(gamma, self.fc2.forward(&hidden)?)?
+            (Form::Plain { weight, bias }, _) => {
+                let finish = Finish { activation: Activation::Gelu, ..Finish::bias(bias) };
+                let hidden = finish.apply(plain::product(&norm.forward(x)?, weight)?)?;
+                self.fc2.forward_residual(&hidden, x, gamma)
             }
+            _ => candle_core::bail!("an MLP of layers of two forms"),
         }
     }
 }

@@ -9,9 +9,12 @@
 //! processor that multiplies it, that the operands of matrix products are bf16.
 
 mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub(crate) mod gemm;
 mod linear;
 mod norm;
+mod plain;
 pub mod profile;
 mod pyramid;
 pub(crate) mod resample;
@@ -23,6 +26,7 @@ use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor};
 pub use conv::{Conv2d, MapLayout, Window};
 pub use linear::{LayerScale, Linear, Mlp};
 pub use norm::LayerNorm;
+pub(crate) use plain::mean;
 pub use pyramid::PyramidConv2d;
 pub use resample::{adaptive_mean, bilinear};
 

@@ -2,17 +2,17 @@
 
 use std::ops::Range;
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{Blocks, Operands, Rows, output, room};
 use super::profile::{Kind, span};
 use super::simd::{Isa, Kernel, Simd};
-use super::{map_f32, vector};
+use super::{map_f32, plain, vector};
 use crate::weights::Weights;
 
 /// LayerNorm's epsilon, the same in every published checkpoint.
-const EPSILON: f32 = 1e-5;
+pub(super) const EPSILON: f32 = 1e-5;
 
 /// (x - mean) / sqrt(variance + 1e-5) · weight + bias over the last dimension.
 pub struct LayerNorm {
@@ -39,12 +39,7 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let _span = span(Kind::Norm, 0);
         if let Some((weight, bias)) = &self.plain {
-            // Statistics in f32 also for half types, as PyTorch takes them.
-            let wide = x.to_dtype(DType::F32)?;
-            let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
-            let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-            let normed = centred.broadcast_div(&(variance + f64::from(EPSILON))?.sqrt()?)?;
-            return normed.to_dtype(x.dtype())?.broadcast_mul(weight)?.broadcast_add(bias);
+            return plain::layer_norm(x, weight, bias);
         }
         let dim = self.check(x)?;
         map_f32(x, x.shape(), |x| {
@@ -158,7 +153,7 @@ impl Rows for Normed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
 

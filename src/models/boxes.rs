@@ -1,7 +1,15 @@
 //! Boxes of detectors: decoding of regressed deltas, non-maximum suppression. Corners (x1, y1, x2, y2) in
 //! pixels, arithmetic in f32 in mmdet's order: what follows jumps where boxes change order.
 
+#[cfg(feature = "cuda")]
+use candle_core::{DType, Tensor};
+use candle_core::{Device, Result};
+#[cfg(feature = "cuda")]
+use nat_cuda::regions;
 use rayon::prelude::*;
+
+#[cfg(feature = "cuda")]
+use crate::cuda;
 
 /// Left, top, right and bottom edge.
 pub type Corners = [f32; 4];
@@ -54,20 +62,15 @@ pub struct Candidate {
 /// As mmcv's `batched_nms`, boxes are compared where they stand after each group was moved by its index
 /// times the largest coordinate plus 1, which rounds them.
 pub fn nms(candidates: &[Candidate], threshold: f32) -> Vec<usize> {
-    let largest = candidates.iter().flat_map(|c| c.corners).fold(f32::NEG_INFINITY, f32::max);
-    let mut order: Vec<usize> = (0..candidates.len()).collect();
-    order.sort_by(|&a, &b| candidates[b].score.total_cmp(&candidates[a].score));
+    let mut order = best_first(candidates);
+    let moved = moved(candidates);
     let groups = candidates.iter().map(|c| c.group + 1).max().unwrap_or(0);
     let mut members = vec![Vec::new(); groups];
     for &index in &order {
         members[candidates[index].group].push(index);
     }
     let survivors = |indices: Vec<usize>| {
-        let moved = |&index: &usize| {
-            let Candidate { corners, group, .. } = candidates[index];
-            corners.map(|x| x + group as f32 * (largest + 1.0))
-        };
-        let boxes: Vec<Corners> = indices.iter().map(moved).collect();
+        let boxes: Vec<Corners> = indices.iter().map(|&index| moved[index]).collect();
         let mut gone = vec![false; boxes.len()];
         for i in 0..boxes.len() {
             if !gone[i] {
@@ -83,6 +86,42 @@ pub fn nms(candidates: &[Candidate], threshold: f32) -> Vec<usize> {
     kept.iter().flatten().for_each(|&index| stays[index] = true);
     order.retain(|&index| stays[index]);
     order
+}
+
+/// As [`nms`], compared on `device` if that is a GPU: of thousands of boxes it has all pairs at once.
+///
+/// # Errors
+/// When the device fails.
+pub fn nms_on(device: &Device, candidates: &[Candidate], threshold: f32) -> Result<Vec<usize>> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() && (1..=regions::MOST_BOXES).contains(&candidates.len()) {
+        let mut order = best_first(candidates);
+        let (moved, count) = (moved(candidates), order.len());
+        let boxes: Vec<f32> = order.iter().flat_map(|&index| moved[index]).collect();
+        let boxes = Tensor::from_vec(boxes, (count, 4), device)?;
+        let shape = (count, regions::words(count)).into();
+        let mask =
+            cuda::tensor_of(DType::U32, &[Some(&boxes)], &shape, |_| regions::overlaps(count, threshold))?;
+        let kept = cuda::tensor_of(DType::U32, &[Some(&mask)], &count.into(), |_| regions::suppress(count))?;
+        let mut kept = kept.to_vec1::<u32>()?.into_iter();
+        order.retain(|_| kept.next() == Some(1));
+        return Ok(order);
+    }
+    let _ = device;
+    Ok(nms(candidates, threshold))
+}
+
+/// The indices of boxes, best first; of equal scores the first one.
+fn best_first(candidates: &[Candidate]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by(|&a, &b| candidates[b].score.total_cmp(&candidates[a].score));
+    order
+}
+
+/// Boxes where no two groups meet.
+fn moved(candidates: &[Candidate]) -> Vec<Corners> {
+    let largest = candidates.iter().flat_map(|c| c.corners).fold(f32::NEG_INFINITY, f32::max);
+    candidates.iter().map(|c| c.corners.map(|x| x + c.group as f32 * (largest + 1.0))).collect()
 }
 
 #[cfg(test)]
@@ -141,6 +180,39 @@ mod tests {
                 })
                 .collect();
             assert_eq!(nms(&candidates, 0.3), naive(&candidates, 0.3), "{count} boxes in {groups} groups");
+        }
+    }
+
+    #[test]
+    fn the_gpus_kernels_keep_the_same() {
+        use nat_cuda::emulate::Emulator;
+        use nat_cuda::regions;
+
+        let mut rng = fastrand::Rng::with_seed(9);
+        for count in [1, 2, 31, 32, 33, 64, 65, 300, 1000] {
+            let candidates: Vec<Candidate> = (0..count)
+                .map(|_| {
+                    let [x, y, w, h] = [90.0, 90.0, 40.0, 40.0].map(|most| rng.f32() * most);
+                    // Empty boxes and equal scores among them.
+                    let w = if rng.u8(..) < 10 { 0.0 } else { w };
+                    let score = f32::from(rng.u8(..)) / 255.0;
+                    Candidate { corners: [x, y, x + w, y + h], score, group: rng.usize(0..3) }
+                })
+                .collect();
+            let (order, moved) = (best_first(&candidates), moved(&candidates));
+            let mut boxes: Vec<Corners> = order.iter().map(|&index| moved[index]).collect();
+            let mut mask = vec![u32::MAX; count * regions::words(count)];
+            let mut kept = vec![u32::MAX; count];
+            let emulator = Emulator::get().unwrap();
+            let (boxes, mask) = (boxes.as_mut_ptr().cast(), mask.as_mut_ptr().cast());
+            // SAFETY: boxes, mask and result are of the launches' sizes.
+            unsafe {
+                emulator.launch(&regions::overlaps(count, 0.3).unwrap(), &[boxes, mask]);
+                emulator.launch(&regions::suppress(count).unwrap(), &[mask, kept.as_mut_ptr().cast()]);
+            }
+            let got: Vec<usize> =
+                order.into_iter().zip(kept).filter(|(_, k)| *k == 1).map(|(i, _)| i).collect();
+            assert_eq!(got, nms(&candidates, 0.3), "{count} boxes");
         }
     }
 

@@ -12,6 +12,8 @@ use crate::weights::{LoadError, Weights};
 pub struct Classifier {
     backbone: Backbone,
     head: Option<Linear>,
+    #[cfg(feature = "cuda")]
+    replay: crate::cuda::Replay,
 }
 
 /// What a network computes on the way.
@@ -39,7 +41,12 @@ impl Classifier {
             _ => None,
         };
         weights.finish()?;
-        Ok(Self { backbone, head })
+        Ok(Self {
+            backbone,
+            head,
+            #[cfg(feature = "cuda")]
+            replay: crate::cuda::Replay::default(),
+        })
     }
 
     /// Logits [B, classes], f32, of normalised images [B, 3, H, W].
@@ -47,8 +54,17 @@ impl Classifier {
     /// # Errors
     /// When the images do not suit the network, or it is not a classifier.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        // On a CPU an image a thread: more at a time would leave the caches between layers.
         let batch = images.dim(0)?;
+        #[cfg(feature = "cuda")]
+        if images.device().is_cuda() {
+            return match batch {
+                1..=crate::cuda::Replay::MOST_IMAGES if !images.track_op() => {
+                    self.replay.run(images, |images| self.logits(images))
+                }
+                _ => self.logits(images),
+            };
+        }
+        // On a CPU an image a thread: more at a time would leave the caches between layers.
         let together = if images.device().is_cpu() { rayon::current_num_threads() } else { batch };
         let part = |first| self.logits(&images.narrow(0, first, together.min(batch - first))?);
         let parts = on_pool(|| (0..batch).step_by(together.max(1)).map(part).collect::<Result<Vec<_>>>())?;

@@ -19,7 +19,7 @@ use nat_convert::arch::{Architecture, Backbone as Config, Family, Head, Norms};
 use self::classifier::Classifier;
 use self::mask_rcnn::MaskRcnn;
 use self::uper::Upernet;
-use crate::layers::LayerNorm;
+use crate::layers::{LayerNorm, mean};
 use crate::weights::{LoadError, Weights};
 pub use dinat_s::DinatS;
 pub use isotropic::Isotropic;
@@ -108,7 +108,7 @@ impl Backbone {
     /// When the network has no final norm.
     pub fn pool(&self, last: &Tensor) -> Result<Tensor> {
         match (self.kind, self.norms.as_slice()) {
-            (Norms::Final, [norm]) => norm.forward(last)?.mean((1, 2)),
+            (Norms::Final, [norm]) => mean(&norm.forward(last)?),
             _ => candle_core::bail!("this backbone has no final norm, so nothing to pool"),
         }
     }

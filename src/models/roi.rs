@@ -1,7 +1,11 @@
 //! Features of regions: RoIAlign (arXiv 1703.06870) as mmcv computes it with `aligned=True` and an adaptive
 //! sampling grid, and the rule that chooses the pyramid level.
 
+#[cfg(feature = "cuda")]
+use candle_core::Shape;
 use candle_core::{Device, Result, Tensor};
+#[cfg(feature = "cuda")]
+use nat_cuda::regions;
 use rayon::prelude::*;
 
 use super::boxes::Corners;
@@ -35,6 +39,10 @@ pub fn level([x1, y1, x2, y2]: Corners, levels: usize) -> usize {
 /// When the maps are not those of one picture.
 pub fn roi_align(maps: &[Tensor], strides: &[usize], rois: &[Corners], side: usize) -> Result<Tensor> {
     let Some(first) = maps.first() else { candle_core::bail!("regions of no maps") };
+    #[cfg(feature = "cuda")]
+    if first.device().is_cuda() {
+        return on_gpu(maps, strides, rois, side);
+    }
     let channels = first.dims4()?.3;
     let values = with_all_f32(maps, |values| {
         let mut levels = Vec::with_capacity(maps.len());
@@ -52,6 +60,45 @@ pub fn roi_align(maps: &[Tensor], strides: &[usize], rois: &[Corners], side: usi
         Ok(out)
     })??;
     Tensor::from_vec(values, (rois.len(), side, side, channels), &Device::Cpu)?.to_device(first.device())
+}
+
+/// As [`roi_align`], of maps on a GPU, where the result stays.
+#[cfg(feature = "cuda")]
+fn on_gpu(maps: &[Tensor], strides: &[usize], rois: &[Corners], side: usize) -> Result<Tensor> {
+    let maps = maps.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
+    let channels = maps[0].dims4()?.3;
+    let mut levels = Vec::with_capacity(maps.len());
+    for (map, &stride) in maps.iter().zip(strides) {
+        let (batch, height, width, c) = map.dims4()?;
+        if batch != 1 || c != channels || height == 0 || width == 0 || map.dtype() != maps[0].dtype() {
+            candle_core::bail!("regions of one picture got a map of {:?}", map.shape());
+        }
+        levels.push(regions::Level { height, width, stride });
+    }
+    // The kernel takes as many maps as the published pyramids have: of fewer the last one stands in.
+    let at = |level: usize| level.min(levels.len() - 1);
+    if levels.len() > regions::LEVELS {
+        candle_core::bail!("regions of {} maps: a GPU takes {}", levels.len(), regions::LEVELS);
+    }
+    let shape = Shape::from((rois.len(), side, side, channels));
+    if rois.is_empty() {
+        return Tensor::zeros(shape, maps[0].dtype(), maps[0].device());
+    }
+    let rois = Tensor::from_vec(rows(rois, levels.len()), (rois.len(), 5), maps[0].device())?;
+    let inputs: [&Tensor; regions::LEVELS] = std::array::from_fn(|level| &maps[at(level)]);
+    let inputs = inputs.into_iter().chain([&rois]).map(Some).collect::<Vec<_>>();
+    let (element, levels) =
+        (crate::cuda::element(maps[0].dtype())?, std::array::from_fn(|level| levels[at(level)]));
+    crate::cuda::tensor_of(maps[0].dtype(), &inputs, &shape, |_| {
+        regions::roi_align(element, levels, channels, shape.dims()[0], side)
+    })
+}
+
+/// Regions as the GPU's kernel takes them, [rois, 5]: level, x1, y1, x2, y2.
+#[cfg(any(test, feature = "cuda"))]
+fn rows(rois: &[Corners], levels: usize) -> Vec<f32> {
+    let row = |&roi: &Corners| std::iter::once(level(roi, levels) as f32).chain(roi);
+    rois.iter().flat_map(row).collect()
 }
 
 /// What one bin takes of one axis: positions and their weights.
@@ -186,6 +233,49 @@ mod tests {
                 for (i, expected) in expected.enumerate() {
                     let got = f64::from(got[i * channels + c]);
                     assert!((got - expected).abs() < 1e-5, "side {side}, value {i}: {got}, not {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_gpus_kernel_agrees_with_sample_by_sample() {
+        use nat_cuda::Element;
+        use nat_cuda::emulate::Emulator;
+        use nat_cuda::regions::{self, Level};
+
+        let (channels, count) = (3, 40);
+        let mut rng = fastrand::Rng::with_seed(5);
+        // Sides of the levels' maps; the strides follow from a picture of 256 x 192.
+        let levels = [4, 8, 16, 32].map(|stride| Level { height: 192 / stride, width: 256 / stride, stride });
+        let mut maps = levels
+            .map(|level| (0..level.height * level.width * channels).map(|_| rng.f32()).collect::<Vec<f32>>());
+        let rois: Vec<Corners> = (0..count)
+            .map(|_| {
+                let [x, y, w, h] = [280.0, 220.0, 250.0, 200.0].map(|most| rng.f32() * most);
+                [x - 12.0, y - 12.0, x + w - 12.0, y + h - 12.0]
+            })
+            .chain([[10.0; 4], [-90.0, -90.0, -50.0, -50.0], [0.0, 0.0, 256.0, 192.0]])
+            .collect();
+        for side in [7, 2] {
+            let launch = regions::roi_align(Element::F32, levels, channels, rois.len(), side).unwrap();
+            let mut out = vec![f32::NAN; rois.len() * side * side * channels];
+            let mut rows = rows(&rois, levels.len());
+            let [a, b, c, d] = maps.each_mut().map(|map| map.as_mut_ptr().cast());
+            let pointers = [a, b, c, d, rows.as_mut_ptr().cast(), out.as_mut_ptr().cast()];
+            // SAFETY: four maps, the regions and the result, of the launch's sizes.
+            unsafe { Emulator::get().unwrap().launch(&launch, &pointers) };
+            for (roi, got) in rois.iter().zip(out.chunks(side * side * channels)) {
+                let at = level(*roi, levels.len());
+                let Level { height, width, stride } = levels[at];
+                for channel in 0..channels {
+                    let plane: Vec<f64> =
+                        maps[at].iter().skip(channel).step_by(channels).map(|&x| x.into()).collect();
+                    let expected = naive(&plane, [height, width], 1.0 / stride as f64, *roi, side);
+                    for (i, expected) in expected.into_iter().enumerate() {
+                        let got = f64::from(got[i * channels + channel]);
+                        assert!((got - expected).abs() < 1e-4, "{roi:?}, side {side}: {got}, not {expected}");
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use nat_convert::arch::Detector;
 
-use super::boxes::{Candidate, Corners, decode, nms};
+use super::boxes::{Candidate, Corners, decode, nms_on};
 use crate::layers::{Conv2d, MapLayout, Window};
 use crate::weights::Weights;
 
@@ -92,7 +92,8 @@ pub fn proposals(levels: &[Predictions], strides: &[usize], size: [f32; 2]) -> R
             }
         }
     }
-    let mut kept = nms(&candidates, IOU_THRESHOLD);
+    let device = levels.first().map_or(&Device::Cpu, |first| first.cls.device());
+    let mut kept = nms_on(device, &candidates, IOU_THRESHOLD)?;
     kept.truncate(MOST);
     Ok(kept.into_iter().map(|index| candidates[index]).collect())
 }

@@ -44,7 +44,7 @@ impl Bench {
         let peak_mb = peak_memory().map(|bytes| bytes >> 20);
         let macs = self.architecture.macs(height, width);
         let gflops = 2e-9 * macs as f64 * batch as f64 / times.median();
-        let peak = self.sgemm_peak()?;
+        let peak = self.matmul_peak()?;
         let per_image = 1e3 / batch as f64;
         Ok(NetworkTiming {
             engine: "nat-infer".to_owned(),
@@ -54,7 +54,11 @@ impl Bench {
             height,
             dtype: self.dtype.as_str().to_owned(),
             threads: rayon::current_num_threads(),
-            isa: format!("{:?}", Isa::best()).to_lowercase(),
+            isa: if self.device.is_cpu() {
+                format!("{:?}", Isa::best()).to_lowercase()
+            } else {
+                "cuda".to_owned()
+            },
             median_ms: per_image * times.median(),
             min_ms: per_image * times.min(),
             max_ms: per_image * times.max(),
@@ -141,8 +145,17 @@ impl Bench {
                 let qkv = Tensor::randn(0f32, 1.0, (batch, height, width, 3 * dim), &self.device)?;
                 let rpb = Tensor::randn(0f32, 1.0, table, &self.device)?.to_dtype(self.dtype)?;
                 let qkv = qkv.to_dtype(self.dtype)?;
-                let times =
-                    on_pool(|| self.measure(|| operator.forward(&qkv, Some(&rpb))?.device().synchronize()))?;
+                // A GPU is given many calls at once, else it would be the way to it that is timed.
+                let calls = if self.device.is_cpu() { 1 } else { 50 };
+                let call = || {
+                    for _ in 0..calls {
+                        operator.forward(&qkv, Some(&rpb))?;
+                    }
+                    self.device.synchronize()
+                };
+                let times = on_pool(|| self.measure(call))?;
+                let [median, min] = [times.median(), times.min()].map(|seconds| seconds / f64::from(calls));
+                let bytes = (qkv.elem_count() * 4 / 3 + rpb.elem_count()) * self.dtype.size_in_bytes();
                 let macs = 2 * batch * height * width * kernel_size.pow(2) * dim;
                 timings.push(OperatorTiming {
                     level: l + 1,
@@ -154,9 +167,10 @@ impl Bench {
                     kernel_size,
                     dilation,
                     threads: rayon::current_num_threads(),
-                    median_ms: 1e3 * times.median(),
-                    min_ms: 1e3 * times.min(),
-                    gflops: 2e-9 * macs as f64 / times.median(),
+                    median_ms: 1e3 * median,
+                    min_ms: 1e3 * min,
+                    gflops: 2e-9 * macs as f64 / median,
+                    gb_per_second: 1e-9 * bytes as f64 / median,
                     runs: times.sorted.len(),
                 });
             }
@@ -164,13 +178,13 @@ impl Bench {
         Ok(timings)
     }
 
-    /// GFLOP/s of a large square f32 product by the crate `gemm`, which candle uses: what this machine
-    /// can do.
-    fn sgemm_peak(&self) -> Result<f64> {
-        const SIDE: usize = 1024;
-        let a = Tensor::randn(0f32, 1.0, (SIDE, SIDE), &self.device)?;
+    /// GFLOP/s of a large square product: what this machine can do. On the CPU in f32, by the crate `gemm`,
+    /// which candle uses; on a GPU in the compute type, by cuBLAS.
+    fn matmul_peak(&self) -> Result<f64> {
+        let (side, dtype) = if self.device.is_cpu() { (1024, DType::F32) } else { (8192, self.dtype) };
+        let a = Tensor::randn(0f32, 1.0, (side, side), &self.device)?.to_dtype(dtype)?;
         let best = Times::measure(Some(15), || a.matmul(&a)?.device().synchronize())?.min();
-        Ok(2e-9 * (SIDE as f64).powi(3) / best)
+        Ok(2e-9 * (side as f64).powi(3) / best)
     }
 
     fn measure(&self, run: impl FnMut() -> Result<()>) -> Result<Times> {

@@ -1,0 +1,347 @@
+//! NVIDIA GPUs: opening one, this crate's kernels on candle's tensors, and networks as CUDA graphs.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::cudarc::driver::sys::{
+    CUgraphInstantiate_flags, CUmemPool_attribute, CUstreamCaptureMode,
+};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaGraph, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, SyncOnDrop, result,
+};
+use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
+use candle_core::op::BackpropOp;
+use candle_core::{
+    CudaDevice, CudaStorage, DType, Device, Error, Layout, Result, Shape, Storage, Tensor, bail,
+};
+use nat_cuda::{Element, Launch, TooLarge};
+
+/// Why a GPU can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A library of NVIDIA's is not installed.
+    #[error("{name} can't be opened: {}", if *.driver {
+        "this machine has no NVIDIA driver"
+    } else {
+        "install the CUDA runtime libraries, or name their folder in LD_LIBRARY_PATH"
+    })]
+    Library {
+        /// Its file.
+        name: &'static str,
+        /// Whether it is the driver's own.
+        driver: bool,
+    },
+    /// The driver knows no GPU.
+    #[error("the NVIDIA driver finds no GPU")]
+    NoDevice,
+    /// There are fewer GPUs.
+    #[error("there is no GPU of this number")]
+    NoSuchDevice,
+    /// The driver can't run this program's kernels.
+    #[error("the NVIDIA driver is too old for this program: it was built with a newer CUDA")]
+    OldDriver,
+    /// Anything else.
+    #[error("it does not answer: {0}")]
+    Other(String),
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        use candle_core::cuda_backend::CudaError;
+        use candle_core::cuda_backend::cudarc::driver::sys::CUresult;
+        let code = match &error {
+            Error::WithBacktrace { inner, .. } => match inner.as_ref() {
+                Error::Cuda(inner) => inner.downcast_ref(),
+                _ => None,
+            },
+            Error::Cuda(inner) => inner.downcast_ref(),
+            _ => None,
+        };
+        let code = match code {
+            Some(CudaError::Cuda(driver)) => Some(driver.0),
+            _ => None,
+        };
+        match code {
+            Some(CUresult::CUDA_ERROR_NO_DEVICE) => Self::NoDevice,
+            Some(CUresult::CUDA_ERROR_INVALID_DEVICE) => Self::NoSuchDevice,
+            Some(
+                CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
+                | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+                | CUresult::CUDA_ERROR_NOT_INITIALIZED,
+            ) => Self::OldDriver,
+            // candle's text has a backtrace below its first line.
+            _ => Self::Other(error.to_string().lines().next().unwrap_or_default().to_owned()),
+        }
+    }
+}
+
+/// Opens the GPU `ordinal`, counted from 0, with one stream for all work.
+///
+/// # Errors
+/// When there is no such GPU, or no driver for it.
+pub fn open(ordinal: usize) -> std::result::Result<Device, OpenError> {
+    if let Some(name) = nat_cuda::missing_library() {
+        return Err(OpenError::Library { name, driver: name.starts_with("libcuda.") });
+    }
+    Ok(open_with_driver(ordinal)?)
+}
+
+fn open_with_driver(ordinal: usize) -> Result<Device> {
+    let device = CudaDevice::new_with_stream(ordinal)?;
+    // SAFETY: candle and this crate put all work on the device's one stream, so its order is that of the
+    // program without events; and a graph can't be captured with them.
+    unsafe { device.disable_event_tracking() };
+    if device.cuda_stream().context().has_async_alloc() {
+        // Else every synchronisation gives freed memory back to the system, to be asked for again.
+        let keep = u64::MAX;
+        // SAFETY: the device exists, and the attribute is a u64 that is read during the call.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(result::device::get(ordinal as i32).w()?).w()?;
+            let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            result::mem_pool::set_attribute(pool, attribute, (&raw const keep).cast_mut().cast()).w()?;
+        }
+    }
+    Ok(Device::Cuda(device))
+}
+
+/// An input of a kernel: contiguous, or nothing where the kernel takes a null pointer.
+pub(crate) type Operand<'a> = Option<(&'a CudaStorage, &'a Layout)>;
+
+/// The kernels' word for a type.
+///
+/// # Errors
+/// When there are no kernels for it.
+pub(crate) fn element(dtype: DType) -> Result<Element> {
+    match dtype {
+        DType::F32 => Ok(Element::F32),
+        DType::F16 => Ok(Element::F16),
+        DType::BF16 => Ok(Element::Bf16),
+        other => bail!("the GPU computes in f32, f16 and bf16, not in {other:?}"),
+    }
+}
+
+/// Whether tensors begin at a multiple of 16 bytes: memory does, a part of a tensor may not.
+pub(crate) fn aligned(inputs: &[Operand]) -> bool {
+    inputs
+        .iter()
+        .flatten()
+        .all(|(storage, layout)| (layout.start_offset() * storage.dtype().size_in_bytes()).is_multiple_of(16))
+}
+
+/// Runs a kernel on `inputs` into new memory of `count` elements of `dtype`.
+///
+/// # Errors
+/// When an input is not contiguous, or the device fails.
+pub(crate) fn run(
+    device: &CudaDevice,
+    launch: &Launch,
+    inputs: &[Operand],
+    dtype: DType,
+    count: usize,
+) -> Result<CudaStorage> {
+    let stream = device.cuda_stream();
+    // SAFETY: the kernels write every element of their output.
+    let out = unsafe {
+        match dtype {
+            DType::F32 => CudaStorageSlice::F32(device.alloc(count)?),
+            DType::F16 => CudaStorageSlice::F16(device.alloc(count)?),
+            DType::BF16 => CudaStorageSlice::BF16(device.alloc(count)?),
+            DType::U32 => CudaStorageSlice::U32(device.alloc(count)?),
+            other => bail!("no GPU kernel gives {other:?}"),
+        }
+    };
+    let out = CudaStorage { slice: out, device: device.clone() };
+    {
+        let pointers = inputs.iter().map(|input| match input {
+            Some((storage, layout)) => pointer(storage, layout, &stream).map(Some),
+            None => Ok(None),
+        });
+        let pointers = pointers.collect::<Result<Vec<_>>>()?;
+        let (to, _written) = pointer(&out, &Layout::contiguous(count), &stream)?;
+        let addresses: Vec<u64> = pointers.iter().map(|p| p.as_ref().map_or(0, |(p, _)| *p)).collect();
+        if launch.grid.iter().all(|&blocks| blocks > 0) {
+            let function =
+                device.get_or_load_custom_func(launch.function, launch.module.name, launch.module.ptx)?;
+            let mut builder = function.builder();
+            for address in &addresses {
+                builder.arg(address);
+            }
+            builder.arg(&to);
+            for size in &launch.sizes {
+                builder.arg(size);
+            }
+            let tuple = |[x, y, z]: [u32; 3]| (x, y, z);
+            let config = LaunchConfig {
+                grid_dim: tuple(launch.grid),
+                block_dim: tuple(launch.block),
+                shared_mem_bytes: launch.shared_bytes,
+            };
+            // SAFETY: nat-cuda's launches fit their kernels, which the tests run; the pointers are of the
+            // shapes that the launch was made for, and stay alive until their use is on the stream.
+            unsafe { builder.launch(config) }.w()?;
+        }
+    }
+    Ok(out)
+}
+
+/// Where the elements of a contiguous tensor begin, and what keeps their use in order.
+fn pointer<'a>(
+    storage: &'a CudaStorage,
+    layout: &Layout,
+    stream: &'a CudaStream,
+) -> Result<(u64, SyncOnDrop<'a>)> {
+    let Some((start, _)) = layout.contiguous_offsets() else {
+        return Err(Error::RequiresContiguous { op: "a GPU kernel" }.bt());
+    };
+    fn of<'a, T: DeviceRepr>(
+        slice: &'a impl DevicePtr<T>,
+        start: usize,
+        stream: &'a CudaStream,
+    ) -> (u64, SyncOnDrop<'a>) {
+        let (base, guard) = slice.device_ptr(stream);
+        (base + (start * size_of::<T>()) as u64, guard)
+    }
+    match &storage.slice {
+        CudaStorageSlice::F32(slice) => Ok(of(slice, start, stream)),
+        CudaStorageSlice::F16(slice) => Ok(of(slice, start, stream)),
+        CudaStorageSlice::BF16(slice) => Ok(of(slice, start, stream)),
+        CudaStorageSlice::U32(slice) => Ok(of(slice, start, stream)),
+        _ => bail!("no GPU kernel takes {:?}", storage.dtype()),
+    }
+}
+
+/// A tensor of `shape` and of the first input's type that `launch` makes of tensors, all of which are of that
+/// type unless the kernel knows otherwise.
+///
+/// # Errors
+/// When the tensors are not all on one GPU and contiguous, or the device fails.
+pub(crate) fn tensor(
+    inputs: &[Option<&Tensor>],
+    shape: &Shape,
+    launch: impl FnOnce(Element, bool) -> std::result::Result<Launch, TooLarge>,
+) -> Result<Tensor> {
+    let Some(first) = inputs.iter().flatten().next() else { bail!("a GPU kernel without inputs") };
+    if let Some(other) = inputs.iter().flatten().find(|other| other.dtype() != first.dtype()) {
+        bail!("a GPU kernel got {:?} and {:?} tensors", first.dtype(), other.dtype());
+    }
+    let element = element(first.dtype())?;
+    tensor_of(first.dtype(), inputs, shape, |aligned| launch(element, aligned))
+}
+
+/// As [`tensor`], of the type `dtype` and of inputs of whatever types the kernel takes.
+///
+/// # Errors
+/// As [`tensor`].
+pub(crate) fn tensor_of(
+    dtype: DType,
+    inputs: &[Option<&Tensor>],
+    shape: &Shape,
+    launch: impl FnOnce(bool) -> std::result::Result<Launch, TooLarge>,
+) -> Result<Tensor> {
+    let Some(Device::Cuda(device)) = inputs.iter().flatten().next().map(|first| first.device()) else {
+        bail!("a GPU kernel got a tensor on the CPU");
+    };
+    if inputs.iter().flatten().any(|input| input.track_op()) {
+        bail!("a GPU kernel has no gradient: networks for gradients are built of `Weights::plain`");
+    }
+    let held: Vec<_> = inputs.iter().map(|input| input.map(Tensor::storage_and_layout)).collect();
+    let operands = held.iter().map(|held| match held {
+        None => Ok(None),
+        Some((storage, layout)) => match &**storage {
+            Storage::Cuda(storage) => Ok(Some((storage, *layout))),
+            _ => bail!("a GPU kernel got a tensor on the CPU"),
+        },
+    });
+    let operands: Vec<Operand> = operands.collect::<Result<_>>()?;
+    let launch = launch(aligned(&operands)).map_err(Error::wrap)?;
+    let out = run(device, &launch, &operands, dtype, shape.elem_count())?;
+    Ok(Tensor::from_storage(Storage::Cuda(out), shape, BackpropOp::none(), false))
+}
+
+/// A network whose launches are recorded and replayed as one: with few images, launching some hundred
+/// kernels takes longer than they do.
+#[derive(Default)]
+pub(crate) struct Replay(Mutex<State>);
+
+#[derive(Default)]
+enum State {
+    /// Has run for nothing yet.
+    #[default]
+    Fresh,
+    /// Has run for an input like this one, so all modules are loaded.
+    Seen(Shape, DType),
+    /// Recorded for inputs like its own.
+    Recorded(Recording),
+    /// Can't be recorded.
+    Unable,
+}
+
+/// A recorded network.
+struct Recording {
+    input: Tensor,
+    output: Tensor,
+    graph: CudaGraph,
+}
+
+// SAFETY: the driver's handles belong to no thread, and the mutex around them lets in one at a time.
+unsafe impl Send for Recording {}
+
+impl Replay {
+    /// More images keep the GPU busy for longer than their launches take.
+    pub(crate) const MOST_IMAGES: usize = 8;
+
+    /// `network` of `input` [B, ..] on a GPU. The second input of a shape is recorded, which the later ones
+    /// replay.
+    ///
+    /// # Errors
+    /// Those of `network`, and of the device.
+    pub(crate) fn run(&self, input: &Tensor, network: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        let device = input.device().as_cuda_device()?;
+        let alike = |shape: &Shape, dtype| shape == input.shape() && dtype == input.dtype();
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // candle keeps the sizes that some of its kernels read from memory, which a graph needs.
+        let _cache = device.enable_cuda_graph_htod_cache();
+        match &*state {
+            State::Recorded(recording) if alike(recording.input.shape(), recording.input.dtype()) => {
+                recording.replay(input)
+            }
+            State::Seen(shape, dtype) if alike(shape, *dtype) => {
+                let recording = Recording::new(device, input, &network);
+                *state = recording.map_or(State::Unable, State::Recorded);
+                match &*state {
+                    State::Recorded(recording) => recording.replay(input),
+                    _ => network(input),
+                }
+            }
+            State::Unable => network(input),
+            // A caller's own device may track the order of streams, which a graph can't hold.
+            _ if device.is_event_tracking() => network(input),
+            _ => {
+                *state = State::Seen(input.shape().clone(), input.dtype());
+                network(input)
+            }
+        }
+    }
+}
+
+impl Recording {
+    fn new(device: &CudaDevice, input: &Tensor, network: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let (input, stream) = (input.copy()?, device.cuda_stream());
+        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
+        let output = network(&input);
+        // The output's memory is the graph's own: each launch takes it anew, at the same address.
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        let graph = stream.end_capture(flags).w()?;
+        match (output, graph) {
+            (Ok(output), Some(graph)) => Ok(Self { input, output, graph }),
+            (Err(error), _) => Err(error),
+            (_, None) => bail!("nothing was recorded"),
+        }
+    }
+
+    fn replay(&self, input: &Tensor) -> Result<Tensor> {
+        self.input.slice_set(&input.contiguous()?, 0, 0)?;
+        self.graph.launch().w()?;
+        self.output.copy()
+    }
+}
