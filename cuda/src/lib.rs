@@ -1,7 +1,7 @@
 //! The CUDA kernels of nat-infer, and how each is launched.
 //!
-//! `kernels/*.cu` hold them. With the feature `ptx` they are compiled to PTX and embedded
-//! ([`Module::ptx`]); with `emulate` they are compiled for the CPU and run there by [`emulate`], from the
+//! `kernels/*.cu` hold them. With the feature `ptx` they are compiled to PTX and embedded in
+//! [`Module`]; with `emulate` the module of that name compiles them for the CPU and runs them there, from the
 //! same sources and the same [`Launch`]es. Without features this crate is the launches alone.
 
 pub mod attention;
