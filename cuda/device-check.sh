@@ -7,7 +7,7 @@ set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 
 if [ "${1:-}" = pack ]; then
-  root=$(dirname "$here") target=$(realpath -m "$2")
+  root=$(dirname "$here") target=$(realpath -m "${2:?pack takes the folder to fill}")
   mkdir -p "$target/tests"
   cd "$root"
   cargo build --release --features cuda
