@@ -20,6 +20,8 @@
 // Vectors are indexed beside others of another array: zips of arrays of them leave the registers.
 #![allow(clippy::needless_range_loop)]
 
+mod grad;
+
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -28,6 +30,8 @@ use rayon::prelude::*;
 use super::Problem;
 use super::window::Class;
 use crate::layers::simd::{Isa, Kernel, Simd};
+
+pub(super) use grad::backward;
 
 /// Tiles a thread, at least, so that all threads end together.
 const TILES_PER_THREAD: usize = 4;
@@ -42,13 +46,10 @@ const BIAS_PAD: usize = 8;
 
 /// The output [B, H, W, heads·dim] for `qkv` [B, H, W, 3·heads·dim] and `rpb` [heads, 2K−1, 2K−1].
 pub(super) fn forward(problem: &Problem, isa: Isa, qkv: &[f32], rpb: &[f32]) -> Vec<f32> {
-    let &Problem { batch, height, width, heads, dim, bias_side, .. } = problem;
+    let &Problem { batch, height, width, heads, dim, .. } = problem;
     let values = batch * height * width * heads * dim;
     assert_eq!(qkv.len(), 3 * values);
-    assert_eq!(rpb.len(), heads * bias_side * bias_side);
-    let mut bias = vec![0.0; BIAS_PAD + rpb.len() + BIAS_PAD];
-    bias[BIAS_PAD..][..rpb.len()].copy_from_slice(rpb);
-
+    let bias = padded(problem, rpb);
     let tiles = tiles(problem, rayon::current_num_threads());
     let mut out = Vec::with_capacity(values);
     let shared = Output(out.as_mut_ptr());
@@ -64,6 +65,14 @@ pub(super) fn forward(problem: &Problem, isa: Isa, qkv: &[f32], rpb: &[f32]) -> 
     // SAFETY: the capacity is `values`, and the jobs wrote every channel of every query of every head.
     unsafe { out.set_len(values) };
     out
+}
+
+/// The bias table between [`BIAS_PAD`] values on either side.
+fn padded(problem: &Problem, rpb: &[f32]) -> Vec<f32> {
+    assert_eq!(rpb.len(), problem.heads * problem.bias_side * problem.bias_side);
+    let mut bias = vec![0.0; BIAS_PAD + rpb.len() + BIAS_PAD];
+    bias[BIAS_PAD..][..rpb.len()].copy_from_slice(rpb);
+    bias
 }
 
 /// The output, which jobs write at distinct places.
@@ -137,7 +146,7 @@ fn even_parts(n: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// One query: its place in the tile's class, and where its window starts.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Query {
     y: usize,
     x: usize,
@@ -177,6 +186,20 @@ impl Tile {
             next => ([first; 2], next),
         }
     }
+
+    /// Takes up to [`BATCH`] pairs with windows in the same rows, from `next` on, and returns how many.
+    #[inline(always)]
+    fn batch(&self, next: &mut Option<Query>, slack: usize, pairs: &mut [[Query; 2]; BATCH]) -> usize {
+        let (mut count, mut window_y) = (0, None);
+        while let Some(first) = *next
+            && *window_y.get_or_insert(first.window_y) == first.window_y
+            && count < BATCH
+        {
+            (pairs[count], *next) = self.pair(first, slack);
+            count += 1;
+        }
+        count
+    }
 }
 
 /// The places that the windows of the queries at `places` of `class` reach.
@@ -214,51 +237,28 @@ impl Attend<'_> {
     #[inline(always)]
     fn attend<S: Simd>(self, s: S, kernel_size: usize) {
         let Self { problem, qkv, bias, out, image, head, tile, scratch } = self;
-        let &Problem { height, width, heads, dim, dilation, .. } = problem;
+        let &Problem { heads, dim, .. } = problem;
         let rows = reach(tile.rows, &tile.y, kernel_size);
         let columns = reach(tile.columns, &tile.x, kernel_size);
-        let row_lanes = row_lanes(kernel_size);
-        let pitch = pitch(kernel_size);
-        let value = dim.next_multiple_of(S::LANES);
-        let layout = Layout {
-            kernel_size,
-            dim,
-            columns: columns.len(),
-            row_lanes,
-            pitch,
-            key_row: dim * pitch,
-            value,
-            value_row: columns.len() * value,
-        };
+        let layout = Layout::new::<S>(dim, kernel_size, columns.len());
         let sizes = [
             rows.len() * layout.key_row,
             rows.len() * layout.value_row,
             BATCH * layout.pair_lanes(),
-            2 * row_lanes,
+            2 * layout.row_lanes,
         ];
         let [keys, values, scores, masks] = slices(scratch, sizes);
-        for shift in 0..2 {
-            for lane in 0..row_lanes {
-                let inside = (shift..shift + kernel_size).contains(&lane);
-                masks[shift * row_lanes + lane] = if inside { f32::INFINITY } else { f32::NEG_INFINITY };
-            }
-        }
-        let first = (image * height + tile.rows.position(0)) * width + tile.columns.position(0);
-        let pixels = |channels: usize| Pixels {
-            first: first * channels + head * dim,
-            row: dilation * width * channels,
-            column: dilation * channels,
-        };
-        let (qkv_pixels, out_pixels) = (pixels(3 * heads * dim), pixels(heads * dim));
+        layout.mask(masks);
+        let qkv_pixels = Pixels::new(problem, image, head, tile, 3 * heads * dim);
+        let out_pixels = Pixels::new(problem, image, head, tile, heads * dim);
+        let softmax = Softmax { problem, tile, head, bias, masks };
         let mut work = Work {
             s,
             problem,
             layout,
             tile,
-            head,
             qkv,
             qkv_pixels,
-            bias,
             out,
             out_pixels,
             rows,
@@ -266,23 +266,15 @@ impl Attend<'_> {
             keys,
             values,
             scores,
-            masks,
+            softmax,
         };
 
-        let slack = (row_lanes - kernel_size).min(1);
         let mut pairs = [[Query::default(); 2]; BATCH];
         let mut factors = [[0.0; 2]; BATCH];
         let mut packed = work.rows.start;
         let mut next = Some(tile.query(tile.y.start, tile.x.start));
         while let Some(Query { window_y, .. }) = next {
-            let mut count = 0;
-            while let Some(first) = next
-                && first.window_y == window_y
-                && count < BATCH
-            {
-                (pairs[count], next) = tile.pair(first, slack);
-                count += 1;
-            }
+            let count = tile.batch(&mut next, work.layout.slack(), &mut pairs);
             let window_end = window_y + kernel_size;
             for y in packed + 1..window_end {
                 work.ask_for(y, 0..work.layout.columns);
@@ -293,7 +285,7 @@ impl Attend<'_> {
             }
             let (pairs, factors) = (&pairs[..count], &mut factors[..count]);
             work.dots(pairs, (packed < work.rows.end).then_some(packed));
-            work.softmax(pairs, factors);
+            work.softmax.run(s.narrow(), &work.layout, pairs, work.scores, factors);
             work.mix(pairs, factors);
         }
     }
@@ -308,6 +300,18 @@ struct Pixels {
 }
 
 impl Pixels {
+    /// Those of a tile's classes in an image of so many channels.
+    #[inline(always)]
+    fn new(problem: &Problem, image: usize, head: usize, tile: &Tile, channels: usize) -> Self {
+        let &Problem { height, width, dim, dilation, .. } = problem;
+        let first = (image * height + tile.rows.position(0)) * width + tile.columns.position(0);
+        Self {
+            first: first * channels + head * dim,
+            row: dilation * width * channels,
+            column: dilation * channels,
+        }
+    }
+
     #[inline(always)]
     fn at(&self, y: usize, x: usize) -> usize {
         self.first + y * self.row + x * self.column
@@ -331,10 +335,94 @@ struct Layout {
 }
 
 impl Layout {
+    #[inline(always)]
+    fn new<S: Simd>(dim: usize, kernel_size: usize, columns: usize) -> Self {
+        let (pitch, value) = (pitch(kernel_size), dim.next_multiple_of(S::LANES));
+        Self {
+            kernel_size,
+            dim,
+            columns,
+            row_lanes: row_lanes(kernel_size),
+            pitch,
+            key_row: dim * pitch,
+            value,
+            value_row: columns * value,
+        }
+    }
+
     /// Scores of two queries.
     #[inline(always)]
     fn pair_lanes(&self) -> usize {
         2 * self.kernel_size * self.row_lanes
+    }
+
+    /// How far apart the windows of a pair may start.
+    #[inline(always)]
+    fn slack(&self) -> usize {
+        (self.row_lanes - self.kernel_size).min(1)
+    }
+
+    /// Of the queries whose windows start at lanes 0 and 1: ∞ in the lanes of the window, −∞ in others.
+    #[inline(always)]
+    fn mask(&self, masks: &mut [f32]) {
+        for (shift, mask) in masks.chunks_exact_mut(self.row_lanes).enumerate() {
+            for (lane, mask) in mask.iter_mut().enumerate() {
+                let inside = (shift..shift + self.kernel_size).contains(&lane);
+                *mask = if inside { f32::INFINITY } else { f32::NEG_INFINITY };
+            }
+        }
+    }
+}
+
+/// What makes probabilities of a tile's q·k.
+struct Softmax<'a> {
+    problem: &'a Problem,
+    tile: &'a Tile,
+    head: usize,
+    /// The bias table between [`BIAS_PAD`] values on either side.
+    bias: &'a [f32],
+    /// Two, as [`Layout::mask`] makes them.
+    masks: &'a [f32],
+}
+
+impl Softmax<'_> {
+    /// Where the biases of a query's window begin in `bias`, whose lanes count from `first_x`.
+    #[inline(always)]
+    fn bias_at(&self, query: &Query, first_x: usize) -> usize {
+        let (y, x) = (self.tile.rows.bias(query.y), self.tile.columns.bias(query.x));
+        let (side, shift) = (self.problem.bias_side, query.window_x - first_x);
+        BIAS_PAD + (self.head * side + y) * side + x - shift
+    }
+
+    /// The mask of a query whose lanes count from `first_x`.
+    #[inline(always)]
+    fn mask(&self, layout: &Layout, query: &Query, first_x: usize) -> &[f32] {
+        &self.masks[(query.window_x - first_x) * layout.row_lanes..][..layout.row_lanes]
+    }
+
+    /// Makes e^(score − largest) of the q·k of a batch, and `factors` of their sums: p is the product.
+    #[inline(always)]
+    fn run<N: Simd>(
+        &self,
+        n: N,
+        layout: &Layout,
+        pairs: &[[Query; 2]],
+        scores: &mut [f32],
+        factors: &mut [[f32; 2]],
+    ) {
+        let &Problem { dim, bias_side, .. } = self.problem;
+        let lanes = layout.pair_lanes() / 2;
+        let scale = (dim as f32).sqrt().recip();
+        for (i, factor) in factors.as_flattened_mut().iter_mut().enumerate() {
+            let (first_x, query) = (pairs[i / 2][0].window_x, &pairs[i / 2][i % 2]);
+            let bias = &self.bias[self.bias_at(query, first_x)..];
+            let mask = self.mask(layout, query, first_x);
+            *factor = add_bias(n, mask, &mut scores[i * lanes..][..lanes], scale, bias, bias_side);
+        }
+        // A loop of its own: the processor works on the exponentials of several queries at a time.
+        for (i, factor) in factors.as_flattened_mut().iter_mut().enumerate() {
+            *factor = exponentials(n, &mut scores[i * lanes..][..lanes], *factor).recip();
+        }
     }
 }
 
@@ -345,10 +433,8 @@ struct Work<'a, S> {
     problem: &'a Problem,
     layout: Layout,
     tile: &'a Tile,
-    head: usize,
     qkv: &'a [f32],
     qkv_pixels: Pixels,
-    bias: &'a [f32],
     out: &'a Output,
     out_pixels: Pixels,
     /// Places of the keys and values.
@@ -358,8 +444,7 @@ struct Work<'a, S> {
     values: &'a mut [f32],
     /// Of each pair of a batch, [query][row][lane]. Lanes count from the pair's first window.
     scores: &'a mut [f32],
-    /// Of the queries whose windows start at lanes 0 and 1: ∞ in the lanes of the window, −∞ in others.
-    masks: &'a mut [f32],
+    softmax: Softmax<'a>,
 }
 
 impl<S: Simd> Work<'_, S> {
@@ -382,38 +467,11 @@ impl<S: Simd> Work<'_, S> {
     #[inline(always)]
     fn pack(&mut self, y: usize) {
         let (s, channels) = (self.s, self.problem.heads * self.problem.dim);
-        let Layout { kernel_size, dim, columns, row_lanes, pitch, key_row, value, value_row } = self.layout;
-        let row = y - self.rows.start;
-        let keys = &mut self.keys[row * key_row..][..dim * pitch];
-        let values = &mut self.values[row * value_row..][..columns * value];
+        let (layout, row) = (&self.layout, y - self.rows.start);
         let stride = self.qkv_pixels.column;
         let k = self.qkv_pixels.at(y, self.columns.start) + channels;
-        let [k, v] = [&self.qkv[k..], &self.qkv[k + channels..]];
-        assert!(v.len() >= (columns - 1) * stride + dim);
-        // Up to the last lane of the last window, with the last key again after the last column.
-        for column in (0..(columns + row_lanes - kernel_size).min(pitch)).step_by(8) {
-            let mut from = [k.as_ptr(); 8];
-            for (lane, from) in from.iter_mut().enumerate() {
-                *from = k.as_ptr().wrapping_add((column + lane).min(columns - 1) * stride);
-            }
-            // SAFETY: `k` is longer than `v`, which has `dim` values of each column; `keys` has pitch values
-            // of each channel, in eights.
-            unsafe { s.transpose(from, dim, keys.as_mut_ptr().add(column), pitch) };
-        }
-        for (column, to) in values.chunks_exact_mut(value).enumerate() {
-            let from = &v[column * stride..][..dim];
-            for c in (0..dim).step_by(S::LANES) {
-                // SAFETY: `to` has whole vectors, `from` as many values as are read.
-                unsafe {
-                    let (from, to) = (from.as_ptr().add(c), to.as_mut_ptr().add(c));
-                    if c + S::LANES <= dim {
-                        s.store(to, s.load(from));
-                    } else {
-                        s.store(to, s.load_first(from, dim - c));
-                    }
-                }
-            }
-        }
+        transpose_row(s, layout, &self.qkv[k..], stride, &mut self.keys[row * layout.key_row..]);
+        copy_row(s, layout, &self.qkv[k + channels..], stride, &mut self.values[row * layout.value_row..]);
     }
 
     /// The first column of a pair's windows, from the tile's first.
@@ -425,14 +483,10 @@ impl<S: Simd> Work<'_, S> {
     /// The scores q·k of a batch; asks for row `upcoming` meanwhile.
     #[inline(always)]
     fn dots(&mut self, pairs: &[[Query; 2]], upcoming: Option<usize>) {
-        let &Layout { kernel_size, dim, columns, row_lanes, key_row, .. } = &self.layout;
+        let &Layout { kernel_size, dim, columns, key_row, .. } = &self.layout;
         let row = pairs[0][0].window_y - self.rows.start;
-        // A block is as many vectors of a window as have room in the registers: with the sums of both
-        // queries, a vector of keys, and both queries.
-        let vectors = kernel_size * row_lanes / 8;
-        let blocks = vectors.div_ceil(((S::REGISTERS - 3) / 2).min(7));
         // The keys of one block after the other stay in the L1 cache, where those of a wide window would not.
-        for block in even_parts(vectors, blocks) {
+        for block in blocks::<S>(&self.layout) {
             for (i, pair) in pairs.iter().enumerate() {
                 if let Some(y) = upcoming
                     && block.start == 0
@@ -445,38 +499,8 @@ impl<S: Simd> Work<'_, S> {
                 let q = [&self.qkv[q0..q0 + dim], &self.qkv[q1..q1 + dim]];
                 let keys = &self.keys[row * key_row..][..kernel_size * key_row];
                 let scores = &mut self.scores[i * self.layout.pair_lanes()..][..self.layout.pair_lanes()];
-                let (n, layout, first) = (self.s.narrow(), &self.layout, block.start);
-                match block.len() {
-                    1 => dots::<_, 1>(n, layout, first, q, keys, column, scores),
-                    2 => dots::<_, 2>(n, layout, first, q, keys, column, scores),
-                    3 => dots::<_, 3>(n, layout, first, q, keys, column, scores),
-                    4 => dots::<_, 4>(n, layout, first, q, keys, column, scores),
-                    5 => dots::<_, 5>(n, layout, first, q, keys, column, scores),
-                    6 => dots::<_, 6>(n, layout, first, q, keys, column, scores),
-                    7 => dots::<_, 7>(n, layout, first, q, keys, column, scores),
-                    _ => unreachable!("blocks have up to seven vectors"),
-                }
+                dots_of(self.s.narrow(), &self.layout, block.clone(), q, keys, column, scores);
             }
-        }
-    }
-
-    /// Makes e^(score − largest) of the scores, and `factors` of their sums: p is the product.
-    #[inline(always)]
-    fn softmax(&mut self, pairs: &[[Query; 2]], factors: &mut [[f32; 2]]) {
-        let &Problem { dim, bias_side, .. } = self.problem;
-        let (n, lanes, row_lanes) = (self.s.narrow(), self.layout.pair_lanes() / 2, self.layout.row_lanes);
-        let scale = (dim as f32).sqrt().recip();
-        for (i, factor) in factors.as_flattened_mut().iter_mut().enumerate() {
-            let (pair, query) = (&pairs[i / 2], &pairs[i / 2][i % 2]);
-            let shift = query.window_x - pair[0].window_x;
-            let (y, x) = (self.tile.rows.bias(query.y), self.tile.columns.bias(query.x));
-            let bias = &self.bias[BIAS_PAD + (self.head * bias_side + y) * bias_side + x - shift..];
-            let mask = &self.masks[shift * row_lanes..][..row_lanes];
-            *factor = add_bias(n, mask, &mut self.scores[i * lanes..][..lanes], scale, bias, bias_side);
-        }
-        // A loop of its own: the processor works on the exponentials of several queries at a time.
-        for (i, factor) in factors.as_flattened_mut().iter_mut().enumerate() {
-            *factor = exponentials(n, &mut self.scores[i * lanes..][..lanes], *factor).recip();
         }
     }
 
@@ -492,20 +516,78 @@ impl<S: Simd> Work<'_, S> {
             let v = &self.values[row * value_row + self.column(pair) * value..];
             let [out0, out1] =
                 [self.out_pixels.at(pair[0].y, pair[0].x), self.out_pixels.at(pair[1].y, pair[1].x)];
-            let mut c = 0;
-            while c < dim {
-                let out = [self.out.0.wrapping_add(out0 + c), self.out.0.wrapping_add(out1 + c)];
-                // SAFETY: the head's channels of these pixels are this job's alone, dim − c from `c` on.
-                let vectors = unsafe {
-                    match (dim - c).div_ceil(S::LANES) {
-                        1 => mix::<S, 1>(s, layout, shift, p, &v[c..], factors, out, dim - c),
-                        2 | 3 => mix::<S, 2>(s, layout, shift, p, &v[c..], factors, out, dim - c),
-                        _ => mix::<S, 4>(s, layout, shift, p, &v[c..], factors, out, dim - c),
-                    }
-                };
-                c += vectors * S::LANES;
+            let out = [self.out.0.wrapping_add(out0), self.out.0.wrapping_add(out1)];
+            // SAFETY: the head's `dim` channels of these pixels are this job's alone.
+            unsafe { mix_all(s, layout, shift, p, v, factors, out, dim) };
+        }
+    }
+}
+
+/// Copies the columns of a tile from a row of pixels, `stride` apart, channels to rows: up to the last lane
+/// of the last window, with the last column again after it.
+#[inline(always)]
+fn transpose_row<S: Simd>(s: S, layout: &Layout, from: &[f32], stride: usize, to: &mut [f32]) {
+    let &Layout { kernel_size, dim, columns, row_lanes, pitch, .. } = layout;
+    assert!(from.len() >= (columns - 1) * stride + dim && to.len() >= dim * pitch);
+    for column in (0..(columns + row_lanes - kernel_size).min(pitch)).step_by(8) {
+        let mut pixels = [from.as_ptr(); 8];
+        for (lane, pixel) in pixels.iter_mut().enumerate() {
+            *pixel = from.as_ptr().wrapping_add((column + lane).min(columns - 1) * stride);
+        }
+        // SAFETY: `from` has `dim` values of each column and `to` pitch values of each channel, in eights.
+        unsafe { s.transpose(pixels, dim, to.as_mut_ptr().add(column), pitch) };
+    }
+}
+
+/// Copies the columns of a tile from a row of pixels, `stride` apart.
+#[inline(always)]
+fn copy_row<S: Simd>(s: S, layout: &Layout, from: &[f32], stride: usize, to: &mut [f32]) {
+    let &Layout { dim, columns, value, .. } = layout;
+    for (column, to) in to[..columns * value].chunks_exact_mut(value).enumerate() {
+        let from = &from[column * stride..][..dim];
+        for c in (0..dim).step_by(S::LANES) {
+            // SAFETY: `to` has whole vectors, `from` as many values as are read.
+            unsafe {
+                let (from, to) = (from.as_ptr().add(c), to.as_mut_ptr().add(c));
+                if c + S::LANES <= dim {
+                    s.store(to, s.load(from));
+                } else {
+                    s.store(to, s.load_first(from, dim - c));
+                }
             }
         }
+    }
+}
+
+/// The vectors of eight keys that a window has, in blocks that have room in the registers: with the sums of
+/// both queries, a vector of keys, and both queries.
+#[inline(always)]
+fn blocks<S: Simd>(layout: &Layout) -> impl Iterator<Item = Range<usize>> + use<S> {
+    let vectors = layout.kernel_size * layout.row_lanes / 8;
+    even_parts(vectors, vectors.div_ceil(((S::REGISTERS - 3) / 2).min(7)))
+}
+
+/// [`dots`] of a block of vectors.
+#[inline(always)]
+fn dots_of<N: Simd>(
+    n: N,
+    layout: &Layout,
+    block: Range<usize>,
+    q: [&[f32]; 2],
+    keys: &[f32],
+    column: usize,
+    scores: &mut [f32],
+) {
+    let first = block.start;
+    match block.len() {
+        1 => dots::<_, 1>(n, layout, first, q, keys, column, scores),
+        2 => dots::<_, 2>(n, layout, first, q, keys, column, scores),
+        3 => dots::<_, 3>(n, layout, first, q, keys, column, scores),
+        4 => dots::<_, 4>(n, layout, first, q, keys, column, scores),
+        5 => dots::<_, 5>(n, layout, first, q, keys, column, scores),
+        6 => dots::<_, 6>(n, layout, first, q, keys, column, scores),
+        7 => dots::<_, 7>(n, layout, first, q, keys, column, scores),
+        _ => unreachable!("blocks have up to seven vectors"),
     }
 }
 
@@ -604,6 +686,37 @@ fn exponentials<N: Simd>(n: N, x: &mut [f32], max: f32) -> f32 {
     n.reduce_sum(sum)
 }
 
+/// factor·Σ p·v of two queries: [`mix`] for all `dim` channels.
+///
+/// # Safety
+/// Each `out` is valid for writes of `dim` values.
+#[inline(always)]
+#[expect(clippy::too_many_arguments)]
+unsafe fn mix_all<S: Simd>(
+    s: S,
+    layout: &Layout,
+    shift: usize,
+    p: &[f32],
+    v: &[f32],
+    factors: &[f32; 2],
+    out: [*mut f32; 2],
+    dim: usize,
+) {
+    let mut c = 0;
+    while c < dim {
+        let (v, out) = (&v[c..], [out[0].wrapping_add(c), out[1].wrapping_add(c)]);
+        // SAFETY: of the caller's promise `dim` − c values are left.
+        let vectors = unsafe {
+            match (dim - c).div_ceil(S::LANES) {
+                1 => mix::<S, 1>(s, layout, shift, p, v, factors, out, dim - c),
+                2 | 3 => mix::<S, 2>(s, layout, shift, p, v, factors, out, dim - c),
+                _ => mix::<S, 4>(s, layout, shift, p, v, factors, out, dim - c),
+            }
+        };
+        c += vectors * S::LANES;
+    }
+}
+
 /// factor·Σ p·v of two queries, V vectors of channels of the `channels` that are left. Returns V.
 ///
 /// # Safety
@@ -667,7 +780,7 @@ unsafe fn mix<S: Simd, const V: usize>(
 }
 
 /// Slices of `buffer` of these sizes, each from a cache line on.
-fn slices(buffer: &mut Vec<f32>, sizes: [usize; 4]) -> [&mut [f32]; 4] {
+fn slices<const N: usize>(buffer: &mut Vec<f32>, sizes: [usize; N]) -> [&mut [f32]; N] {
     let total: usize = sizes.iter().map(|n| n.next_multiple_of(LINE)).sum();
     if buffer.len() < total + LINE {
         buffer.resize(total + LINE, 0.0);

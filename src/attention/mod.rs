@@ -25,11 +25,14 @@ mod reference;
 mod tests;
 pub mod window;
 
+#[cfg(feature = "cuda")]
+use candle_core::Device;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
 use half::{bf16, f16};
 
 use crate::layers::profile::{Kind, span};
 use crate::layers::simd::Isa;
+use crate::layers::with_all_f32;
 
 /// Neighborhood attention with a relative position bias, as a candle operator over (qkv, rpb).
 ///
@@ -142,6 +145,11 @@ impl Problem {
         2 * batch * height * width * kernel_size.pow(2) * heads * dim
     }
 
+    /// What a query's products with keys are multiplied by: dim^−½.
+    fn scale(&self) -> f64 {
+        (self.dim as f64).powf(-0.5)
+    }
+
     /// The shape of the result.
     fn output(&self) -> Shape {
         (self.batch, self.height, self.width, self.heads * self.dim).into()
@@ -204,6 +212,36 @@ impl CustomOp2 for NeighborhoodAttention {
             return Err(AttentionError::Types { qkv: qkv.dtype(), rpb: rpb.dtype() }.into());
         }
         Ok((cuda::forward(&problem, (qkv, qkv_layout), (rpb, rpb_layout))?, problem.output()))
+    }
+
+    /// The gradients of the inputs that candle keeps track of.
+    fn bwd(
+        &self,
+        qkv: &Tensor,
+        rpb: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let problem = self.problem_with_bias(qkv.layout(), rpb.layout())?;
+        let (grad_qkv, grad_rpb) = match (qkv.device(), qkv.dtype()) {
+            #[cfg(feature = "cuda")]
+            (Device::Cuda(_), _) => return cuda::backward(&problem, qkv, rpb, &grad.contiguous()?),
+            (device, DType::F64) => {
+                let [x, bias, grad] = [qkv, rpb, grad].map(|x| x.flatten_all()?.to_vec1());
+                let (grad_qkv, grad_rpb) = reference::backward(&problem, &x?, &bias?, &grad?);
+                let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), device);
+                (tensor(grad_qkv, qkv)?, tensor(grad_rpb, rpb)?)
+            }
+            (device, dtype) => {
+                let (grad_qkv, grad_rpb) =
+                    with_all_f32(&[qkv.clone(), rpb.clone(), grad.clone()], |inputs| {
+                        cpu::backward(&problem, Isa::best(), inputs[0], inputs[1], inputs[2])
+                    })?;
+                let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), device);
+                (tensor(grad_qkv, qkv)?.to_dtype(dtype)?, tensor(grad_rpb, rpb)?.to_dtype(dtype)?)
+            }
+        };
+        Ok((qkv.track_op().then_some(grad_qkv), rpb.track_op().then_some(grad_rpb)))
     }
 }
 

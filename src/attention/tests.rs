@@ -10,6 +10,9 @@ use super::*;
 /// size has an error of its own of 6e-8 times it, which the softmax passes on.
 const TOLERANCES: [(f64, f64); 2] = [(10.0, 5e-7), (200.0, 5e-6)];
 
+/// The same for gradients, in which p and g·v differ from their mean by less than their own size.
+const GRADIENT_TOLERANCES: [(f64, f64); 2] = [(10.0, 2e-6), (200.0, 2e-5)];
+
 /// The cases that NATTEN computed, of `tests/golden` or `$NAT_INFER_GOLDEN`.
 fn golden() -> PathBuf {
     std::env::var_os("NAT_INFER_GOLDEN")
@@ -20,7 +23,7 @@ fn golden() -> PathBuf {
 fn relative(got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
     let error: f64 = got.iter().zip(want).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
-    (error / want.iter().map(|b| b * b).sum::<f64>()).sqrt()
+    (error / want.iter().map(|b| b * b).sum::<f64>().max(f64::MIN_POSITIVE)).sqrt()
 }
 
 fn values<T: WithDType>(x: &Tensor) -> Vec<T> {
@@ -62,9 +65,63 @@ fn golden_cases_are_those_of_natten() {
             let error = relative(&got, &exact);
             assert!(error < TOLERANCES[0].1, "{path:?} on {isa:?}: off by {error:e}");
         }
+
+        let wide = |name: &str| values::<f64>(&tensors[name].to_dtype(DType::F64).unwrap());
+        let [grad_qkv, grad_rpb] =
+            reference::backward(&problem, &wide("qkv"), &wide("rpb"), &wide("grad_out")).into();
+        for (got, want) in [(&grad_qkv, "grad_qkv"), (&grad_rpb, "grad_rpb")] {
+            let error = relative(&values::<f32>(&tensors[want]), got);
+            assert!(error < 1e-7, "{path:?}, {want}: off by {error:e}");
+        }
+        let narrow = |name: &str| values::<f32>(&tensors[name]);
+        for &isa in Isa::available() {
+            let (got_qkv, got_rpb) =
+                cpu::backward(&problem, isa, &narrow("qkv"), &narrow("rpb"), &narrow("grad_out"));
+            let errors = [relative(&got_qkv, &grad_qkv), relative(&got_rpb, &grad_rpb)];
+            assert!(errors.iter().all(|e| *e < GRADIENT_TOLERANCES[0].1), "{path:?} on {isa:?}: {errors:?}");
+        }
         cases += 1;
     }
     assert!(cases > 0);
+}
+
+/// A step in the direction of any value changes the output as the gradient says.
+#[test]
+fn gradients_are_the_limits_of_differences() {
+    for (b, h, w, heads, dim, kernel_size, dilation) in
+        [(2, 3, 4, 1, 2, 1, 1), (1, 6, 5, 2, 3, 3, 1), (1, 7, 8, 1, 2, 3, 2), (1, 2, 2, 1, 4, 2, 1)]
+    {
+        let attention = attention(heads, kernel_size, dilation);
+        let qkv_shape = (b, h, w, 3 * heads * dim);
+        let problem = attention.problem(Shape::from(qkv_shape).dims()).unwrap();
+        let wide = |x: Tensor| values::<f64>(&x.to_dtype(DType::F64).unwrap());
+        let qkv = wide(normal(qkv_shape, 1.0));
+        let rpb = wide(normal((heads, problem.bias_side, problem.bias_side), 1.0));
+        let grad = wide(normal((b, h, w, heads * dim), 1.0));
+        let loss = |qkv: &[f64], rpb: &[f64]| {
+            let out = reference::forward(&problem, qkv, rpb);
+            out.iter().zip(&grad).map(|(out, grad)| out * grad).sum::<f64>()
+        };
+        let (grad_qkv, grad_rpb) = reference::backward(&problem, &qkv, &rpb, &grad);
+        const STEP: f64 = 1e-5;
+        let check = |slope: f64, want: f64, what: String| {
+            assert!((slope - want).abs() < 1e-8, "{problem:?}, {what}: {slope}, not {want}");
+        };
+        for i in 0..qkv.len() {
+            let at =
+                |step| qkv.iter().enumerate().map(|(j, x)| x + if i == j { step } else { 0.0 }).collect();
+            let [up, down]: [Vec<f64>; 2] = [at(STEP), at(-STEP)];
+            let slope = (loss(&up, &rpb) - loss(&down, &rpb)) / (2.0 * STEP);
+            check(slope, grad_qkv[i], format!("qkv[{i}]"));
+        }
+        for i in 0..rpb.len() {
+            let at =
+                |step| rpb.iter().enumerate().map(|(j, x)| x + if i == j { step } else { 0.0 }).collect();
+            let [up, down]: [Vec<f64>; 2] = [at(STEP), at(-STEP)];
+            let slope = (loss(&qkv, &up) - loss(&qkv, &down)) / (2.0 * STEP);
+            check(slope, grad_rpb[i], format!("rpb[{i}]"));
+        }
+    }
 }
 
 /// Batch, height, width, heads, channels of a head, kernel size, dilation.
@@ -107,6 +164,39 @@ fn kernels_agree_with_the_reference() {
             for &isa in Isa::available() {
                 let error = relative(&cpu::forward(&problem, isa, &qkv, &rpb), &exact);
                 assert!(error < tolerance, "{problem:?}, deviation {deviation}, {isa:?}: off by {error:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_agree_with_the_reference() {
+    for (b, h, w, heads, dim, kernel_size, dilation) in SHAPES {
+        let attention = attention(heads, kernel_size, dilation);
+        let qkv_shape = (b, h, w, 3 * heads * dim);
+        let problem = attention.problem(Shape::from(qkv_shape).dims()).unwrap();
+        let rpb: Vec<f32> = values(&normal((heads, problem.bias_side, problem.bias_side), 1.0));
+        let grad: Vec<f32> = values(&normal((b, h, w, heads * dim), 1.0));
+        let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<_>>();
+        for ((_, tolerance), deviation) in GRADIENT_TOLERANCES.into_iter().zip([1.0, 5.0]) {
+            if deviation > 1.0 && grad.len() < 16 {
+                // All probabilities are near 0 or 1: nothing is left but rounding, with no others to outweigh it.
+                continue;
+            }
+            let qkv: Vec<f32> = values(&normal(qkv_shape, deviation));
+            let (exact_qkv, exact_rpb) =
+                reference::backward(&problem, &wide(&qkv), &wide(&rpb), &wide(&grad));
+            for &isa in Isa::available() {
+                // However the map is cut: on one thread and on many.
+                for threads in [1, 5] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    let (got_qkv, got_rpb) = pool.install(|| cpu::backward(&problem, isa, &qkv, &rpb, &grad));
+                    let errors = [relative(&got_qkv, &exact_qkv), relative(&got_rpb, &exact_rpb)];
+                    assert!(
+                        errors.iter().all(|error| *error < tolerance),
+                        "{problem:?}, deviation {deviation}, {isa:?}, {threads} threads: off by {errors:?}"
+                    );
+                }
             }
         }
     }
