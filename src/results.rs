@@ -137,7 +137,8 @@ pub struct NetworkTiming {
     pub max_ms: f64,
     /// Images a second at the median.
     pub images_per_second: f64,
-    /// Arithmetic at the median: two operations for each multiply-accumulate.
+    /// Arithmetic at the median: two operations for each multiply-accumulate of a forward pass, and with
+    /// gradients as many for the way back.
     pub gflops: f64,
     /// GFLOP/s of a large product: f32, 1024x1024x1024 on the same threads; on a GPU 8192x8192x8192 in
     /// the compute type.

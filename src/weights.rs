@@ -31,8 +31,19 @@ struct Shared {
     source: Source,
     device: Device,
     dtype: DType,
-    plain: bool,
+    form: Form,
     state: RefCell<State>,
+}
+
+/// What layers make of their tensors.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// The fastest inference.
+    Inference,
+    /// The same, and what takes gradients back to the input.
+    Differentiable,
+    /// candle's operators.
+    Plain,
 }
 
 enum Source {
@@ -140,29 +151,50 @@ impl Weights {
 
     fn new(source: Source, dtype: DType, device: Device) -> Self {
         let state = RefCell::default();
-        Self { shared: Rc::new(Shared { source, device, dtype, plain: false, state }), prefix: String::new() }
+        let shared = Shared { source, device, dtype, form: Form::Inference, state };
+        Self { shared: Rc::new(shared), prefix: String::new() }
     }
 
-    /// The same weights for layers made of plain candle operators, which have gradients.
+    /// The same weights for a network that candle's `backward` goes through, from its results to its input:
+    /// on the CPU of the same fused layers, which then keep their weights twice, on a GPU of candle's own
+    /// operators. Gradients of the weights themselves are not computed.
+    ///
+    /// # Panics
+    /// When a clone of these weights is alive.
+    #[must_use]
+    pub fn differentiable(self) -> Self {
+        self.formed(Form::Differentiable)
+    }
+
+    /// The same weights for layers made of plain candle operators: any device, any float type, with
+    /// gradients.
     ///
     /// # Panics
     /// When a clone of these weights is alive.
     #[must_use]
     pub fn plain(self) -> Self {
-        let mut shared = Rc::into_inner(self.shared).expect("weights change form before they are shared");
-        shared.plain = true;
-        Self { shared: Rc::new(shared), prefix: self.prefix }
+        self.formed(Form::Plain)
+    }
+
+    fn formed(self, form: Form) -> Self {
+        let shared = Rc::into_inner(self.shared).expect("weights change form before they are shared");
+        Self { shared: Rc::new(Shared { form, ..shared }), prefix: self.prefix }
     }
 
     /// Whether layers are to keep their weights as tensors, for candle's operators or a GPU's kernels.
     pub fn is_plain(&self) -> bool {
-        self.shared.plain || !self.shared.device.is_cpu()
+        self.shared.form == Form::Plain || !self.shared.device.is_cpu()
+    }
+
+    /// Whether packed layers are to keep what takes gradients back.
+    pub(crate) fn is_differentiable(&self) -> bool {
+        self.shared.form == Form::Differentiable
     }
 
     /// Whether layers compute on a GPU with kernels that have no gradients.
     #[cfg(feature = "cuda")]
     pub(crate) fn has_kernels(&self) -> bool {
-        self.shared.device.is_cuda() && !self.shared.plain
+        self.shared.device.is_cuda() && self.shared.form == Form::Inference
     }
 
     /// The instruction set that packed layers are packed for.

@@ -61,16 +61,15 @@ fn dilations(path: &Path) -> Option<Dilations> {
     Some(text.parse().unwrap())
 }
 
-fn load(path: &Path, dtype: DType, plain: bool) -> Classifier {
-    load_on(&Device::Cpu, path, dtype, plain)
+fn load(path: &Path, dtype: DType) -> Classifier {
+    load_on(&Device::Cpu, path, dtype, |weights| weights)
 }
 
-fn load_on(device: &Device, path: &Path, dtype: DType, plain: bool) -> Classifier {
+fn load_on(device: &Device, path: &Path, dtype: DType, form: fn(Weights) -> Weights) -> Classifier {
     let dilations = if path.is_dir() { None } else { dilations(path) };
     let checkpoint = Checkpoint::open(path, &Options { dilations, ..Options::default() }).unwrap();
     let architecture = checkpoint.metadata().architecture.clone();
-    let weights = Weights::from_checkpoint(checkpoint, dtype, device.clone()).unwrap();
-    let weights = if plain { weights.plain() } else { weights };
+    let weights = form(Weights::from_checkpoint(checkpoint, dtype, device.clone()).unwrap());
     let model = Classifier::new(&architecture, &weights).unwrap();
     assert_eq!(weights.parameters(), architecture.parameters(), "{}", path.display());
     model
@@ -105,11 +104,12 @@ fn compare(name: &str, features: &Features, expected: &HashMap<String, Tensor>) 
 
 #[test]
 fn classifiers_agree_with_the_original_at_every_stage() {
-    for plain in [false, true] {
+    for form in [|weights| weights, Weights::plain] {
         for path in entries("classify", "pth") {
             let expected =
                 candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
-            let features = load(&path, DType::F32, plain).features(&expected["input"]).unwrap();
+            let features =
+                load_on(&Device::Cpu, &path, DType::F32, form).features(&expected["input"]).unwrap();
             compare(&path.display().to_string(), &features, &expected);
         }
     }
@@ -123,10 +123,10 @@ fn classifiers_on_the_gpu_agree_with_the_original() {
         let expected =
             candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
         let input = expected["input"].to_device(&gpu).unwrap();
-        let model = load_on(&gpu, &path, DType::F32, false);
+        let model = load_on(&gpu, &path, DType::F32, |weights| weights);
         compare(&name.to_string(), &model.features(&input).unwrap(), &expected);
         for (dtype, tolerance) in [(DType::F32, TOLERANCE), (DType::F16, 5e-3), (DType::BF16, 2e-2)] {
-            let model = load_on(&gpu, &path, dtype, false);
+            let model = load_on(&gpu, &path, dtype, |weights| weights);
             // The first pass is an ordinary one, the second is recorded and the third replayed.
             for pass in 0..3 {
                 let logits = model.forward(&input).unwrap().to_device(&Device::Cpu).unwrap();
@@ -138,11 +138,53 @@ fn classifiers_on_the_gpu_agree_with_the_original() {
     }
 }
 
+/// ‖a − b‖ / ‖b‖ that gradients stay under.
+const GRADIENT_TOLERANCE: f32 = 1e-3;
+
+#[test]
+fn gradients_agree_with_the_original() {
+    let devices = [Some(Device::Cpu), common::gpu()];
+    for path in entries("saliency", "safetensors") {
+        let expected = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+        let case = golden("classify").join(path.file_name().unwrap());
+        let input = &candle_core::safetensors::load(&case, &Device::Cpu).unwrap()["input"];
+        let checkpoint = case.with_extension("pth");
+        let inference = load(&checkpoint, DType::F32).forward(input).unwrap();
+        let class = top(&inference)[0];
+        for (device, form) in devices
+            .iter()
+            .flatten()
+            .flat_map(|device| [Weights::differentiable, Weights::plain].map(|form| (device, form)))
+        {
+            let name = format!("{} on {:?}", path.display(), device.location());
+            let model = load_on(device, &checkpoint, DType::F32, form);
+            let error = relative(&model.forward(&input.to_device(device).unwrap()).unwrap(), &inference);
+            assert!(error < 1e-5, "{name}: the logits are off by {error:e}");
+            let gradients = |images: &Tensor| {
+                let classes = vec![class; images.dim(0).unwrap()];
+                let gradients = model.gradients(&images.to_device(device).unwrap(), &classes).unwrap();
+                gradients.to_device(&Device::Cpu).unwrap()
+            };
+            for (what, want) in &expected {
+                let got = match what.as_str() {
+                    "noise" => continue,
+                    "grad" => gradients(input),
+                    "grad.corner" => gradients(input).i((.., .., ..96, ..96)).unwrap().contiguous().unwrap(),
+                    "grad_noisy" => gradients(&expected["noise"].broadcast_add(input).unwrap()),
+                    other => panic!("{name}: what is {other}?"),
+                };
+                let error = relative(&got, want);
+                assert!(error < GRADIENT_TOLERANCE, "{name}: {what} is off by {error:e}");
+            }
+        }
+    }
+}
+
 #[test]
 fn transformers_folders_agree_with_transformers() {
     for path in entries("transformers", "") {
         let expected = candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap();
-        let features = load(&path, DType::F32, false).features(&expected["input"]).unwrap();
+        let features = load(&path, DType::F32).features(&expected["input"]).unwrap();
         compare(&path.display().to_string(), &features, &expected);
     }
 }
@@ -150,7 +192,7 @@ fn transformers_folders_agree_with_transformers() {
 #[test]
 fn a_batch_gives_what_its_images_give_alone() {
     let path = golden("classify").join("nat-k7.pth");
-    let model = load(&path, DType::F32, false);
+    let model = load(&path, DType::F32);
     let images = Tensor::randn(0f32, 1.0, (3, 3, 67, 90), &Device::Cpu).unwrap();
     let together = model.forward(&images).unwrap();
     for i in 0..3 {
@@ -166,7 +208,7 @@ fn half_types_stay_near_float32() {
         let expected =
             candle_core::safetensors::load(path.with_extension("safetensors"), &Device::Cpu).unwrap();
         for (dtype, tolerance) in [(DType::F16, 2e-3), (DType::BF16, 2e-2)] {
-            let model = load(&path, dtype, false);
+            let model = load(&path, dtype);
             // Images may come in any type; results are f32.
             for input in [DType::F32, dtype] {
                 let logits = model.forward(&expected["input"].to_dtype(input).unwrap()).unwrap();

@@ -107,19 +107,19 @@ fn gradients_are_the_limits_of_differences() {
         let check = |slope: f64, want: f64, what: String| {
             assert!((slope - want).abs() < 1e-8, "{problem:?}, {what}: {slope}, not {want}");
         };
-        for i in 0..qkv.len() {
+        for (i, &want) in grad_qkv.iter().enumerate() {
             let at =
                 |step| qkv.iter().enumerate().map(|(j, x)| x + if i == j { step } else { 0.0 }).collect();
             let [up, down]: [Vec<f64>; 2] = [at(STEP), at(-STEP)];
             let slope = (loss(&up, &rpb) - loss(&down, &rpb)) / (2.0 * STEP);
-            check(slope, grad_qkv[i], format!("qkv[{i}]"));
+            check(slope, want, format!("qkv[{i}]"));
         }
-        for i in 0..rpb.len() {
+        for (i, &want) in grad_rpb.iter().enumerate() {
             let at =
                 |step| rpb.iter().enumerate().map(|(j, x)| x + if i == j { step } else { 0.0 }).collect();
             let [up, down]: [Vec<f64>; 2] = [at(STEP), at(-STEP)];
             let slope = (loss(&qkv, &up) - loss(&qkv, &down)) / (2.0 * STEP);
-            check(slope, grad_rpb[i], format!("rpb[{i}]"));
+            check(slope, want, format!("rpb[{i}]"));
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct Arguments {
     /// Say where the time goes, by kind of layer
     #[arg(long, conflicts_with = "op")]
     profile: bool,
+    /// Time forward and back, to the gradient of a logit with respect to the input; of classifiers
+    #[arg(long, conflicts_with_all = ["op", "profile"])]
+    gradients: bool,
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
@@ -47,7 +50,8 @@ Examples:
   nat-infer bench --arch dinat-base --batch-size 16 --format json
   nat-infer bench --arch mask-rcnn-nat-mini --runs 3
   nat-infer bench --arch nat-mini --op
-  nat-infer bench --arch nat-mini --profile";
+  nat-infer bench --arch nat-mini --profile
+  nat-infer bench --arch nat-mini --gradients";
 
 /// Runs the command.
 pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
@@ -57,7 +61,9 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         _ => None,
     };
     let (dilations, batch_size) = (arguments.model.dilations.clone(), arguments.model.batch_size);
+    let gradients = arguments.gradients;
     let settings = Settings::resolve(arguments.model, None, verbosity)?;
+    let settings = if gradients { settings.gradients() } else { settings };
     let (dtype, device) = (settings.dtype(), settings.device().clone());
     let (model, architecture, preprocessing, network) = match random {
         Some(entry) => {
@@ -65,7 +71,9 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
             if let Some(dilations) = dilations {
                 architecture.backbone.dilations = dilations.expand(&architecture.backbone.depths)?;
             }
-            let network = Network::new(&architecture, &Weights::random(0, dtype, device.clone()))?;
+            let weights = Weights::random(0, dtype, device.clone());
+            let weights = if gradients { weights.differentiable() } else { weights };
+            let network = Network::new(&architecture, &weights)?;
             (entry.name.clone(), architecture, entry.preprocessing.clone(), network)
         }
         None => {
@@ -79,7 +87,8 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     };
     let size = arguments.resolution.unwrap_or(own);
     let batch_size = batch_size.unwrap_or(1);
-    let bench = Bench { model, architecture, size, batch_size, runs: arguments.runs, dtype, device };
+    let runs = arguments.runs;
+    let bench = Bench { model, architecture, size, batch_size, runs, gradients, dtype, device };
     let mut output = Output::open(&arguments.output)?;
     if arguments.op {
         for timing in bench.operator().context("the operator can't be timed").or_failed()? {

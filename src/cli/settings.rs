@@ -80,6 +80,7 @@ impl Settings {
                 arch: options.arch.map(|entry| entry.name.clone()),
                 dilations: options.dilations,
                 backbone: false,
+                gradients: false,
                 device,
                 dtype,
             },
@@ -105,6 +106,13 @@ impl Settings {
     #[must_use]
     pub fn backbone(mut self) -> Self {
         self.load.backbone = true;
+        self
+    }
+
+    /// Builds a network that has gradients.
+    #[must_use]
+    pub fn gradients(mut self) -> Self {
+        self.load.gradients = true;
         self
     }
 

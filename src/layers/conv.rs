@@ -1,15 +1,18 @@
 //! Convolutions on channels-last maps, as products over windows that are gathered a block at a time.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::{DType, Result, Shape, Tensor};
+use rayon::prelude::*;
 
-use super::gemm::{Activation, Epilogue, Operands, Packed, Plain, Rows, operands, product_normed, room};
-use super::norm::LayerNorm;
+use super::gemm::{Activation, Epilogue, Operands, PackedLayer, Plain, Rows, Then, operands, product, room};
+use super::norm::{LayerNorm, Norm};
+use super::operator::{Layer, apply};
 use super::plain::{self, Finish};
 use super::profile::{Kind, span};
 use super::simd::Simd;
-use super::{map_f32, vector, with_f32};
+use super::vector;
 use crate::weights::Weights;
 
 /// BatchNorm's epsilon, PyTorch's default.
@@ -46,10 +49,7 @@ pub struct Conv2d {
 }
 
 enum Form {
-    Packed {
-        weight: Packed,
-        bias: Option<Vec<f32>>,
-    },
+    Packed(Arc<PackedLayer>),
     Plain {
         weight: Tensor,
         bias: Option<Tensor>,
@@ -140,8 +140,8 @@ impl Conv2d {
             if source == MapLayout::ChannelsLast {
                 values = channels_inmost(&values, inputs, area);
             }
-            let weight = Packed::new(weights.isa(), outputs, inputs * area, &values);
-            Form::Packed { weight, bias: bias.as_ref().map(vector) }
+            let layer = PackedLayer::new(weights, [outputs, inputs * area], &values, bias.as_ref());
+            Form::Packed(Arc::new(layer))
         };
         Self { form, inputs, outputs, window, source, activation: Activation::None }
     }
@@ -185,35 +185,26 @@ impl Conv2d {
         }
         let (oh, ow) = (h.div_ceil(self.window.stride), w.div_ceil(self.window.stride));
         let shape = Shape::from((b, oh, ow, self.outputs));
-        if let Some(residual) = residual
-            && *residual.shape() != shape
-        {
-            candle_core::bail!("a residual of shape {:?} beside a map of {shape:?}", residual.shape());
-        }
         let taps = self.window.kernel.pow(2) * c;
         let _span = span(Kind::Convolution, b * oh * ow * self.outputs * taps);
         match &self.form {
-            Form::Packed { weight, bias } => {
-                let product = |map: &[f32], residual: Option<&[f32]>| {
-                    let bias = bias.as_deref();
-                    let epilogue = Epilogue { bias, activation: self.activation, residual, gamma: None };
-                    let rows = b * oh * ow;
-                    if (self.window.kernel, self.window.stride, self.source)
-                        == (1, 1, MapLayout::ChannelsLast)
-                    {
-                        let plain = Plain { rows: map, depth: c };
-                        return product_normed(rows, &plain, weight, epilogue, norm);
-                    }
-                    let size = [h, w, c];
-                    let windows =
-                        Windows { map, layout: self.source, size, out: [oh, ow], window: self.window };
-                    product_normed(rows, &windows, weight, epilogue, norm)
+            Form::Packed(layer) => {
+                let fused = |norm| Convolution {
+                    layer: layer.clone(),
+                    windows: Windows {
+                        layout: self.source,
+                        size: [h, w, c],
+                        out: [oh, ow],
+                        window: self.window,
+                    },
+                    activation: self.activation,
+                    norm,
                 };
-                match residual {
-                    Some(residual) => {
-                        with_f32(residual, |residual| map_f32(x, &shape, |map| product(map, Some(residual))))?
-                    }
-                    None => map_f32(x, &shape, |map| product(map, None)),
+                match norm {
+                    // The norm's gradient takes what it normalised.
+                    Some(norm) if x.track_op() => norm.forward(&apply(fused(None), x, residual, &shape)?),
+                    Some(norm) => apply(fused(Some(norm.fused(&shape)?)), x, residual, &shape),
+                    None => apply(fused(None), x, residual, &shape),
                 }
             }
             Form::Plain { weight, bias } => {
@@ -262,9 +253,42 @@ fn channels_inmost(weight: &[f32], inputs: usize, area: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The windows of a map as the rows of a product: values in the order of the packed weight.
-struct Windows<'a> {
-    map: &'a [f32],
+/// norm(activation(conv(x)) + residual) on the values of a map.
+struct Convolution {
+    layer: Arc<PackedLayer>,
+    windows: Windows,
+    activation: Activation,
+    norm: Option<Arc<Norm>>,
+}
+
+impl Layer for Convolution {
+    const NAME: &'static str = "convolution";
+
+    fn forward(&self, map: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+        let Self { layer, windows, activation, norm } = self;
+        let epilogue = Epilogue { residual, ..layer.epilogue(*activation) };
+        let then = norm.as_ref().map_or(Then::Nothing, |norm| Then::Norm(norm));
+        let Windows { layout, size: [h, w, c], out: [oh, ow], window } = *windows;
+        let rows = map.len() / (h * w * c) * oh * ow;
+        if (window.kernel, window.stride, layout) == (1, 1, MapLayout::ChannelsLast) {
+            return product(rows, &Plain { rows: map, depth: c }, &layer.weight, epilogue, then);
+        }
+        product(rows, &Gather { map, windows }, &layer.weight, epilogue, then)
+    }
+
+    fn backward(&self, map: &[f32], grad: &[f32]) -> Result<Vec<f32>> {
+        if self.activation != Activation::None || self.norm.is_some() {
+            candle_core::bail!("a convolution with an activation or a norm of its own has no gradient");
+        }
+        let (weight, depth) = (self.layer.transposed()?, self.layer.weight.n());
+        let rows = Plain { rows: grad, depth };
+        let taps = product(grad.len() / depth, &rows, weight, Epilogue::default(), Then::Nothing);
+        Ok(self.windows.scatter(&taps, map.len()))
+    }
+}
+
+/// Where the windows of a map lie.
+struct Windows {
     layout: MapLayout,
     /// Height, width and channels of the map.
     size: [usize; 3],
@@ -273,12 +297,19 @@ struct Windows<'a> {
     window: Window,
 }
 
-impl Rows for Windows<'_> {
+/// The windows of a map as the rows of a product: values in the order of the packed weight.
+struct Gather<'a> {
+    map: &'a [f32],
+    windows: &'a Windows,
+}
+
+impl Rows for Gather<'_> {
     #[inline(always)]
     fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a> {
-        let (rows, depth) = (range.len(), self.window.kernel.pow(2) * self.size[2]);
+        let Windows { layout, size, window, .. } = *self.windows;
+        let (rows, depth) = (range.len(), window.kernel.pow(2) * size[2]);
         let stride = room::<S>(scratch, rows, depth);
-        match self.layout {
+        match layout {
             MapLayout::ChannelsLast => {
                 for (index, row) in range.zip(scratch.chunks_exact_mut(stride)) {
                     self.gather_last(s, index, row);
@@ -317,7 +348,7 @@ struct Inside {
     x: usize,
 }
 
-impl Windows<'_> {
+impl Windows {
     /// Where output `index` looks.
     #[inline(always)]
     fn inside(&self, index: usize) -> Inside {
@@ -330,11 +361,54 @@ impl Windows<'_> {
         Inside { image, rows, columns, y, x }
     }
 
+    /// Outputs and taps of the kernel, on one axis, that look at position `at`.
+    fn looking(&self, at: usize, axis: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (Window { kernel, stride, padding }, out) = (self.window, self.out[axis]);
+        (0..kernel)
+            .filter_map(move |tap| (at + padding).checked_sub(tap).map(|first| (first, tap)))
+            .filter(move |(first, _)| first.is_multiple_of(stride) && first / stride < out)
+            .map(move |(first, tap)| (first / stride, tap))
+    }
+
+    /// Sums up what `taps`, the windows of all outputs, have for each position: a map of `count` values.
+    fn scatter(&self, taps: &[f32], count: usize) -> Vec<f32> {
+        let ([h, w, c], [oh, ow], kernel) = (self.size, self.out, self.window.kernel);
+        let depth = kernel.pow(2) * c;
+        let mut map = vec![0.0; count];
+        match self.layout {
+            MapLayout::ChannelsLast => map.par_chunks_exact_mut(w * c).enumerate().for_each(|(row, map)| {
+                let (image, y) = (row / h, row % h);
+                for (oy, ky) in self.looking(y, 0) {
+                    for (x, map) in map.chunks_exact_mut(c).enumerate() {
+                        for (ox, kx) in self.looking(x, 1) {
+                            let at = ((image * oh + oy) * ow + ox) * depth + (ky * kernel + kx) * c;
+                            map.iter_mut().zip(&taps[at..at + c]).for_each(|(sum, tap)| *sum += tap);
+                        }
+                    }
+                }
+            }),
+            MapLayout::ChannelsFirst => map.par_chunks_exact_mut(w).enumerate().for_each(|(row, map)| {
+                let (image, channel, y) = (row / (c * h), row / h % c, row % h);
+                for (oy, ky) in self.looking(y, 0) {
+                    for (x, sum) in map.iter_mut().enumerate() {
+                        for (ox, kx) in self.looking(x, 1) {
+                            let at = ((image * oh + oy) * ow + ox) * depth;
+                            *sum += taps[at + (channel * kernel + ky) * kernel + kx];
+                        }
+                    }
+                }
+            }),
+        }
+        map
+    }
+}
+
+impl Gather<'_> {
     /// Writes the window of output `index`, [kernel, kernel, channels], into `row`.
     #[inline(always)]
     fn gather_last<S: Simd>(&self, s: S, index: usize, row: &mut [f32]) {
-        let ([h, w, c], kernel) = (self.size, self.window.kernel);
-        let Inside { image, rows, columns, y, x } = self.inside(index);
+        let ([h, w, c], kernel) = (self.windows.size, self.windows.window.kernel);
+        let Inside { image, rows, columns, y, x } = self.windows.inside(index);
         if rows.len() < kernel || columns.len() < kernel {
             row.fill(0.0);
         }
@@ -347,8 +421,8 @@ impl Windows<'_> {
     /// Writes the window of output `index`, [channels, kernel, kernel], into `row`.
     #[inline(always)]
     fn gather_first(&self, index: usize, row: &mut [f32]) {
-        let ([h, w, c], kernel) = (self.size, self.window.kernel);
-        let Inside { image, rows, columns, y, x } = self.inside(index);
+        let ([h, w, c], kernel) = (self.windows.size, self.windows.window.kernel);
+        let Inside { image, rows, columns, y, x } = self.windows.inside(index);
         if rows.len() < kernel || columns.len() < kernel {
             row.fill(0.0);
         }
@@ -369,25 +443,32 @@ impl Windows<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::{DType, Device, Var};
 
     use super::*;
 
-    #[test]
-    fn agrees_with_candle_on_every_window_and_odd_sizes() {
+    /// Window, layout, channels in and out, size.
+    fn cases() -> [(Window, MapLayout, usize, usize, [usize; 2]); 8] {
         use MapLayout::{ChannelsFirst, ChannelsLast};
         let three = |stride| Window { kernel: 3, stride, padding: 1 };
         let patch = |side| Window { kernel: side, stride: side, padding: 0 };
-        let cases = [
+        [
             (three(2), ChannelsFirst, 3, 8, [13, 10]),
             (three(2), ChannelsLast, 16, 32, [7, 8]),
             (three(2), ChannelsLast, 5, 7, [1, 1]),
             (three(1), ChannelsLast, 8, 40, [6, 9]),
+            (Window::POINT, ChannelsLast, 8, 12, [5, 4]),
             (patch(4), ChannelsFirst, 3, 16, [10, 8]),
+            (patch(4), ChannelsFirst, 3, 16, [3, 9]),
             (patch(16), ChannelsFirst, 3, 24, [40, 16]),
-        ];
-        for (i, (window, layout, inputs, outputs, [h, w])) in cases.into_iter().enumerate() {
-            let shape = if layout == ChannelsFirst { (2, inputs, h, w) } else { (2, h, w, inputs) };
+        ]
+    }
+
+    #[test]
+    fn agrees_with_candle_on_every_window_and_odd_sizes() {
+        for (i, (window, layout, inputs, outputs, [h, w])) in cases().into_iter().enumerate() {
+            let shape =
+                if layout == MapLayout::ChannelsFirst { (2, inputs, h, w) } else { (2, h, w, inputs) };
             let x = Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
             for (normed, (dtype, tolerance)) in [false, true]
                 .into_iter()
@@ -404,6 +485,32 @@ mod tests {
                 let off =
                     (fused - plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                 assert!(off < tolerance, "case {i}, norm {normed}, {dtype:?}: {off}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_are_candles() {
+        for (i, (window, layout, inputs, outputs, [h, w])) in cases().into_iter().enumerate() {
+            let shape =
+                if layout == MapLayout::ChannelsFirst { (2, inputs, h, w) } else { (2, h, w, inputs) };
+            let x = Var::from_tensor(&Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()).unwrap();
+            for normed in [false, true] {
+                let run = |weights: Weights| {
+                    let conv = Conv2d::new((inputs, outputs), window, !normed, layout, &weights.pp("conv"));
+                    let norm = LayerNorm::new(outputs, &weights.pp("norm"));
+                    let y = conv.forward(&x, normed.then_some(&norm)).unwrap();
+                    let grads = (y.sqr().unwrap() + &y).unwrap().backward().unwrap();
+                    (y.detach(), grads.get(&x).unwrap().clone())
+                };
+                let fused = run(Weights::random(2, DType::F32, Device::Cpu).differentiable());
+                let plain = run(Weights::random(2, DType::F32, Device::Cpu).plain());
+                for (fused, plain) in [(fused.0, plain.0), (fused.1, plain.1)] {
+                    let largest =
+                        |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                    let off = largest(&(fused - &plain).unwrap()) / largest(&plain);
+                    assert!(off < 1e-5, "case {i}, norm {normed}: {off}");
+                }
             }
         }
     }

@@ -13,11 +13,14 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use candle_core::{Result, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::norm::LayerNorm;
+use super::norm::Norm;
 use super::simd::{Isa, Kernel, Simd};
+use super::vector;
+use crate::weights::Weights;
 
 /// Bytes of scratch that a block of rows may take: half of a usual L2.
 const BLOCK_BYTES: usize = 512 << 10;
@@ -103,10 +106,51 @@ impl Packed {
     }
 }
 
+/// A layer's weight and bias, packed, and what takes gradients back through it.
+pub(crate) struct PackedLayer {
+    pub(crate) weight: Packed,
+    pub(crate) bias: Option<Vec<f32>>,
+    transposed: Option<Packed>,
+}
+
+impl PackedLayer {
+    /// Packs `weight` [n, depth], transposed too where `weights` are to be differentiable.
+    pub(crate) fn new(
+        weights: &Weights,
+        [n, depth]: [usize; 2],
+        weight: &[f32],
+        bias: Option<&Tensor>,
+    ) -> Self {
+        let transposed = weights.is_differentiable().then(|| {
+            let columns: Vec<f32> = (0..n * depth).map(|i| weight[i % n * depth + i / n]).collect();
+            Packed::new(weights.isa(), depth, n, &columns)
+        });
+        Self { weight: Packed::new(weights.isa(), n, depth, weight), bias: bias.map(vector), transposed }
+    }
+
+    /// The transposed weight [depth, n].
+    ///
+    /// # Errors
+    /// When the layer was built without.
+    pub(crate) fn transposed(&self) -> Result<&Packed> {
+        self.transposed.as_ref().ok_or_else(|| {
+            let why =
+                "this network was built for inference: `Weights::differentiable` builds one with gradients";
+            candle_core::Error::Msg(why.to_owned()).bt()
+        })
+    }
+
+    /// With the bias, and `activation` behind it.
+    pub(crate) fn epilogue(&self, activation: Activation) -> Epilogue<'_> {
+        Epilogue { bias: self.bias.as_deref(), activation, ..Epilogue::default() }
+    }
+}
+
 /// What happens to a sum on its way to the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
+    #[default]
     None,
     /// x Φ(x), the exact GELU.
     Gelu,
@@ -114,12 +158,16 @@ pub enum Activation {
     Relu,
 }
 
-/// out[r, c] = residual[r, c] + gamma[c] · activation(sum[r, c] + bias[c])
-#[derive(Clone, Copy)]
+/// out[r, c] = residual[r, c] + gamma[c] · activation(sum[r, c] + bias[c]) · times[r, c]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Epilogue<'a> {
     /// [n], or nothing to add.
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) activation: Activation,
+    /// Takes the derivative of GELU in its place.
+    pub(crate) slope: bool,
+    /// [rows, n], like the output.
+    pub(crate) times: Option<&'a [f32]>,
     /// [rows, n], like the output.
     pub(crate) residual: Option<&'a [f32]>,
     /// [n]; only beside a residual.
@@ -155,6 +203,33 @@ impl Rows for Plain<'_> {
         let stride = room::<S>(scratch, range.len(), self.depth);
         for (from, to) in rows.chunks_exact(self.depth).zip(scratch.chunks_exact_mut(stride)) {
             operands(s, from, to, 0);
+        }
+        Operands { words: scratch, stride }
+    }
+}
+
+/// Rows that lie in memory, each value multiplied with its column's factor.
+pub(crate) struct Scaled<'a> {
+    pub(crate) rows: &'a [f32],
+    pub(crate) factors: &'a [f32],
+}
+
+impl Rows for Scaled<'_> {
+    #[inline(always)]
+    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a> {
+        let depth = self.factors.len();
+        let rows = &self.rows[range.start * depth..range.end * depth];
+        let stride = room::<S>(scratch, range.len(), depth);
+        for (from, to) in rows.chunks_exact(depth).zip(scratch.chunks_exact_mut(stride)) {
+            for i in (0..depth).step_by(S::LANES) {
+                let n = S::LANES.min(depth - i);
+                // SAFETY: `n` values of a row and of the factors from `i` on, and `room` for them.
+                unsafe {
+                    let factors = s.load_first(self.factors.as_ptr().add(i), n);
+                    let x = s.mul(s.load_first(from.as_ptr().add(i), n), factors);
+                    s.store_operands(to.as_mut_ptr(), i, x, n);
+                }
+            }
         }
         Operands { words: scratch, stride }
     }
@@ -213,6 +288,11 @@ impl Output {
         Self { pointer, columns, rows, stride: columns, operands: false }
     }
 
+    /// A view of a task's own rows of `columns` values.
+    pub(crate) fn values(rows: &mut [f32], columns: usize) -> Self {
+        Self::new(rows.as_mut_ptr(), rows.len() / columns.max(1), columns)
+    }
+
     /// A view of rows of `columns` operands, made by [`room`].
     pub(crate) fn operands(rows: &mut [f32], columns: usize, stride: usize) -> Self {
         let count = rows.len() / stride.max(1);
@@ -243,7 +323,7 @@ pub(crate) fn output(rows: usize, columns: usize, fill: impl FnOnce(Output)) -> 
 }
 
 thread_local! {
-    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch { rows: Vec::new(), hidden: Vec::new() }) };
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch { rows: Vec::new(), hidden: Vec::new(), slopes: Vec::new() }) };
 }
 
 /// A thread's buffers, which keep their capacity between blocks. Taken and put back rather than lent
@@ -254,6 +334,8 @@ pub(crate) struct Scratch {
     pub(crate) rows: Vec<f32>,
     /// For a layer between two products.
     pub(crate) hidden: Vec<f32>,
+    /// For the derivative of its activation.
+    pub(crate) slopes: Vec<f32>,
 }
 
 impl Scratch {
@@ -293,31 +375,37 @@ impl Blocks {
     }
 }
 
-/// out = epilogue(rows · weightᵀ), [rows, n], on all threads of the current pool.
-pub(crate) fn product(rows: usize, lhs: &impl Rows, weight: &Packed, epilogue: Epilogue) -> Vec<f32> {
-    product_normed(rows, lhs, weight, epilogue, None)
+/// What is done with a block's rows of the output while they are in cache.
+#[derive(Clone, Copy)]
+pub(crate) enum Then<'a> {
+    /// Nothing.
+    Nothing,
+    /// They are normalised.
+    Norm(&'a Norm),
+    /// They are gradients of a norm's result, of which those of its rows `x` are made.
+    NormGradient { norm: &'a Norm, x: &'a [f32] },
 }
 
-/// out = norm(epilogue(rows · weightᵀ)), [rows, n]: the norm takes a block's rows while they are in cache.
-pub(crate) fn product_normed(
+/// out = then(epilogue(rows · weightᵀ)), [rows, n], on all threads of the current pool.
+pub(crate) fn product(
     rows: usize,
     lhs: &impl Rows,
     weight: &Packed,
     epilogue: Epilogue,
-    norm: Option<&LayerNorm>,
+    then: Then,
 ) -> Vec<f32> {
     let blocks = Blocks::new(rows, weight.words, weight.isa);
     // Too few blocks for the threads (a classifier's head): the columns are cut as well.
-    let strips = match norm {
-        Some(_) => 1,
-        None => rayon::current_num_threads().div_ceil(blocks.count()).min(weight.panels()),
+    let strips = match then {
+        Then::Nothing => rayon::current_num_threads().div_ceil(blocks.count()).min(weight.panels()),
+        _ => 1,
     };
     output(rows, weight.n, |out| {
         (0..blocks.count() * strips).into_par_iter().with_max_len(1).for_each(|task| {
             let (block, strip) = (task / strips, task % strips);
             let panels = strip * weight.panels() / strips..(strip + 1) * weight.panels() / strips;
             let range = blocks.range(block);
-            weight.isa.run(Product { lhs, range, weight, panels, epilogue, norm, out });
+            weight.isa.run(Product { lhs, range, weight, panels, epilogue, then, out });
         });
     })
 }
@@ -328,8 +416,8 @@ struct Product<'a, R> {
     weight: &'a Packed,
     panels: Range<usize>,
     epilogue: Epilogue<'a>,
-    /// Only where `panels` are all of them.
-    norm: Option<&'a LayerNorm>,
+    /// Something only where `panels` are all of them.
+    then: Then<'a>,
     out: Output,
 }
 
@@ -343,8 +431,13 @@ impl<R: Rows> Kernel for Product<'_, R> {
         // SAFETY: the tasks' rows and panels are disjoint.
         unsafe {
             block(s, rows, self.weight, self.panels, &self.epilogue, self.out, self.range.clone());
-            if let Some(norm) = self.norm {
-                norm.in_place(s, self.out.rows_mut(self.range));
+            match self.then {
+                Then::Nothing => {}
+                Then::Norm(norm) => norm.in_place(s, self.out.rows_mut(self.range)),
+                Then::NormGradient { norm, x } => {
+                    let x = &x[self.range.start * self.weight.n..self.range.end * self.weight.n];
+                    norm.differentiate(s, x, self.out.rows_mut(self.range), None);
+                }
             }
         }
         scratch.put_back();
@@ -373,6 +466,7 @@ pub(crate) unsafe fn block<S: Simd>(
     assert!(epilogue.bias.is_none_or(|b| b.len() == weight.n));
     assert!(epilogue.gamma.is_none_or(|g| g.len() == weight.n));
     assert!(epilogue.residual.is_none_or(|r| r.len() == out.rows * out.columns));
+    assert!(epilogue.times.is_none_or(|t| t.len() == out.rows * out.columns));
     let tiles = count.div_ceil(tile_rows(weight.isa));
     let slices = words.div_ceil(DEPTH).max(1);
     // Of one tile, or of all where a later slice adds to them.
@@ -519,10 +613,14 @@ unsafe fn finish<S: Simd>(s: S, sums: *const f32, target: &Target, epilogue: &Ep
                 let mut v = s.add(s.load(sums.add((2 * r + half) * S::LANES)), bias);
                 v = match epilogue.activation {
                     Activation::None => v,
+                    Activation::Gelu if epilogue.slope => s.gelu_derivative(v),
                     Activation::Gelu => s.gelu(v),
                     // The zero second: NaN stays NaN.
                     Activation::Relu => s.max(s.splat(0.0), v),
                 };
+                if let Some(times) = epilogue.times {
+                    v = s.mul(v, s.load_first(times.as_ptr().add(row * out.columns + first), n));
+                }
                 if let Some(residual) = epilogue.residual {
                     let x = residual.as_ptr().add(row * out.columns + first);
                     v = s.fma(v, gamma, s.load_first(x, n));
@@ -577,8 +675,7 @@ mod tests {
                     a.iter_mut().chain(&mut w).for_each(|x| *x = bf16::from_f32(*x).to_f32());
                 }
                 let exact = naive(m, n, depth, &a, &w);
-                let plain =
-                    Epilogue { bias: None, activation: Activation::None, residual: None, gamma: None };
+                let plain = Epilogue::default();
                 let cases = [
                     plain,
                     Epilogue { bias: Some(&bias), ..plain },
@@ -588,7 +685,7 @@ mod tests {
                     Epilogue { bias: Some(&bias), residual: Some(&residual), gamma: Some(&gamma), ..plain },
                 ];
                 for (case, epilogue) in cases.into_iter().enumerate() {
-                    let got = product(m, &Plain { rows: &rows, depth }, &packed, epilogue);
+                    let got = product(m, &Plain { rows: &rows, depth }, &packed, epilogue, Then::Nothing);
                     for (j, (&got, &sum)) in got.iter().zip(&exact).enumerate() {
                         let biased = sum + epilogue.bias.map_or(0.0, |b| b[j % n] as f64);
                         let active = match epilogue.activation {

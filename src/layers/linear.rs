@@ -1,18 +1,21 @@
 //! Linear layers with what stands around them in a transformer block: the layer norm before, the
 //! activation, layer scale and residual after, and a block's whole MLP.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
-    Activation, Blocks, Epilogue, Operands, Output, Packed, Plain, Rows, Scratch, block, output, product,
-    room,
+    Activation, Blocks, Epilogue, Operands, Output, Packed, PackedLayer, Plain, Rows, Scaled, Scratch, Then,
+    block, output, product, room,
 };
-use super::norm::{LayerNorm, Normed};
+use super::norm::{LayerNorm, Norm, Normed};
+use super::operator::{Layer, apply};
 use super::plain::{self, Finish};
 use super::profile::{Kind, span};
 use super::simd::{Kernel, Simd};
-use super::{map_f32, vector, with_f32};
+use super::vector;
 use crate::weights::Weights;
 
 /// x · weightᵀ + bias over the last dimension.
@@ -25,14 +28,14 @@ pub struct Linear {
 
 enum Form {
     /// Packed for the CPU kernels.
-    Packed { weight: Packed, bias: Option<Vec<f32>> },
+    Packed(Arc<PackedLayer>),
     /// As tensors: any device, differentiable.
     Plain { weight: Tensor, bias: Option<Tensor> },
 }
 
 /// A block's layer scale: one factor a channel (arXiv 2103.17239).
 pub struct LayerScale {
-    values: Vec<f32>,
+    values: Arc<Vec<f32>>,
     plain: Option<Tensor>,
 }
 
@@ -41,14 +44,18 @@ impl LayerScale {
     pub fn new(dim: usize, weights: &Weights, name: &str) -> Self {
         let gamma = weights.get(&[dim], name);
         if weights.is_plain() {
-            Self { values: Vec::new(), plain: Some(gamma) }
+            Self { values: Arc::default(), plain: Some(gamma) }
         } else {
-            Self { values: vector(&gamma), plain: None }
+            Self { values: Arc::new(vector(&gamma)), plain: None }
         }
     }
 
     fn plain(gamma: Option<&Self>) -> Option<&Tensor> {
         gamma.and_then(|gamma| gamma.plain.as_ref())
+    }
+
+    fn values(gamma: Option<&Self>) -> Option<Arc<Vec<f32>>> {
+        gamma.map(|gamma| gamma.values.clone())
     }
 }
 
@@ -90,8 +97,8 @@ impl Linear {
         let form = if weights.is_plain() {
             Form::Plain { weight, bias }
         } else {
-            let weight = Packed::new(weights.isa(), outputs, inputs, &vector(&weight));
-            Form::Packed { weight, bias: bias.as_ref().map(vector) }
+            let layer = PackedLayer::new(weights, [outputs, inputs], &vector(&weight), bias.as_ref());
+            Form::Packed(Arc::new(layer))
         };
         Self { form, inputs, outputs, activation: Activation::None }
     }
@@ -110,10 +117,10 @@ impl Linear {
         let shape = self.check(x)?;
         let _span = span(Kind::Linear, shape.elem_count() * self.inputs);
         match &self.form {
-            Form::Packed { weight, bias } => map_f32(x, &shape, |x| {
-                let rows = Plain { rows: x, depth: self.inputs };
-                product(x.len() / self.inputs, &rows, weight, epilogue(bias, self.activation))
-            }),
+            Form::Packed(layer) => {
+                let product = Product { activation: self.activation, ..Product::of(layer, self.inputs) };
+                apply(product, x, None, &shape)
+            }
             Form::Plain { weight, bias } => {
                 let finish = Finish { activation: self.activation, ..Finish::bias(bias) };
                 finish.apply(plain::product(x, weight)?)
@@ -129,12 +136,10 @@ impl Linear {
         let shape = self.check(x)?;
         let _span = span(Kind::Qkv, shape.elem_count() * self.inputs);
         match &self.form {
-            Form::Packed { weight, bias } => {
-                norm.check(x)?;
-                map_f32(x, &shape, |x| {
-                    let rows = Normed { rows: x, norm };
-                    product(x.len() / self.inputs, &rows, weight, epilogue(bias, Activation::None))
-                })
+            Form::Packed(layer) => {
+                let product =
+                    Product { norm: Some(norm.fused(x.shape())?), ..Product::of(layer, self.inputs) };
+                apply(product, x, None, &shape)
             }
             Form::Plain { weight, bias } => {
                 Finish::bias(bias).apply(plain::product(&norm.forward(x)?, weight)?)
@@ -155,19 +160,9 @@ impl Linear {
         let shape = self.check(x)?;
         let _span = span(Kind::Proj, shape.elem_count() * self.inputs);
         match &self.form {
-            Form::Packed { weight, bias } => {
-                same(&shape, residual.shape())?;
-                with_f32(residual, |residual| {
-                    map_f32(x, &shape, |x| {
-                        let rows = Plain { rows: x, depth: self.inputs };
-                        let epilogue = Epilogue {
-                            residual: Some(residual),
-                            gamma: scale(gamma),
-                            ..epilogue(bias, Activation::None)
-                        };
-                        product(x.len() / self.inputs, &rows, weight, epilogue)
-                    })
-                })?
+            Form::Packed(layer) => {
+                let gamma = LayerScale::values(gamma);
+                apply(Product { gamma, ..Product::of(layer, self.inputs) }, x, Some(residual), &shape)
             }
             Form::Plain { weight, bias } => {
                 let gamma = LayerScale::plain(gamma);
@@ -186,20 +181,54 @@ impl Linear {
     }
 }
 
-fn same(a: &Shape, b: &Shape) -> Result<()> {
-    if a == b {
-        Ok(())
-    } else {
-        candle_core::bail!("a residual of shape {b:?} beside a branch of shape {a:?}")
+/// residual + gamma · activation(linear(norm(x))), of which each part but linear may be absent.
+struct Product {
+    layer: Arc<PackedLayer>,
+    inputs: usize,
+    norm: Option<Arc<Norm>>,
+    activation: Activation,
+    /// Only beside a residual.
+    gamma: Option<Arc<Vec<f32>>>,
+}
+
+impl Product {
+    fn of(layer: &Arc<PackedLayer>, inputs: usize) -> Self {
+        Self { layer: layer.clone(), inputs, norm: None, activation: Activation::None, gamma: None }
     }
 }
 
-fn epilogue(bias: &Option<Vec<f32>>, activation: Activation) -> Epilogue<'_> {
-    Epilogue { bias: bias.as_deref(), activation, residual: None, gamma: None }
+impl Layer for Product {
+    const NAME: &'static str = "linear";
+
+    fn forward(&self, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+        let Self { layer, inputs, norm, activation, gamma } = self;
+        let epilogue = Epilogue { residual, gamma: values(gamma), ..layer.epilogue(*activation) };
+        let rows = x.len() / inputs;
+        match norm {
+            Some(norm) => product(rows, &Normed { rows: x, norm }, &layer.weight, epilogue, Then::Nothing),
+            None => product(rows, &Plain { rows: x, depth: *inputs }, &layer.weight, epilogue, Then::Nothing),
+        }
+    }
+
+    fn backward(&self, x: &[f32], grad: &[f32]) -> Result<Vec<f32>> {
+        let Self { layer, inputs, norm, activation, gamma } = self;
+        if *activation != Activation::None {
+            candle_core::bail!("a linear layer with an activation of its own has no gradient");
+        }
+        let (rows, weight) = (x.len() / inputs, layer.transposed()?);
+        let then = norm.as_ref().map_or(Then::Nothing, |norm| Then::NormGradient { norm, x });
+        let depth = layer.weight.n();
+        Ok(match values(gamma) {
+            Some(factors) => {
+                product(rows, &Scaled { rows: grad, factors }, weight, Epilogue::default(), then)
+            }
+            None => product(rows, &Plain { rows: grad, depth }, weight, Epilogue::default(), then),
+        })
+    }
 }
 
-fn scale(gamma: Option<&LayerScale>) -> Option<&[f32]> {
-    gamma.map(|gamma| gamma.values.as_slice())
+fn values(gamma: &Option<Arc<Vec<f32>>>) -> Option<&[f32]> {
+    gamma.as_ref().map(|gamma| gamma.as_slice())
 }
 
 /// A block's MLP with its norm and residual: fc2(gelu(fc1(norm(x)))).
@@ -230,29 +259,11 @@ impl Mlp {
         let hidden = self.fc1.check(x)?;
         let _span = span(Kind::Mlp, 2 * hidden.elem_count() * self.fc1.inputs);
         match (&self.fc1.form, &self.fc2.form) {
-            (Form::Packed { weight: fc1, bias: bias1 }, Form::Packed { weight: fc2, bias: bias2 }) => {
-                let dim = norm.check(x)?;
-                map_f32(x, x.shape(), |x| {
-                    let rows = x.len() / dim;
-                    let first = epilogue(bias1, Activation::Gelu);
-                    let second = Epilogue {
-                        residual: Some(x),
-                        gamma: scale(gamma),
-                        ..epilogue(bias2, Activation::None)
-                    };
-                    let blocks = Blocks::new(rows, fc1.words() + fc2.words(), fc1.isa());
-                    output(rows, dim, |out| {
-                        (0..blocks.count()).into_par_iter().with_max_len(1).for_each(|i| {
-                            let normed = Normed { rows: x, norm };
-                            fc1.isa().run(Fused {
-                                normed,
-                                layers: [(fc1, first), (fc2, second)],
-                                range: blocks.range(i),
-                                out,
-                            });
-                        });
-                    })
-                })
+            (Form::Packed(fc1), Form::Packed(fc2)) => {
+                let layers = [fc1.clone(), fc2.clone()];
+                let gamma = LayerScale::values(gamma);
+                let mlp = FusedMlp { norm: norm.fused(x.shape())?, layers, dim: self.fc1.inputs, gamma };
+                apply(mlp, x, None, x.shape())
             }
             (Form::Plain { weight, bias }, _) => {
                 let finish = Finish { activation: Activation::Gelu, ..Finish::bias(bias) };
@@ -264,38 +275,142 @@ impl Mlp {
     }
 }
 
+/// x + gamma · fc2(gelu(fc1(norm(x)))), on rows of `dim` values.
+struct FusedMlp {
+    norm: Arc<Norm>,
+    layers: [Arc<PackedLayer>; 2],
+    dim: usize,
+    gamma: Option<Arc<Vec<f32>>>,
+}
+
+impl FusedMlp {
+    /// Makes rows of `dim` values like `x`, of blocks for which `words` a row have to be in cache.
+    fn by_blocks<K: Kernel<Output = ()>>(
+        &self,
+        x: &[f32],
+        words: usize,
+        kernel: impl Fn(std::ops::Range<usize>, Output) -> K + Sync,
+    ) -> Vec<f32> {
+        let rows = x.len() / self.dim;
+        let isa = self.layers[0].weight.isa();
+        let blocks = Blocks::new(rows, words, isa);
+        output(rows, self.dim, |out| {
+            let tasks = (0..blocks.count()).into_par_iter().with_max_len(1);
+            tasks.for_each(|i| isa.run(kernel(blocks.range(i), out)));
+        })
+    }
+}
+
+impl Layer for FusedMlp {
+    const NAME: &'static str = "mlp";
+
+    fn forward(&self, x: &[f32], _: Option<&[f32]>) -> Vec<f32> {
+        let words = self.layers.iter().map(|layer| layer.weight.words()).sum();
+        self.by_blocks(x, words, |range, out| Forward { mlp: self, x, range, out })
+    }
+
+    fn backward(&self, x: &[f32], grad: &[f32]) -> Result<Vec<f32>> {
+        let [fc1, fc2] = &self.layers;
+        let transposed = [fc1.transposed()?, fc2.transposed()?];
+        let words = fc1.weight.words() + 2 * fc2.weight.words();
+        Ok(self.by_blocks(x, words, |range, out| Backward { mlp: self, transposed, x, grad, range, out }))
+    }
+}
+
 /// One block of rows through both layers of an MLP.
-struct Fused<'a> {
-    normed: Normed<'a>,
-    layers: [(&'a Packed, Epilogue<'a>); 2],
+struct Forward<'a> {
+    mlp: &'a FusedMlp,
+    x: &'a [f32],
     range: std::ops::Range<usize>,
     out: Output,
 }
 
-impl Kernel for Fused<'_> {
+impl Kernel for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let [(fc1, first), (fc2, second)] = self.layers;
+        let FusedMlp { norm, layers: [fc1, fc2], gamma, .. } = self.mlp;
         let count = self.range.len();
-        let Scratch { mut rows, mut hidden } = Scratch::take();
-        let normed = self.normed.get(s, self.range.clone(), &mut rows);
-        let stride = room::<S>(&mut hidden, count, fc1.n());
-        let view = Output::operands(&mut hidden, fc1.n(), stride);
+        let first = fc1.epilogue(Activation::Gelu);
+        let residual = Some(self.x);
+        let second = Epilogue { residual, gamma: values(gamma), ..fc2.epilogue(Activation::None) };
+        let mut scratch = Scratch::take();
+        let Scratch { rows, hidden, .. } = &mut scratch;
+        let source = Normed { rows: self.x, norm };
+        let normed = source.get(s, self.range.clone(), rows);
+        let stride = room::<S>(hidden, count, fc1.weight.n());
+        let view = Output::operands(hidden, fc1.weight.n(), stride);
         // SAFETY: `hidden` is this thread's own; the tasks' rows of `out` are disjoint.
         unsafe {
-            block(s, normed, fc1, 0..fc1.panels(), &first, view, 0..count);
-            let hidden = Operands { words: &hidden, stride };
-            block(s, hidden, fc2, 0..fc2.panels(), &second, self.out, self.range);
+            block(s, normed, &fc1.weight, 0..fc1.weight.panels(), &first, view, 0..count);
+            let hidden = Operands { words: hidden, stride };
+            block(s, hidden, &fc2.weight, 0..fc2.weight.panels(), &second, self.out, self.range);
         }
-        Scratch { rows, hidden }.put_back();
+        scratch.put_back();
+    }
+}
+
+/// The gradient of one block of rows: the hidden values are computed again, and none of them leaves the
+/// cache.
+struct Backward<'a> {
+    mlp: &'a FusedMlp,
+    transposed: [&'a Packed; 2],
+    x: &'a [f32],
+    grad: &'a [f32],
+    range: std::ops::Range<usize>,
+    out: Output,
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let FusedMlp { norm, layers: [fc1, _], dim, gamma, .. } = self.mlp;
+        let [back1, back2] = self.transposed;
+        let (count, width) = (self.range.len(), fc1.weight.n());
+        let values_of_rows = self.range.start * dim..self.range.end * dim;
+        let mut scratch = Scratch::take();
+        let Scratch { rows, hidden, slopes } = &mut scratch;
+        slopes.resize(count * width, 0.0);
+        let stride = room::<S>(hidden, count, width);
+        let derivative = Epilogue { slope: true, ..fc1.epilogue(Activation::Gelu) };
+        // SAFETY: the buffers are this thread's own; the tasks' rows of `out` are disjoint.
+        unsafe {
+            let source = Normed { rows: self.x, norm };
+            let normed = source.get(s, self.range.clone(), rows);
+            let view = Output::values(slopes, width);
+            block(s, normed, &fc1.weight, 0..fc1.weight.panels(), &derivative, view, 0..count);
+
+            let times = Epilogue { times: Some(slopes), ..Epilogue::default() };
+            let view = Output::operands(hidden, width, stride);
+            let (plain, scaled);
+            let grad = match values(gamma) {
+                Some(factors) => {
+                    scaled = Scaled { rows: self.grad, factors };
+                    scaled.get(s, self.range.clone(), rows)
+                }
+                None => {
+                    plain = Plain { rows: self.grad, depth: *dim };
+                    plain.get(s, self.range.clone(), rows)
+                }
+            };
+            block(s, grad, back2, 0..back2.panels(), &times, view, 0..count);
+
+            let hidden = Operands { words: hidden, stride };
+            let range = self.range.clone();
+            block(s, hidden, back1, 0..back1.panels(), &Epilogue::default(), self.out, range);
+            let (x, grad) = (&self.x[values_of_rows.clone()], &self.grad[values_of_rows]);
+            norm.differentiate(s, x, self.out.rows_mut(self.range), Some(grad));
+        }
+        scratch.put_back();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::{DType, Device, Var};
 
     use super::*;
 
@@ -335,6 +450,64 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_plain_forms() {
+        for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 4e-2)] {
+            for (dim, hidden, rows) in [(16, 48, 1), (32, 64, 49), (24, 96, 300), (13, 39, 20)] {
+                let run = |weights: Weights| {
+                    let norm = LayerNorm::new(dim, &weights.pp("norm"));
+                    let linear = Linear::new(dim, dim, true, &weights.pp("linear"));
+                    let mlp = Mlp::new(dim, hidden, &weights.pp("mlp"));
+                    let gamma = LayerScale::new(dim, &weights, "gamma");
+                    let values: Vec<f32> =
+                        (0..rows * dim).map(|i| (i * 37 % 101) as f32 / 30.0 - 1.5).collect();
+                    let x = Tensor::from_vec(values, (1, rows, dim), &Device::Cpu).unwrap();
+                    let [x, other] =
+                        [&x, &x.affine(-0.5, 0.1).unwrap()].map(|x| Var::from_tensor(x).unwrap());
+                    // A gradient that differs from value to value.
+                    let back = |y: &Tensor| {
+                        let grads = (y.sqr().unwrap() + y).unwrap().backward().unwrap();
+                        [&x, &other].map(|x| grads.get(x).cloned())
+                    };
+                    [
+                        back(&norm.forward(&x).unwrap()),
+                        back(&linear.forward(&x).unwrap()),
+                        back(&linear.forward_normed(&norm, &x).unwrap()),
+                        back(&linear.forward_residual(&x, &other, None).unwrap()),
+                        back(&linear.forward_residual(&x, &other, Some(&gamma)).unwrap()),
+                        back(&linear.forward_residual(&x, &x, Some(&gamma)).unwrap()),
+                        back(&mlp.forward_residual(&norm, &x, None).unwrap()),
+                        back(&mlp.forward_residual(&norm, &x, Some(&gamma)).unwrap()),
+                    ]
+                };
+                let fused = run(Weights::random(1, dtype, Device::Cpu).differentiable());
+                let plain = run(Weights::random(1, DType::F32, Device::Cpu).plain());
+                for (case, (fused, plain)) in fused.iter().zip(&plain).enumerate() {
+                    for (fused, plain) in fused.iter().zip(plain) {
+                        let (Some(fused), Some(plain)) = (fused, plain) else {
+                            assert!(fused.is_none() && plain.is_none(), "case {case}");
+                            continue;
+                        };
+                        let size = plain.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                        let off = off(fused, plain) / size;
+                        assert!(
+                            off < tolerance,
+                            "{dtype:?}, {dim} -> {hidden}, {rows} rows, case {case}: {off}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_layer_for_inference_says_that_it_has_no_gradient() {
+        let linear = Linear::new(8, 4, true, &Weights::random(1, DType::F32, Device::Cpu));
+        let x = Var::zeros((2, 8), DType::F32, &Device::Cpu).unwrap();
+        let error = linear.forward(&x).unwrap().backward().unwrap_err();
+        assert!(error.to_string().contains("built for inference"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The building blocks that the models share, fast on the CPU.
 //!
 //! Every layer has two forms, chosen when it takes its [`Weights`](crate::weights::Weights): packed
-//! for the fused CPU kernels of this folder, or plain candle operators, which run on any device,
-//! have gradients, and are what the fused form is tested against.
+//! for the fused CPU kernels of this folder, or plain candle operators, which run on any device and are
+//! what the fused form is tested against. Plain layers have gradients, and so have packed ones whose weights
+//! are [differentiable](crate::weights::Weights::differentiable).
 //!
 //! The packed form takes tensors of any float type and gives f32: activations and sums are f32
 //! whatever the type of the weights. That type says how far the weights are rounded, and with bf16 on a
@@ -14,6 +15,7 @@ mod cuda;
 pub(crate) mod gemm;
 mod linear;
 mod norm;
+mod operator;
 mod plain;
 pub mod profile;
 mod pyramid;
@@ -60,8 +62,14 @@ pub(crate) fn with_all_f32<T>(tensors: &[Tensor], f: impl FnOnce(&[&[f32]]) -> T
     Ok(f(&values.collect::<Result<Vec<_>>>()?))
 }
 
-/// A CPU tensor of `shape`, f32, from what `f` makes of `x`'s values.
+/// A CPU tensor of `shape`, f32, from what `f` makes of `x`'s values, which no gradient goes back through.
+///
+/// # Errors
+/// When `x` is not on the CPU, or a gradient is asked of it.
 pub(crate) fn map_f32(x: &Tensor, shape: &Shape, f: impl FnOnce(&[f32]) -> Vec<f32>) -> Result<Tensor> {
+    if x.track_op() {
+        candle_core::bail!("this layer has no gradient: only classifiers are differentiable");
+    }
     Tensor::from_vec(with_f32(x, f)?, shape, &Device::Cpu)
 }
 

@@ -1,7 +1,7 @@
 //! Image classification: a backbone, global average pooling and one linear layer. A backbone alone,
 //! or a detector's, gives its feature maps through the same type.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, Var};
 use nat_convert::arch::{Architecture, Head};
 
 use super::Backbone;
@@ -54,28 +54,64 @@ impl Classifier {
     /// # Errors
     /// When the images do not suit the network, or it is not a classifier.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let batch = images.dim(0)?;
         #[cfg(feature = "cuda")]
         if images.device().is_cuda() {
-            return match batch {
+            return match images.dim(0)? {
                 1..=crate::cuda::Replay::MOST_IMAGES if !images.track_op() => {
                     self.replay.run(images, |images| self.logits(images))
                 }
                 _ => self.logits(images),
             };
         }
-        // On a CPU an image a thread: more at a time would leave the caches between layers.
-        let together = if images.device().is_cpu() { rayon::current_num_threads() } else { batch };
-        let part = |first| self.logits(&images.narrow(0, first, together.min(batch - first))?);
-        let parts = on_pool(|| (0..batch).step_by(together.max(1)).map(part).collect::<Result<Vec<_>>>())?;
-        Tensor::cat(&parts, 0)
+        in_parts(images, |images, _| self.logits(images))
+    }
+
+    /// The gradients of logits with respect to normalised images [B, 3, H, W], of each image that of the class
+    /// beside it: [B, 3, H, W], f32.
+    ///
+    /// # Errors
+    /// As [`Classifier::forward`]; when there are not as many `classes` as images, one is none of the network's,
+    /// or the network was not built of [`Weights::differentiable`] or [`Weights::plain`].
+    pub fn gradients(&self, images: &Tensor, classes: &[u32]) -> Result<Tensor> {
+        check_classes(images, classes)?;
+        in_parts(images, |images, first| {
+            let images = Var::from_tensor(images)?;
+            let logits = self.logits(&images)?;
+            gradient(&logits, &classes[first..first + images.dim(0)?], &images)
+        })
+    }
+
+    /// Grad-CAM (arXiv 1610.02391) on the last level's map before the final norm: its channels summed up with
+    /// the means of a logit's gradients as weights, and what speaks against the class left out. Of each of the
+    /// images [B, 3, H, W] for the class beside it: [B, h, w], f32.
+    ///
+    /// # Errors
+    /// As [`Classifier::gradients`].
+    pub fn grad_cam(&self, images: &Tensor, classes: &[u32]) -> Result<Tensor> {
+        check_classes(images, classes)?;
+        in_parts(images, |images, first| {
+            let maps = self.backbone.forward(images)?;
+            let Some(last) = maps.last() else { candle_core::bail!("a backbone without levels") };
+            let last = Var::from_tensor(last)?;
+            let logits = self.head(&last)?;
+            let gradient = gradient(&logits, &classes[first..first + images.dim(0)?], &last)?;
+            let weights = gradient.mean_keepdim((1, 2))?; // [B, 1, 1, C]
+            last.detach().to_dtype(DType::F32)?.broadcast_mul(&weights)?.sum(3)?.relu()
+        })
     }
 
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
-        let maps = self.backbone.forward(images)?;
-        match (maps.last(), &self.head) {
-            (Some(last), Some(head)) => head.forward(&self.backbone.pool(last)?)?.to_dtype(DType::F32),
-            _ => candle_core::bail!("this network has no classifier"),
+        match self.backbone.forward(images)?.last() {
+            Some(last) => self.head(last),
+            None => candle_core::bail!("a backbone without levels"),
+        }
+    }
+
+    /// Logits of the last level's map.
+    fn head(&self, last: &Tensor) -> Result<Tensor> {
+        match &self.head {
+            Some(head) => head.forward(&self.backbone.pool(last)?)?.to_dtype(DType::F32),
+            None => candle_core::bail!("this network has no classifier"),
         }
     }
 
@@ -99,5 +135,34 @@ impl Classifier {
             pooled: pooled.map(|pooled| pooled.to_dtype(DType::F32)).transpose()?,
             logits,
         })
+    }
+}
+
+/// What `run` makes of images [B, ..], put together again; it is told where a part begins. On a CPU parts are an
+/// image a thread: more at a time would leave the caches between layers.
+fn in_parts(images: &Tensor, run: impl Fn(&Tensor, usize) -> Result<Tensor> + Sync + Send) -> Result<Tensor> {
+    let batch = images.dim(0)?;
+    let together = if images.device().is_cpu() { rayon::current_num_threads() } else { batch };
+    let part = |first| run(&images.narrow(0, first, together.min(batch - first))?, first);
+    let parts = on_pool(|| (0..batch).step_by(together.max(1)).map(part).collect::<Result<Vec<_>>>())?;
+    Tensor::cat(&parts, 0)
+}
+
+fn check_classes(images: &Tensor, classes: &[u32]) -> Result<()> {
+    match images.dim(0)? {
+        batch if batch == classes.len() => Ok(()),
+        batch => candle_core::bail!("{} classes for {batch} images", classes.len()),
+    }
+}
+
+/// The gradient of the logits [B, all classes] of `classes` with respect to `input` [B, ..], f32.
+fn gradient(logits: &Tensor, classes: &[u32], input: &Tensor) -> Result<Tensor> {
+    // The gradients of f16 layers would leave its range downwards.
+    let factor = if input.dtype() == DType::F16 { 1024.0 } else { 1.0 };
+    let chosen = Tensor::new(classes, logits.device())?.unsqueeze(1)?;
+    let sum = logits.gather(&chosen, 1)?.sum_all()?;
+    match (sum * factor)?.backward()?.remove(input) {
+        Some(gradient) => gradient.to_dtype(DType::F32)? / factor,
+        None => candle_core::bail!("the logits do not depend on their input"),
     }
 }

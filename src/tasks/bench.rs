@@ -25,6 +25,8 @@ pub struct Bench {
     pub batch_size: usize,
     /// Timed passes; `None` goes on for about five seconds, and at least five passes.
     pub runs: Option<usize>,
+    /// Go back too, to the gradient of a logit with respect to the input: of classifiers that have gradients.
+    pub gradients: bool,
     /// The compute type.
     pub dtype: DType,
     /// Where to run.
@@ -32,7 +34,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Times forward passes of `network` on random images.
+    /// Times passes of `network` on random images.
     ///
     /// # Errors
     /// When the network refuses the size.
@@ -42,7 +44,8 @@ impl Bench {
         let times = self.measure(|| self.pass(network, &images))?;
         // Taken before the product below, which is no part of the network.
         let peak_mb = peak_memory().map(|bytes| bytes >> 20);
-        let macs = self.architecture.macs(height, width);
+        // A product's gradient is another product.
+        let macs = self.architecture.macs(height, width) * if self.gradients { 2 } else { 1 };
         let gflops = 2e-9 * macs as f64 * batch as f64 / times.median();
         let peak = self.matmul_peak()?;
         let per_image = 1e3 / batch as f64;
@@ -80,9 +83,13 @@ impl Bench {
         Tensor::randn(0f32, 1.0, (self.batch_size, 3, height, width), &self.device)?.to_dtype(self.dtype)
     }
 
-    /// One forward pass. A detector keeps as many objects as it may, so that all its heads work.
+    /// One pass. A detector keeps as many objects as it may, so that all its heads work.
     fn pass(&self, network: &Network, images: &Tensor) -> Result<()> {
         match network {
+            Network::Classifier(network) if self.gradients => {
+                network.gradients(images, &vec![0; self.batch_size])?.device().synchronize()
+            }
+            _ if self.gradients => candle_core::bail!("only classifiers have gradients"),
             Network::Classifier(network) => network.forward(images)?.device().synchronize(),
             Network::Segmenter(network) => network.forward(images)?.device().synchronize(),
             Network::Detector(network) => {

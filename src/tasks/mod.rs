@@ -41,6 +41,8 @@ pub struct LoadOptions {
     pub dilations: Option<Dilations>,
     /// Take the backbone alone of a network that is no classifier.
     pub backbone: bool,
+    /// Build a network that has gradients, see [`Weights::differentiable`].
+    pub gradients: bool,
     /// Where to compute.
     pub device: Device,
     /// In which type to compute.
@@ -50,7 +52,8 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     /// The CPU in f32, and what the file says.
     fn default() -> Self {
-        Self { arch: None, dilations: None, backbone: false, device: Device::Cpu, dtype: DType::F32 }
+        let (device, dtype) = (Device::Cpu, DType::F32);
+        Self { arch: None, dilations: None, backbone: false, gradients: false, device, dtype }
     }
 }
 
@@ -117,7 +120,7 @@ impl Model {
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let name = metadata.model.clone().unwrap_or(file);
         let weights = Weights::from_checkpoint(checkpoint, options.dtype, options.device.clone())?;
-        Self::new(name, metadata, &weights, options)
+        Self::new(name, metadata, weights, options)
     }
 
     /// Loads a model of the zoo from where [`crate::zoo::locate`] found it.
@@ -153,16 +156,17 @@ impl Model {
             metadata.dilations_known = true;
         }
         let weights = Weights::embedded(bytes, options.dtype, options.device.clone())?;
-        Self::new(name.to_owned(), metadata, &weights, options)
+        Self::new(name.to_owned(), metadata, weights, options)
     }
 
     fn new(
         name: String,
         metadata: Metadata,
-        weights: &Weights,
+        weights: Weights,
         options: &LoadOptions,
     ) -> Result<Self, TaskError> {
-        let network = Network::new(&metadata.architecture, weights)?;
+        let weights = if options.gradients { weights.differentiable() } else { weights };
+        let network = Network::new(&metadata.architecture, &weights)?;
         Ok(Self { name, metadata, network, device: options.device.clone(), dtype: options.dtype })
     }
 
