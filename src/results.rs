@@ -110,6 +110,26 @@ pub struct SavedFeatures {
     pub tensors: BTreeMap<String, Vec<usize>>,
 }
 
+/// Where `saliency` put the map of an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedSaliency {
+    /// The image, as in [`Classification::image`].
+    pub image: String,
+    /// The model, as in [`Classification::model`].
+    pub model: String,
+    /// `smooth-grad` or `grad-cam`.
+    pub method: String,
+    /// The class that the map is about.
+    pub class: Scored,
+    /// The map in grey, a PNG file.
+    pub map: String,
+    /// The map over the image, a PNG file.
+    pub picture: String,
+    /// The map's values, a safetensors file, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensor: Option<String>,
+}
+
 /// How fast `bench` found a network. Times are of one image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkTiming {

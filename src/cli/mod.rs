@@ -19,6 +19,7 @@ mod labels;
 mod models;
 mod output;
 mod pipeline;
+mod saliency;
 mod segment;
 mod settings;
 mod shared;
@@ -44,6 +45,7 @@ Examples:
   nat-infer classify photos/ --model dinat-base --format csv --output classes.csv
   nat-infer detect photo.jpg --save drawn/
   nat-infer segment photo.jpg --save drawn/
+  nat-infer saliency photo.jpg --save maps/
   nat-infer features photo.jpg --save features/
   nat-infer models";
 
@@ -52,6 +54,7 @@ enum Command {
     Classify(classify::Arguments),
     Detect(detect::Arguments),
     Segment(segment::Arguments),
+    Saliency(saliency::Arguments),
     Features(features::Arguments),
     Bench(bench::Arguments),
     Models(models::Arguments),
@@ -87,6 +90,7 @@ pub fn main() -> Exit {
         Command::Classify(arguments) => classify::run(arguments, verbosity),
         Command::Detect(arguments) => detect::run(arguments, verbosity),
         Command::Segment(arguments) => segment::run(arguments, verbosity),
+        Command::Saliency(arguments) => saliency::run(arguments, verbosity),
         Command::Features(arguments) => features::run(arguments, verbosity),
         Command::Bench(arguments) => bench::run(arguments, verbosity),
         Command::Models(arguments) => models::run(arguments, verbosity),

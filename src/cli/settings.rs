@@ -102,6 +102,11 @@ impl Settings {
         self.load.dtype
     }
 
+    /// How many copies of an image are computed together for gradients: enough for all threads, and of a GPU.
+    pub fn copies(&self) -> usize {
+        if self.load.device.is_cpu() { self.threads } else { self.batch_size }
+    }
+
     /// Takes the backbone alone of a network that is no classifier.
     #[must_use]
     pub fn backbone(mut self) -> Self {

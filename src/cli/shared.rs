@@ -155,7 +155,7 @@ pub fn at_least_one(text: &str) -> Result<usize, &'static str> {
 }
 
 /// A count that a machine can serve: what is far beyond only exhausts its memory.
-fn at_most<const MOST: usize>(text: &str) -> Result<usize, String> {
+pub fn at_most<const MOST: usize>(text: &str) -> Result<usize, String> {
     at_least_one(text)
         .ok()
         .filter(|&n| n <= MOST)

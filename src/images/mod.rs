@@ -1,8 +1,9 @@
 //! Pixels in: files to 8-bit RGB, Pillow's and OpenCV's resize, the preprocessing of each task. Pixels
-//! out: masks, and found objects drawn onto their image. No tensors and no networks here.
+//! out: masks, found objects and heat maps drawn onto their image. No tensors and no networks here.
 
 pub mod decode;
 pub mod draw;
+pub mod heat;
 pub mod mask;
 pub mod opencv;
 pub mod palette;

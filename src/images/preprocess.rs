@@ -6,6 +6,7 @@
 //! normalise, pad (`Resize`, `Normalize` and `Pad` of the published configurations).
 
 use std::fmt;
+use std::ops::Range;
 
 use image::RgbImage;
 use nat_convert::arch::Preprocessing;
@@ -78,16 +79,34 @@ impl CenterCrop {
 
     /// The 8-bit crop before normalisation.
     fn crop(&self, image: &RgbImage) -> RgbImage {
-        let [width, height] = [image.width() as usize, image.height() as usize];
+        let (size, region) = self.plan([image.width() as usize, image.height() as usize]);
+        resize(image, size, Filter::Bicubic, region)
+    }
+
+    /// The pixels of a picture of this size, width and height, that the crop is made of, at least one.
+    ///
+    /// # Panics
+    /// When the picture has no pixels.
+    pub fn region(&self, picture: [usize; 2]) -> Region {
+        let (size, Region { x, y }) = self.plan(picture);
+        let in_picture = |range: Range<usize>, axis: usize| {
+            let place = |at: usize| (at as f64 / size[axis] as f64 * picture[axis] as f64).round() as usize;
+            let start = place(range.start).min(picture[axis] - 1);
+            start..place(range.end).max(start + 1)
+        };
+        Region { x: in_picture(x, 0), y: in_picture(y, 1) }
+    }
+
+    /// The size that a picture is resized to, and which part of that is cropped.
+    fn plan(&self, [width, height]: [usize; 2]) -> ([usize; 2], Region) {
         let short = width.min(height);
         // torchvision: int(size * long / short).
-        let scaled = |side: usize| (self.short_side * side) / short;
-        let size = [scaled(width), scaled(height)];
+        let size = [width, height].map(|side| (self.short_side * side) / short);
         let [x, y] = size.map(|side| {
             let offset = ((side - self.resolution) as f64 / 2.0).round_ties_even() as usize;
             offset..offset + self.resolution
         });
-        resize(image, size, Filter::Bicubic, Region { x, y })
+        (size, Region { x, y })
     }
 }
 
@@ -256,6 +275,22 @@ mod tests {
             assert_eq!(out.dimensions(), (28, 28));
             assert_eq!(out.get_pixel(0, 0).0[..2], first, "{width}x{height}");
         }
+    }
+
+    #[test]
+    fn a_region_is_where_the_crop_comes_from() {
+        for (picture, [x, y]) in [
+            ([256, 256], [16..240, 16..240]),
+            ([512, 256], [144..368, 16..240]),
+            ([1024, 2048], [64..960, 576..1472]),
+            ([28, 28], [2..26, 2..26]),
+            ([1, 1], [0..1, 0..1]),
+            ([3, 5000], [0..3, 2499..2501]),
+        ] {
+            assert_eq!(imagenet(224, 0.875).unwrap().region(picture), Region { x, y }, "{picture:?}");
+        }
+        let whole = imagenet(384, 1.0).unwrap();
+        assert_eq!(whole.region([500, 400]), Region { x: 50..450, y: 0..400 });
     }
 
     #[test]

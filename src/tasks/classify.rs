@@ -52,6 +52,11 @@ impl Classify {
         &self.model
     }
 
+    /// Names of the classes.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
     /// How images become inputs.
     pub fn crop(&self) -> &CenterCrop {
         &self.crop

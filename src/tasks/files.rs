@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Cursor, Write};
 use std::path::{Path, PathBuf};
 
-use image::{ImageFormat, RgbImage};
+use image::{ImageBuffer, ImageFormat, PixelWithColorType};
 use tempfile::{Builder, NamedTempFile};
 
 use super::TaskError;
@@ -88,7 +88,10 @@ impl Write for Form {
 ///
 /// # Errors
 /// When the file can't be written; what was there before is then unchanged.
-pub fn save_png(image: &RgbImage, path: &Path) -> Result<(), TaskError> {
+pub fn save_png<P>(image: &ImageBuffer<P, Vec<u8>>, path: &Path) -> Result<(), TaskError>
+where
+    P: PixelWithColorType<Subpixel = u8>,
+{
     let failed = |error| TaskError::Write { path: path.display().to_string(), error };
     let mut bytes = Cursor::new(Vec::new());
     let encoded = image.write_to(&mut bytes, ImageFormat::Png);

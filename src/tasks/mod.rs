@@ -20,6 +20,7 @@ use crate::zoo::{Entry, Located};
 pub use classify::Classify;
 pub use detect::Detect;
 pub use features::ExtractFeatures;
+pub use saliency::Saliency;
 pub use segment::Segment;
 
 pub mod bench;
@@ -27,6 +28,7 @@ pub mod classify;
 pub mod detect;
 pub mod features;
 pub mod files;
+pub mod saliency;
 pub mod segment;
 
 /// The small model that is part of the program: `demo-digits`, handwritten digits.
@@ -93,6 +95,8 @@ pub enum TaskError {
     NoScale { model: String },
     #[error("a picture of {width}x{height} pixels has no mask: {error}")]
     Mask { width: usize, height: usize, error: hotcoco::Error },
+    #[error("`{model}` has the classes 0 to {}, {class} is none", classes - 1)]
+    Class { model: String, class: usize, classes: usize },
     #[error("`{model}` answers with what is no number; a wider compute type helps if it is f16")]
     NotFinite { model: String },
     #[error("`{model}` can't be computed: {error}")]

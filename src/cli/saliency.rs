@@ -1,0 +1,238 @@
+//! `nat-infer saliency`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use nat_infer::results::SavedSaliency;
+use nat_infer::tasks::Saliency;
+use nat_infer::tasks::saliency::{Method, SaliencyOptions, SmoothGrad};
+use nat_infer::zoo::Task;
+
+use super::exit::{Exit, one_line};
+use super::folder::Folder;
+use super::output::{Output, Record};
+use super::pipeline::Images;
+use super::settings::Settings;
+use super::shared::{CropOptions, ImageOptions, ModelOptions, OutputOptions, at_most};
+use super::{Verbosity, labels};
+
+/// Show which pixels of an image speak for a class
+///
+/// Two files an image: <stem>.saliency.png, the map in grey at the size of the network's input, and <stem>.png,
+/// the map in colours over the image: black and purple where it is low, yellow where it is high; what the network
+/// did not see is darkened, and an image of few pixels is enlarged. The map's smallest value is black, its 99th percentile white. Files of an earlier
+/// run are replaced.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    images: ImageOptions,
+    #[command(flatten)]
+    crop: CropOptions,
+    /// Folder for the maps and pictures, made if need be
+    #[arg(short, long, value_name = "DIR")]
+    save: PathBuf,
+    /// Class that the map is about, by its index [default: the most probable one]
+    #[arg(long, value_name = "INDEX")]
+    class: Option<usize>,
+    /// Names of the classes: one a line, or a JSON list [default: the model's]
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// How the map is made
+    #[arg(long, value_enum, default_value = "smooth-grad")]
+    method: MethodName,
+    /// Add <stem>.saliency.safetensors: the tensor `saliency` [H, W], f32, as it was before it was scaled
+    #[arg(long)]
+    raw: bool,
+    #[command(flatten)]
+    smooth_grad: SmoothGradOptions,
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+}
+
+/// `--method`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MethodName {
+    /// The gradient of the class's score, averaged over noisy copies of the image (arXiv 1706.03825): fine
+    SmoothGrad,
+    /// The last level's map, its channels weighed by their gradients (arXiv 1610.02391): coarse, and quick
+    GradCam,
+}
+
+/// What SmoothGrad alone has.
+#[derive(Args)]
+#[command(next_help_heading = "SmoothGrad")]
+struct SmoothGradOptions {
+    /// Noisy copies; --batch-size of them are computed together [default: 25]
+    #[arg(long, value_name = "N", value_parser = at_most::<100_000>)]
+    samples: Option<usize>,
+    /// Standard deviation of the noise, as a share of the range of the input's values; 0 gives the input's own
+    /// gradient [default: 0.15]
+    #[arg(long, value_name = "X", value_parser = share)]
+    noise: Option<f32>,
+    /// Number that the noise is made from [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Show where more of a colour speaks for the class, not where any change matters
+    #[arg(long)]
+    signed: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nat-infer saliency photo.jpg --save maps/
+  nat-infer saliency photos/ --save maps/ --model dinat-base --method grad-cam
+  nat-infer saliency digit.png --model demo-digits --save maps/ --class 4 --samples 50 --raw";
+
+/// Runs the command.
+pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+    let chosen = arguments.smooth_grad;
+    let asked = arguments.model.batch_size;
+    let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.gradients();
+    let method = method(arguments.method, &chosen, asked.unwrap_or(settings.copies()))?;
+    let labels = arguments.labels.as_deref().map(labels::read).transpose()?;
+    let images = Images::expand(&arguments.images.inputs, arguments.images.exif.into());
+    if images.inputs().is_empty() {
+        return Ok(Exit::Failed);
+    }
+    let extensions: &[&str] = match arguments.raw {
+        true => &["saliency.png", "png", "saliency.safetensors"],
+        false => &["saliency.png", "png"],
+    };
+    let folder = Folder::new(&arguments.save, extensions, images.inputs())?;
+    let options = SaliencyOptions {
+        class: arguments.class,
+        resolution: arguments.crop.resolution,
+        crop_pct: arguments.crop.crop_pct,
+        labels,
+    };
+    let task = Saliency::new(settings.load()?, method, options)?;
+    verbosity.explain("input", task.crop());
+    folder.make()?;
+    let mut output = Output::open(&arguments.output)?;
+    let bar = bar(images.inputs().len(), method, verbosity);
+    let exit = images.run(
+        1,
+        |image| (task.crop().apply(&image), image),
+        |inputs, batch| {
+            for (input, (values, image)) in inputs.iter().zip(batch) {
+                bar.set_message(one_line(&input.name()));
+                let map = task.run_input(&values, |copies| bar.inc(copies as u64))?;
+                let [grey, picture, tensor] = ["saliency.png", "png", "saliency.safetensors"]
+                    .map(|extension| folder.file(input, extension));
+                map.save_grey(&grey)?;
+                nat_infer::tasks::files::save_png(&task.picture(&image, &map), &picture)?;
+                if arguments.raw {
+                    map.save_tensor(&tensor)?;
+                }
+                let name = |path: PathBuf| path.display().to_string();
+                let record = SavedSaliency {
+                    image: input.name(),
+                    model: task.model().name().to_owned(),
+                    method: arguments.method.name().to_owned(),
+                    class: map.class,
+                    map: name(grey),
+                    picture: name(picture),
+                    tensor: arguments.raw.then(|| name(tensor)),
+                };
+                bar.suspend(|| output.write(&record))?;
+            }
+            Ok(())
+        },
+    );
+    bar.finish_and_clear();
+    let exit = exit?;
+    if exit != Exit::Interrupted {
+        output.finish::<SavedSaliency>()?;
+    }
+    Ok(exit)
+}
+
+/// What was typed as what it means.
+fn method(name: MethodName, chosen: &SmoothGradOptions, together: usize) -> Result<Method> {
+    let &SmoothGradOptions { samples, noise, seed, signed } = chosen;
+    match name {
+        MethodName::SmoothGrad => {
+            let default = SmoothGrad::default();
+            Ok(Method::SmoothGrad(SmoothGrad {
+                samples: samples.unwrap_or(default.samples),
+                noise: noise.unwrap_or(default.noise),
+                seed: seed.unwrap_or(default.seed),
+                signed,
+                together,
+            }))
+        }
+        MethodName::GradCam => {
+            let given = [
+                ("--samples", samples.is_some()),
+                ("--noise", noise.is_some()),
+                ("--seed", seed.is_some()),
+                ("--signed", signed),
+            ];
+            match given.iter().find(|(_, given)| *given) {
+                Some((option, _)) => {
+                    bail!("{option} is for --method smooth-grad: grad-cam has no noisy copies")
+                }
+                None => Ok(Method::GradCam),
+            }
+        }
+    }
+}
+
+/// A bar over all copies of all images, on stderr where that is a terminal.
+fn bar(images: usize, method: Method, verbosity: Verbosity) -> ProgressBar {
+    let copies = match method {
+        Method::SmoothGrad(settings) => images * settings.samples,
+        Method::GradCam => 0,
+    };
+    if verbosity.quiet || copies == 0 {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} copies, {eta} left  {msg}");
+    ProgressBar::new(copies as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// A share of something, 0 or more.
+fn share(text: &str) -> Result<f32, &'static str> {
+    text.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 0.0).ok_or("a number from 0 is wanted")
+}
+
+impl MethodName {
+    /// Its name in records and on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::SmoothGrad => "smooth-grad",
+            Self::GradCam => "grad-cam",
+        }
+    }
+}
+
+impl Record for SavedSaliency {
+    const COLUMNS: &'static [&'static str] =
+        &["image", "model", "method", "index", "label", "score", "map", "picture", "tensor"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        vec![vec![
+            self.image.clone(),
+            self.model.clone(),
+            self.method.clone(),
+            self.class.index.to_string(),
+            self.class.label.clone(),
+            self.class.score.to_string(),
+            self.map.clone(),
+            self.picture.clone(),
+            self.tensor.clone().unwrap_or_default(),
+        ]]
+    }
+
+    fn table(&self) -> String {
+        let files = [Some(&self.map), Some(&self.picture), self.tensor.as_ref()];
+        let files: Vec<String> = files.into_iter().flatten().map(|file| one_line(file)).collect();
+        let (image, label) = (one_line(&self.image), one_line(&self.class.label));
+        format!("{image}\n  {:6.2}%  {label} -> {}\n", 100.0 * self.class.score, files.join(", "))
+    }
+}

@@ -1,0 +1,257 @@
+//! Saliency: which pixels of an image speak for a class.
+//!
+//! [`Method::SmoothGrad`] (arXiv 1706.03825) is the gradient of the class's logit with respect to the normalised
+//! input, averaged over noisy copies of it: fine, to the pixel. [`Method::GradCam`] (arXiv 1610.02391) weighs the
+//! channels of the last level's map with their mean gradients: coarse, and as cheap as a classification.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use fastrand::Rng;
+use image::RgbImage;
+use nat_convert::zoo::Task;
+use rayon::prelude::*;
+
+use super::classify::ClassifyOptions;
+use super::files::save_png;
+use super::{Classify, Model, TaskError, features};
+use crate::images::{CenterCrop, heat};
+use crate::layers::bilinear;
+use crate::results::Scored;
+
+/// A classifier that has gradients, with its preprocessing and its labels.
+pub struct Saliency {
+    classify: Classify,
+    class: Option<usize>,
+    method: Method,
+}
+
+/// How a map is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Method {
+    /// Averaged gradients of the input.
+    SmoothGrad(SmoothGrad),
+    /// The last level's map, weighed by gradients.
+    GradCam,
+}
+
+/// What SmoothGrad does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SmoothGrad {
+    /// Noisy copies.
+    pub samples: usize,
+    /// Standard deviation of the noise, as a share of the range of the input's values; with 0 the map is of the
+    /// input's own gradient.
+    pub noise: f32,
+    /// What the noise is drawn from: the same for every image.
+    pub seed: u64,
+    /// Take gradients that are positive, where more of a colour speaks for the class, in place of all by their
+    /// size.
+    pub signed: bool,
+    /// Copies that are computed together, at most.
+    pub together: usize,
+}
+
+impl Default for SmoothGrad {
+    /// 25 copies, noise of 0.15.
+    fn default() -> Self {
+        Self { samples: 25, noise: 0.15, seed: 0, signed: false, together: 8 }
+    }
+}
+
+/// What a caller may choose; `None` takes what belongs to the model.
+#[derive(Clone, Debug, Default)]
+pub struct SaliencyOptions {
+    /// The class that the map is about; the most probable one where it is `None`.
+    pub class: Option<usize>,
+    /// Side of the square input in pixels.
+    pub resolution: Option<usize>,
+    /// Share of the resized short side that the crop keeps.
+    pub crop_pct: Option<f64>,
+    /// Names of the classes, one for each.
+    pub labels: Option<Vec<String>>,
+}
+
+/// How much each pixel of an input speaks for a class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaliencyMap {
+    /// The class, with its probability on this image.
+    pub class: Scored,
+    /// Width and height: those of the network's input.
+    pub size: [usize; 2],
+    /// Values row by row, none negative.
+    pub values: Vec<f32>,
+}
+
+impl Saliency {
+    /// Makes a task of a model that was loaded with [`gradients`](super::LoadOptions::gradients).
+    ///
+    /// # Errors
+    /// When the model is no classifier or has no such class, or the options do not suit it.
+    pub fn new(model: Model, method: Method, options: SaliencyOptions) -> Result<Self, TaskError> {
+        let SaliencyOptions { class, resolution, crop_pct, labels } = options;
+        let top_k = Some(usize::MAX);
+        let classify = Classify::new(model, ClassifyOptions { resolution, crop_pct, labels, top_k })?;
+        let classes = classify.labels().len();
+        if let Some(class) = class.filter(|&class| class >= classes) {
+            return Err(TaskError::Class { model: classify.model().name().to_owned(), class, classes });
+        }
+        Ok(Self { classify, class, method })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        self.classify.model()
+    }
+
+    /// How images become inputs.
+    pub fn crop(&self) -> &CenterCrop {
+        self.classify.crop()
+    }
+
+    /// How maps are made.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The map of an image. `progress` is told how many copies are done, each time that some are.
+    ///
+    /// # Errors
+    /// When the network can't be computed at this resolution, overflows, or has no gradients.
+    pub fn run(&self, image: &RgbImage, progress: impl FnMut(usize)) -> Result<SaliencyMap, TaskError> {
+        self.run_input(&self.crop().apply(image), progress)
+    }
+
+    /// As [`Saliency::run`], of an image that went through [`Saliency::crop`].
+    ///
+    /// # Errors
+    /// As [`Saliency::run`].
+    pub fn run_input(
+        &self,
+        input: &[f32],
+        mut progress: impl FnMut(usize),
+    ) -> Result<SaliencyMap, TaskError> {
+        let model = self.model();
+        let scored = self.classify.run_inputs(&[input.to_vec()])?.into_iter().flatten();
+        let wanted = |scored: &Scored| self.class.is_none_or(|class| class == scored.index);
+        let Some(class) = scored.into_iter().find(wanted) else {
+            return Err(TaskError::NotFinite { model: model.name.clone() });
+        };
+        let size = [self.crop().resolution(); 2];
+        let values = match self.method {
+            Method::SmoothGrad(settings) => settings.map(model, input, size, class.index, &mut progress),
+            Method::GradCam => grad_cam(model, input, size, class.index),
+        }?;
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(TaskError::NotFinite { model: model.name.clone() });
+        }
+        Ok(SaliencyMap { class, size, values })
+    }
+
+    /// The map over its image: small images enlarged, what the network did not see darkened.
+    pub fn picture(&self, image: &RgbImage, map: &SaliencyMap) -> RgbImage {
+        let mut picture = heat::canvas(image);
+        let region = self.crop().region([picture.width() as usize, picture.height() as usize]);
+        heat::draw(&mut picture, &map.values, map.size, &region);
+        picture
+    }
+}
+
+impl SaliencyMap {
+    /// Writes the map as a grey PNG of its own size, whole or not at all; [`heat::to_bytes`] says how values are
+    /// scaled.
+    ///
+    /// # Errors
+    /// When the file can't be written; what was there before is then unchanged.
+    pub fn save_grey(&self, path: &Path) -> Result<(), TaskError> {
+        save_png(&heat::grey(&self.values, self.size), path)
+    }
+
+    /// Writes the values as the tensor `saliency` [H, W], f32, of a safetensors file, whole or not at all.
+    ///
+    /// # Errors
+    /// As [`SaliencyMap::save_grey`].
+    pub fn save_tensor(&self, path: &Path) -> Result<(), TaskError> {
+        let [width, height] = self.size;
+        let tensor = Tensor::from_slice(&self.values, (height, width), &Device::Cpu).map_err(|error| {
+            TaskError::Write { path: path.display().to_string(), error: std::io::Error::other(error) }
+        })?;
+        features::save(&BTreeMap::from([("saliency".to_owned(), tensor)]), path)
+    }
+}
+
+impl SmoothGrad {
+    /// The mean gradient of the copies of an input [3, H, W], as one value a position.
+    fn map(
+        &self,
+        model: &Model,
+        input: &[f32],
+        size: [usize; 2],
+        class: usize,
+        progress: &mut impl FnMut(usize),
+    ) -> Result<Vec<f32>, TaskError> {
+        let &Self { samples, noise, seed, signed, together } = self;
+        let network = model.classifier(Task::Classify)?;
+        let gradients = |copies: &[Vec<f32>]| {
+            let copies: Vec<&[f32]> = copies.iter().map(Vec::as_slice).collect();
+            let images = model.stack(&copies, size)?;
+            network.gradients(&images, &vec![class as u32; copies.len()])?.flatten_all()?.to_vec1::<f32>()
+        };
+        let (low, high) =
+            input.iter().fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
+        let deviation = noise * (high - low);
+        // Without noise all copies are the same.
+        let samples = if deviation > 0.0 { samples.max(1) } else { 1 };
+        let mut seeds = Rng::with_seed(seed);
+        let mut rngs: Vec<Rng> = (0..samples).map(|_| seeds.fork()).collect();
+        let mut sum = vec![0.0; input.len()];
+        for rngs in rngs.chunks_mut(together.max(1)) {
+            let copies: Vec<_> = rngs.par_iter_mut().map(|rng| noisy(input, deviation, rng)).collect();
+            let gradients = gradients(&copies).map_err(|error| model.compute_error(error))?;
+            for gradient in gradients.chunks_exact(input.len()) {
+                sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
+            }
+            progress(copies.len());
+        }
+        let area = size[0] * size[1];
+        let value = |i: usize| {
+            let channels = (0..3).map(|c| sum[c * area + i] / samples as f32);
+            channels.map(|x| if signed { x } else { x.abs() }).fold(0.0, nan_or_larger)
+        };
+        Ok((0..area).map(value).collect())
+    }
+}
+
+/// The larger of two values, or NaN.
+fn nan_or_larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+/// `input` with noise of a normal distribution (Box and Muller's).
+fn noisy(input: &[f32], deviation: f32, rng: &mut Rng) -> Vec<f32> {
+    let mut out = input.to_vec();
+    for pair in out.chunks_mut(2) {
+        // 1 − [0, 1) is never 0, whose logarithm is infinite.
+        let radius = (-2.0 * (1.0 - rng.f32()).ln()).sqrt();
+        let (sin, cos) = (std::f32::consts::TAU * rng.f32()).sin_cos();
+        pair.iter_mut().zip([cos, sin]).for_each(|(x, part)| *x += deviation * radius * part);
+    }
+    out
+}
+
+/// Grad-CAM of an input [3, H, W], resampled to its size.
+fn grad_cam(
+    model: &Model,
+    input: &[f32],
+    [width, height]: [usize; 2],
+    class: usize,
+) -> Result<Vec<f32>, TaskError> {
+    let network = model.classifier(Task::Classify)?;
+    let map = || {
+        let map = network.grad_cam(&model.stack(&[input], [width, height])?, &[class as u32])?;
+        let map = bilinear(&map.unsqueeze(3)?.to_device(&Device::Cpu)?, height, width)?;
+        map.flatten_all()?.to_vec1()
+    };
+    map().map_err(|error| model.compute_error(error))
+}
