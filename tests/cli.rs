@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::write::{WriteOptions, write};
-use nat_infer::results::{Classification, Detections, SavedFeatures, Segmentation};
+use nat_infer::results::{Classification, Detections, SavedFeatures, SavedSaliency, Segmentation};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -358,6 +358,18 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
             "`demo-digits` is made to classify, it can't detect",
         ),
         (vec!["features", "a.png", "--model", "demo-digits", "--save", "a.png/x"], 1, "--save a.png/x"),
+        (
+            vec!["saliency", "a.png", "--model", "demo-digits", "--save", "out", "--class", "10"],
+            2,
+            "`demo-digits` has the classes 0 to 9, 10 is none",
+        ),
+        (
+            vec!["saliency", "a.png", "--save", "out", "--method", "grad-cam", "--seed", "1"],
+            2,
+            "--seed is for --method smooth-grad",
+        ),
+        (vec!["saliency", "a.png", "--weights", segmenter, "--save", "out"], 2, "is made to segment"),
+        (vec!["saliency", "a.png", "--model", "demo-digits", "--save", "."], 2, "a.png would be replaced"),
         (vec!["models", "path", "nat-tiny"], 1, "`nat-infer models pull nat-tiny` fetches it"),
         (vec!["models", "pull", "nat-tiny"], 1, "HF_HUB_OFFLINE forbids fetching it"),
         (vec!["man", "nope"], 2, "there is no command `nope`"),
@@ -386,6 +398,9 @@ fn wrong_usage_names_the_option_and_what_it_takes() {
         (&["classify", "a.png", "--dilations", "1,x"], "is not a number from 1 to 4096"),
         (&["classify", "a.png", "--format", "xml"], "[possible values: table, json, jsonl, csv]"),
         (&["features", "a.png"], "--save <DIR>"),
+        (&["saliency", "a.png"], "--save <DIR>"),
+        (&["saliency", "a.png", "--save", "x", "--noise", "-0.5"], "a number from 0"),
+        (&["saliency", "a.png", "--save", "x", "--samples", "0"], "a whole number from 1"),
         (&["models", "show", "nat-tny"], "nat-tiny"),
         (&["nope"], "unrecognized subcommand"),
     ] {
@@ -612,6 +627,112 @@ fn pixels_are_named_as_mmseg_names_them() {
 }
 
 #[test]
+fn maps_are_the_gradients_that_pytorch_computes() {
+    let place = Place::new();
+    let (image, weights) = (golden("images/camera.png"), golden("classify/nat-padded.pth"));
+    let expected = fs::read(golden("saliency/nat-padded.safetensors")).unwrap();
+    let expected = floats(&SafeTensors::deserialize(&expected).unwrap(), "grad");
+    let [red, green, blue] = [0, 1, 2].map(|c| &expected[c * 96 * 96..][..96 * 96]);
+    for (more, sign) in [(&[][..], f32::abs as fn(f32) -> f32), (&["--signed"], |x| x.max(0.0))] {
+        let arguments = ["saliency", image.to_str().unwrap(), "-w", weights.to_str().unwrap(), "-q"];
+        let plain = ["--noise", "0", "--raw", "--save", "out", "--resolution", "96"];
+        let record = place.run(&[&arguments[..], &plain[..], more].concat()).success();
+        let record: SavedSaliency = serde_json::from_str(&record).unwrap();
+        assert_eq!((record.method.as_str(), record.class.index), ("smooth-grad", 5));
+        let tensor = fs::read(place.path(record.tensor.as_ref().unwrap())).unwrap();
+        let tensor = SafeTensors::deserialize(&tensor).unwrap();
+        assert_eq!(tensor.tensor("saliency").unwrap().shape(), [96, 96]);
+        let got = floats(&tensor, "saliency");
+        let want: Vec<f32> = (0..96 * 96)
+            .map(|i| [red, green, blue].map(|c| sign(c[i])).into_iter().fold(0.0, f32::max))
+            .collect();
+        let off = relative(&got, &want);
+        assert!(off < 1e-3, "{more:?}: {off}");
+
+        // The grey picture is the tensor from its smallest value to its 99th percentile.
+        let grey = image::open(place.path(&record.map)).unwrap().into_luma8();
+        assert_eq!(grey.dimensions(), (96, 96));
+        let mut sorted = got.clone();
+        sorted.sort_by(f32::total_cmp);
+        let (low, high) = (sorted[0], sorted[(0.99 * (96.0 * 96.0 - 1.0_f64)).round() as usize]);
+        for (byte, value) in grey.as_raw().iter().zip(&got) {
+            let want = (255.0 * (value - low) / (high - low)).min(255.0);
+            assert!((f32::from(*byte) - want).abs() < 0.51, "{byte} is not {want}");
+        }
+        let picture = image::open(place.path(&record.picture)).unwrap().into_rgb8();
+        assert!(picture.pixels().any(|pixel| pixel.0[0] > pixel.0[2]), "there is no colour");
+    }
+}
+
+#[test]
+fn noise_is_the_same_for_the_same_seed_however_it_is_batched() {
+    let place = Place::new();
+    place.digit("a.png");
+    place.digit("more/b.png");
+    place.file("more/c.png", "no image");
+    let map = |folder: &str, more: &[&str]| -> Vec<f32> {
+        let arguments = [
+            "saliency",
+            "a.png",
+            "more",
+            "--model",
+            "demo-digits",
+            "--samples",
+            "5",
+            "--raw",
+            "--save",
+            folder,
+        ];
+        let done = place.run(&[&arguments[..], more].concat());
+        assert!(done.status() == 1 && done.stderr().contains("c.png: not an image"), "{}", done.stderr());
+        let records: Vec<SavedSaliency> =
+            done.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let read = |record: &SavedSaliency| {
+            let bytes = fs::read(place.path(record.tensor.as_ref().unwrap())).unwrap();
+            floats(&SafeTensors::deserialize(&bytes).unwrap(), "saliency")
+        };
+        // The same image has the same map, whichever one it is.
+        let maps: Vec<Vec<f32>> = records.iter().map(read).collect();
+        assert!(maps.len() == 2 && maps[0] == maps[1]);
+        maps[0].clone()
+    };
+    let first = map("first", &[]);
+    assert_eq!(first.len(), 96 * 96);
+    for more in [&["--batch-size", "1"][..], &["--batch-size", "4", "--threads", "1"]] {
+        let off = relative(&map("again", more), &first);
+        assert!(off < 1e-4, "{more:?}: {off}");
+    }
+    for more in [&["--seed", "1"][..], &["--noise", "0.5"], &["--class", "4"]] {
+        let off = relative(&map("other", more), &first);
+        assert!(off > 1e-2, "{more:?}: {off}");
+    }
+}
+
+#[test]
+fn grad_cam_draws_what_the_last_level_sees() {
+    let place = Place::new();
+    place.digit("a.png");
+    let arguments = ["saliency", "a.png", "--model", "demo-digits", "--method", "grad-cam", "--save", "out"];
+    let csv = place.run(&[&arguments[..], &["--format", "csv"]].concat()).success();
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("image,model,method,index,label,score,map,picture,tensor"));
+    assert!(lines.next().unwrap().starts_with("a.png,demo-digits,grad-cam,9,9,0.97"), "{csv}");
+    assert_eq!(place.files(), ["a.png", "out/a.png", "out/a.saliency.png"]);
+    // 128 x 128 pixels are enlarged; the map is of the network's input.
+    let size = |name| image::image_dimensions(place.path(name)).unwrap();
+    assert_eq!((size("out/a.png"), size("out/a.saliency.png")), ((512, 512), (96, 96)));
+    // Three positions on a side, bilinear: between their centres values are on straight lines.
+    let grey = image::open(place.path("out/a.saliency.png")).unwrap().into_luma8();
+    for y in [0, 40, 95] {
+        for x in [20, 30, 60, 70] {
+            let [left, middle, right] = [x - 2, x, x + 2].map(|x| i32::from(grey.get_pixel(x, y).0[0]));
+            let clipped = [left, middle, right].iter().any(|value| [0, 255].contains(value));
+            assert!(clipped || (left + right - 2 * middle).abs() <= 2, "{x}, {y}: {left} {middle} {right}");
+        }
+    }
+}
+
+#[test]
 fn a_result_never_replaces_its_image() {
     let place = Place::new();
     let digit = fs::read(place.digit("a.png")).unwrap();
@@ -812,6 +933,9 @@ fn bench_says_how_fast_what_was_computed() {
     let levels = run(&["--op", "--resolution", "64x32"]);
     let sides: Vec<_> = levels.iter().map(|row| (row["width"].clone(), row["height"].clone())).collect();
     assert_eq!(sides, [(16, 8), (8, 4), (4, 3), (3, 3)].map(|(w, h)| (w.into(), h.into())));
+
+    let gradients = &run(&["--gradients"])[0];
+    assert!(number(gradients, "median_ms") > 0.0 && number(gradients, "gflops") > 0.0);
 
     let layers = run(&["--profile"]);
     let kinds: Vec<_> = layers.iter().map(|row| row["kind"].as_str().unwrap()).collect();

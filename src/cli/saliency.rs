@@ -72,7 +72,7 @@ struct SmoothGradOptions {
     samples: Option<usize>,
     /// Standard deviation of the noise, as a share of the range of the input's values; 0 gives the input's own
     /// gradient [default: 0.15]
-    #[arg(long, value_name = "X", value_parser = share)]
+    #[arg(long, value_name = "X", value_parser = share, allow_negative_numbers = true)]
     noise: Option<f32>,
     /// Number that the noise is made from [default: 0]
     #[arg(long, value_name = "N")]

@@ -65,8 +65,8 @@ pub fn canvas(image: &RgbImage) -> RgbImage {
 /// How bright the image stays where the map is 0, and beside the map.
 const DIM: [f32; 2] = [0.55, 0.25];
 
-/// Deviation of the blur of a map that is drawn, in pixels of a map of 224: gradients reach the input through
-/// convolutions of stride 2, which leave their grid in it.
+/// Deviation of the blur of a map that is drawn, in its pixels: gradients reach the input through convolutions of
+/// stride 2, which leave their grid in it.
 const BLUR: f32 = 2.0;
 
 /// Draws a map of `size`, of values from 0, over `region` of a picture, which becomes grey: the larger the value
@@ -76,8 +76,7 @@ const BLUR: f32 = 2.0;
 /// # Panics
 /// When there are not as many values as the size says, or the region is not inside the picture.
 pub fn draw(picture: &mut RgbImage, map: &[f32], [columns, rows]: [usize; 2], region: &Region) {
-    let blur = BLUR * columns.min(rows) as f32 / 224.0;
-    let values = shares(imageops::blur(&plane(shares(map), [columns, rows]), blur).as_raw());
+    let values = shares(imageops::blur(&plane(shares(map), [columns, rows]), BLUR).as_raw());
     let (across, down) = (taps(columns, region.x.len()), taps(rows, region.y.len()));
     let palette: Vec<[f32; 3]> = (0..=255)
         .map(|i| INFERNO.eval_rational(i, 256))
@@ -140,9 +139,9 @@ mod tests {
     #[test]
     fn what_is_large_is_yellow_and_what_is_not_seen_is_dark() {
         let mut picture = RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 50]));
-        // Two columns, of which the right one is large.
-        let map: Vec<f32> = (0..64).map(|i| f32::from(u8::from(i % 8 >= 4))).collect();
-        draw(&mut picture, &map, [8, 8], &Region { x: 10..30, y: 0..30 });
+        // The right half is large.
+        let map: Vec<f32> = (0..40 * 40).map(|i| f32::from(u8::from(i % 40 >= 20))).collect();
+        draw(&mut picture, &map, [40, 40], &Region { x: 10..30, y: 0..30 });
         let grey = 0.299 * 200.0 + 0.587 * 100.0 + 0.114 * 50.0;
         let of_grey = |dim: f32| [(dim * grey).round() as u8; 3];
         assert_eq!(picture.get_pixel(12, 15).0, of_grey(DIM[0]));

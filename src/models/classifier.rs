@@ -166,3 +166,77 @@ fn gradient(logits: &Tensor, classes: &[u32], input: &Tensor) -> Result<Tensor> 
         None => candle_core::bail!("the logits do not depend on their input"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use nat_convert::arch::Dilations;
+    use nat_convert::zoo;
+
+    use super::*;
+
+    fn small() -> (Architecture, Tensor) {
+        let mut architecture = zoo::find("demo-digits").unwrap().architecture.clone();
+        let dilations: Dilations = "1/1/1/1".parse().unwrap();
+        architecture.backbone.dilations = dilations.expand(&architecture.backbone.depths).unwrap();
+        let values: Vec<f32> = (0..2 * 3 * 64 * 64).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        (architecture, Tensor::from_vec(values, (2, 3, 64, 64), &Device::Cpu).unwrap())
+    }
+
+    /// Weights from differences of the logit, a channel of the last map moved up and down.
+    #[test]
+    fn grad_cam_weighs_channels_with_their_slopes() {
+        let (architecture, images) = small();
+        let weights = Weights::random(1, DType::F32, Device::Cpu).differentiable();
+        let network = Classifier::new(&architecture, &weights).unwrap();
+        let classes = [3, 7];
+        let got = network.grad_cam(&images, &classes).unwrap();
+        let maps = network.backbone.forward(&images).unwrap();
+        let (_, h, w, channels) = maps[3].dims4().unwrap();
+        assert_eq!(got.dims(), [2, h, w]);
+        let mut sums = vec![vec![0.0; h * w]; 2];
+        for channel in 0..channels {
+            let logits = |step: f32| {
+                let moved: Vec<f32> = (0..channels).map(|c| if c == channel { step } else { 0.0 }).collect();
+                let moved = Tensor::from_vec(moved, channels, &Device::Cpu).unwrap();
+                let logits = network.head(&maps[3].broadcast_add(&moved).unwrap()).unwrap();
+                logits.to_vec2::<f32>().unwrap()
+            };
+            const STEP: f32 = 1e-2;
+            let (up, down) = (logits(STEP), logits(-STEP));
+            for (image, &class) in classes.iter().enumerate() {
+                let slope = (up[image][class as usize] - down[image][class as usize]) / (2.0 * STEP);
+                let map = maps[3].narrow(0, image, 1).unwrap().narrow(3, channel, 1).unwrap();
+                let map = map.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let weight = slope / (h * w) as f32;
+                sums[image].iter_mut().zip(map).for_each(|(sum, x)| *sum += weight * x);
+            }
+        }
+        let got = got.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+        for (got, want) in got.iter().flatten().zip(sums.iter().flatten()) {
+            assert!((got - want.max(0.0)).abs() < 1e-3, "{got}, not {want}");
+        }
+        assert!(got.iter().flatten().any(|&x| x > 0.01), "{got:?}");
+    }
+
+    #[test]
+    fn a_network_for_inference_and_wrong_classes_are_refused() {
+        let (architecture, images) = small();
+        let build = |weights| Classifier::new(&architecture, &weights).unwrap();
+        let random = || Weights::random(1, DType::F32, Device::Cpu);
+        let [inference, network] = [random(), random().differentiable()].map(build);
+        for (network, classes, says) in [
+            (&inference, &[0, 0][..], "built for inference"),
+            (&network, &[0], "1 classes for 2 images"),
+            (&network, &[0, 10], "index"),
+        ] {
+            for error in [network.gradients(&images, classes), network.grad_cam(&images, classes)] {
+                let error = error.unwrap_err().to_string();
+                assert!(error.contains(says), "{classes:?}: {error}");
+            }
+        }
+        // The two answer alike, to the bit.
+        let [a, b] = [inference, network].map(|network| network.forward(&images).unwrap());
+        assert_eq!(a.to_vec2::<f32>().unwrap(), b.to_vec2::<f32>().unwrap());
+    }
+}

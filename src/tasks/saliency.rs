@@ -255,3 +255,77 @@ fn grad_cam(
     };
     map().map_err(|error| model.compute_error(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::LoadOptions;
+    use crate::zoo::{self, Located};
+
+    fn task(settings: SmoothGrad) -> Saliency {
+        let options = LoadOptions { gradients: true, ..LoadOptions::default() };
+        let model = Model::named(zoo::find("demo-digits").unwrap(), &Located::Embedded, &options).unwrap();
+        Saliency::new(model, Method::SmoothGrad(settings), SaliencyOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn noise_is_normal() {
+        let mut rng = Rng::with_seed(1);
+        for length in [100_000, 99_999] {
+            let noise = noisy(&vec![2.0; length], 0.5, &mut rng);
+            let moment = |power| {
+                noise.iter().map(|x| ((f64::from(*x) - 2.0) / 0.5).powi(power)).sum::<f64>() / length as f64
+            };
+            for (power, want) in [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)] {
+                assert!((moment(power) - want).abs() < 0.1, "moment {power} is {}", moment(power));
+            }
+            // Neighbours, which are made together, have nothing to do with each other.
+            let pairs = noise.chunks_exact(2).map(|x| f64::from((x[0] - 2.0) * (x[1] - 2.0)) / 0.25);
+            assert!((2.0 * pairs.sum::<f64>() / length as f64).abs() < 0.05);
+        }
+    }
+
+    /// First the mean over copies, then the largest size over channels.
+    #[test]
+    fn gradients_are_averaged_before_they_lose_their_signs() {
+        let settings = SmoothGrad { samples: 3, together: 2, ..SmoothGrad::default() };
+        let task = task(settings);
+        let input = task.crop().apply(&image::open("assets/nine.png").unwrap().into_rgb8());
+        let mut done = Vec::new();
+        let map = task.run_input(&input, |copies| done.push(copies)).unwrap();
+        assert_eq!((done, map.class.index, map.size), (vec![2, 1], 9, [96, 96]));
+
+        let (low, high) =
+            (input.iter().copied().fold(f32::MAX, f32::min), input.iter().copied().fold(f32::MIN, f32::max));
+        let mut seeds = Rng::with_seed(0);
+        let copies: Vec<Vec<f32>> =
+            (0..3).map(|_| noisy(&input, 0.15 * (high - low), &mut seeds.fork())).collect();
+        let copies: Vec<&[f32]> = copies.iter().map(Vec::as_slice).collect();
+        let images = task.model().stack(&copies, map.size).unwrap();
+        let network = task.model().classifier(Task::Classify).unwrap();
+        let mean = network.gradients(&images, &[9; 3]).unwrap().mean(0).unwrap();
+        let want = mean.abs().unwrap().max(0).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let largest = want.iter().copied().fold(0.0, f32::max);
+        for (i, (got, want)) in map.values.iter().zip(&want).enumerate() {
+            assert!((got - want).abs() < 1e-4 * largest, "{i}: {got}, not {want}");
+        }
+    }
+
+    #[test]
+    fn a_map_of_a_class_is_about_that_class() {
+        let options = LoadOptions { gradients: true, ..LoadOptions::default() };
+        for method in
+            [Method::GradCam, Method::SmoothGrad(SmoothGrad { samples: 1, ..SmoothGrad::default() })]
+        {
+            let model =
+                Model::named(zoo::find("demo-digits").unwrap(), &Located::Embedded, &options).unwrap();
+            let chosen = SaliencyOptions { class: Some(4), ..SaliencyOptions::default() };
+            let task = Saliency::new(model, method, chosen).unwrap();
+            let image = image::open("assets/nine.png").unwrap().into_rgb8();
+            let map = task.run(&image, |_| ()).unwrap();
+            assert_eq!((map.class.index, map.class.label.as_str()), (4, "4"));
+            assert!(map.class.score < 0.1, "{}", map.class.score);
+            assert!(map.values.iter().all(|x| *x >= 0.0) && map.values.iter().any(|x| *x > 0.0));
+        }
+    }
+}
