@@ -16,6 +16,10 @@
 //! assert_eq!(top[0].label, "9");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! A model that is loaded with [`LoadOptions::gradients`](tasks::LoadOptions::gradients) says what it looks at:
+//! [`tasks::Saliency`] draws it, [`Classifier::gradients`](models::classifier::Classifier::gradients) gives the
+//! gradients themselves, and [`attention::NeighborhoodAttention`] is differentiable in networks of your own.
 
 pub mod attention;
 #[cfg(feature = "cuda")]

@@ -14,8 +14,16 @@
 //! Sources: arXiv 2204.07143, section 3; arXiv 2209.15001, section 3 (dilation); the published weights
 //! were trained with NATTEN 0.14, whose formulas these are.
 //!
-//! `reference.rs` computes it in f64, plainly; `cpu.rs` is the fast path in f32, and `cuda.rs` launches the
-//! kernels of the crate nat-cuda.
+//! It is differentiable: candle's `backward` gives the gradients of qkv and rpb. With p = softmax(score) and g the
+//! gradient of out:
+//!
+//! ```text
+//! ∂score[i, t] = p[i, t] · (g_i · v_j(t) − Σ_u p[i, u] · g_i · v_j(u))      ∂rpb[head, r_y, r_x] = Σ_i ∂score[i, t]
+//! ∂q_i = Σ_t ∂score[i, t] · k_j(t) / √dim      ∂k_j += ∂score[i, t] · q_i / √dim      ∂v_j += p[i, t] · g_i
+//! ```
+//!
+//! `reference.rs` computes both in f64, plainly; `cpu.rs` and `cpu/grad.rs` are the fast path in f32, and `cuda.rs`
+//! launches the kernels of the crate nat-cuda. None of them stores anything of size H·W·K².
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -60,6 +68,26 @@ use crate::layers::with_all_f32;
 /// // The same through candle's own interface for operators.
 /// let same = qkv.apply_op2(&rpb, attention)?;
 /// assert_eq!(same.dims(), out.dims());
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// Gradients go through it as through any operator of candle:
+///
+/// ```
+/// use candle_core::{Device, Tensor, Var};
+/// use nat_infer::attention::NeighborhoodAttention;
+///
+/// let (heads, dim, kernel_size) = (2, 32, 7);
+/// let attention = NeighborhoodAttention { heads, kernel_size, dilation: 2 };
+/// let qkv = Var::randn(0f32, 1., (1, 14, 14, 3 * heads * dim), &Device::Cpu)?;
+/// let rpb = Var::randn(0f32, 1., (heads, 2 * kernel_size - 1, 2 * kernel_size - 1), &Device::Cpu)?;
+///
+/// let loss = attention.forward(&qkv, Some(&rpb))?.sqr()?.sum_all()?;
+/// let gradients = loss.backward()?;
+/// assert_eq!(gradients.get(&qkv).unwrap().dims(), qkv.dims());
+/// // The same number added to all biases of a head changes nothing: their gradients cancel each other.
+/// let sum = gradients.get(&rpb).unwrap().sum((1, 2))?.abs()?.max(0)?.to_scalar::<f32>()?;
+/// assert!(sum < 1e-3);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
