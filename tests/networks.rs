@@ -138,9 +138,6 @@ fn classifiers_on_the_gpu_agree_with_the_original() {
     }
 }
 
-/// ‖a − b‖ / ‖b‖ that gradients stay under.
-const GRADIENT_TOLERANCE: f32 = 1e-3;
-
 #[test]
 fn gradients_agree_with_the_original() {
     let devices = [Some(Device::Cpu), common::gpu()];
@@ -174,7 +171,7 @@ fn gradients_agree_with_the_original() {
                     other => panic!("{name}: what is {other}?"),
                 };
                 let error = relative(&got, want);
-                assert!(error < GRADIENT_TOLERANCE, "{name}: {what} is off by {error:e}");
+                assert!(error < TOLERANCE, "{name}: {what} is off by {error:e}");
             }
         }
     }
