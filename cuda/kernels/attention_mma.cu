@@ -9,7 +9,6 @@
 #include "device.cuh"
 #include "window.cuh"
 
-constexpr unsigned ALL = 0xffffffffu;
 constexpr int DIM = 32;           // channels of a head
 constexpr int ROW = DIM * 2;      // bytes of a key
 constexpr int SIDE = 4;           // of a warp's queries

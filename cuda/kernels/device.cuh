@@ -19,6 +19,19 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
 #include "cuda.h"
 #endif
 
+// All lanes of a warp.
+constexpr unsigned ALL = 0xffffffffu;
+
+__device__ __forceinline__ float warp_max(float x) {
+  for (int lanes = 16; lanes > 0; lanes /= 2) x = fmaxf(x, __shfl_xor_sync(ALL, x, lanes));
+  return x;
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+  for (int lanes = 16; lanes > 0; lanes /= 2) x += __shfl_xor_sync(ALL, x, lanes);
+  return x;
+}
+
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
 __device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }

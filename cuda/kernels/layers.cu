@@ -2,8 +2,6 @@
 // f32. A thread takes whole words of 16 bytes where channels allow it (VECTOR), else single elements.
 #include "device.cuh"
 
-constexpr unsigned ALL = 0xffffffffu;
-
 // N elements that are read and written at once.
 template <typename T, int N> struct alignas(sizeof(T) * N) Pack { T at[N]; };
 

@@ -1,0 +1,63 @@
+// What the general kernels of neighborhood attention and of its gradient share.
+#pragma once
+
+#include "device.cuh"
+#include "window.cuh"
+
+// The sizes of a computation. `aligned`: vectors of a head begin at a multiple of 16 bytes and are whole words of 16 bytes.
+struct Sizes {
+  int batch, height, width, heads, dim, kernel, dilation, aligned;
+
+  __device__ size_t pixels() const { return size_t(batch) * height * width; }
+  // From a pixel's q to its k and from k to v.
+  __device__ size_t stride() const { return size_t(heads) * dim; }
+  // Where a head's vector begins: q in qkv, and that of an output.
+  __device__ size_t q(size_t pixel, int head) const { return (pixel * 3 * heads + head) * dim; }
+  __device__ size_t out(size_t pixel, int head) const { return (pixel * heads + head) * dim; }
+  // Biases on an axis, and where one lies.
+  __device__ int side() const { return 2 * kernel - 1; }
+  __device__ size_t bias(int head, int y, int x) const { return (size_t(head) * side() + y) * side() + x; }
+  __device__ float scale() const { return 1.0f / sqrtf(float(dim)); }
+};
+
+// A kernel's parameters behind its pointers, and what they say.
+#define PARAMETERS int batch, int height, int width, int heads, int dim, int kernel, int dilation, int aligned
+#define SIZES Sizes{batch, height, width, heads, dim, kernel, dilation, aligned}
+
+// The pixel and the head that a warp computes. Heads are fastest, since they lie side by side in memory.
+struct Point {
+  int head, width;
+  size_t pixel, image;  // image: its first pixel
+  Axis rows, columns;   // the classes of the pixel
+  int y, x;             // its place in them
+
+  __device__ Point(const Sizes& s, size_t warp)
+      : head(warp % s.heads), width(s.width), pixel(warp / s.heads), image(pixel / s.width / s.height * s.height * s.width),
+        rows(s.height, s.kernel, s.dilation, pixel / s.width % s.height % s.dilation),
+        columns(s.width, s.kernel, s.dilation, pixel % s.width % s.dilation),
+        y(pixel / s.width % s.height / s.dilation), x(pixel % s.width / s.dilation) {}
+
+  // The pixel at a place of the same classes.
+  __device__ size_t at(int y, int x) const { return image + size_t(rows.position(y)) * width + columns.position(x); }
+};
+
+// Which of all warps this one is.
+__device__ __forceinline__ size_t warp_index() { return blockIdx.x * size_t(blockDim.x / 32) + threadIdx.x / 32; }
+
+// The dot product of two vectors of a head. UNROLLED: how many words of each are under way at once, in registers.
+template <int UNROLLED, typename T> __device__ __forceinline__ float dot(const T* a, const T* b, const Sizes& s) {
+  float sum = 0;
+  if (s.aligned) {
+    constexpr int N = 16 / sizeof(T);
+#pragma unroll UNROLLED
+    for (int i = 0; i < s.dim; i += N) {
+      const uint4 wa = *reinterpret_cast<const uint4*>(a + i), wb = *reinterpret_cast<const uint4*>(b + i);
+      const T *va = reinterpret_cast<const T*>(&wa), *vb = reinterpret_cast<const T*>(&wb);
+#pragma unroll
+      for (int j = 0; j < N; j++) sum = fmaf(to_float(va[j]), to_float(vb[j]), sum);
+    }
+  } else {
+    for (int i = 0; i < s.dim; i++) sum = fmaf(to_float(a[i]), to_float(b[i]), sum);
+  }
+  return sum;
+}
