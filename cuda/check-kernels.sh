@@ -20,7 +20,7 @@ fi
 
 cubin=$(mktemp)
 trap 'rm -f "$cubin"' EXIT
-printf '%-28s %s\n' kernel 'registers on sm_75, sm_80, sm_90'
+printf '%-32s %s\n' kernel 'registers on sm_75, sm_80, sm_90'
 for architecture in 75 80 90; do
   for source in "$here"/kernels/*.cu; do
     # The matrix units' instructions begin with compute capability 8.0.
@@ -35,7 +35,7 @@ done | awk '
   /error|failed/ { print; failed = 1 }
   END {
     for (name in names)
-      printf "%-28s %5s %5s %5s\n", name, registers[name, 75] + 0 ? registers[name, 75] : "-", registers[name, 80], registers[name, 90] | "sort"
+      printf "%-32s %5s %5s %5s\n", name, registers[name, 75] + 0 ? registers[name, 75] : "-", registers[name, 80], registers[name, 90] | "sort"
     close("sort")
     if (failed || length(names) == 0) exit 1
   }'

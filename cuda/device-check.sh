@@ -25,7 +25,7 @@ exec > >(tee report.txt) 2>&1
 date -u
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
 
-echo '== conformance: operator, networks, detectors, segmenters'
+echo '== conformance: operator with its gradient, networks, detectors, segmenters'
 export NAT_INFER_GOLDEN=$here/golden
 tests/nat_infer attention::tests::gpu::golden --nocapture
 tests/networks gpu --nocapture

@@ -139,9 +139,22 @@ pub(crate) fn run(
     dtype: DType,
     count: usize,
 ) -> Result<CudaStorage> {
-    let stream = device.cuda_stream();
-    // SAFETY: the kernels write every element of their output.
-    let out = unsafe {
+    // SAFETY: the kernel writes every element of its output.
+    let mut out = unsafe { uninitialized(device, dtype, count)? };
+    run_into(device, launch, inputs, &mut [&mut out])?;
+    Ok(out)
+}
+
+/// New memory of `count` elements of `dtype`.
+///
+/// # Safety
+/// Kernels write every element before anything reads it.
+///
+/// # Errors
+/// When the device has no such memory.
+pub(crate) unsafe fn uninitialized(device: &CudaDevice, dtype: DType, count: usize) -> Result<CudaStorage> {
+    // SAFETY: the caller's promise.
+    let slice = unsafe {
         match dtype {
             DType::F32 => CudaStorageSlice::F32(device.alloc(count)?),
             DType::F16 => CudaStorageSlice::F16(device.alloc(count)?),
@@ -150,49 +163,63 @@ pub(crate) fn run(
             other => bail!("no GPU kernel gives {other:?}"),
         }
     };
-    let out = CudaStorage { slice: out, device: device.clone() };
-    {
-        let pointers = inputs.iter().map(|input| match input {
-            Some((storage, layout)) => pointer(storage, layout, &stream).map(Some),
-            None => Ok(None),
-        });
-        let pointers = pointers.collect::<Result<Vec<_>>>()?;
-        let (to, _written) = pointer(&out, &Layout::contiguous(count), &stream)?;
-        let addresses: Vec<u64> = pointers.iter().map(|p| p.as_ref().map_or(0, |(p, _)| *p)).collect();
-        if launch.grid.iter().all(|&blocks| blocks > 0) {
-            let function =
-                device.get_or_load_custom_func(launch.function, launch.module.name, launch.module.ptx)?;
-            let mut builder = function.builder();
-            for address in &addresses {
-                builder.arg(address);
-            }
-            builder.arg(&to);
-            for size in &launch.sizes {
-                builder.arg(size);
-            }
-            let tuple = |[x, y, z]: [u32; 3]| (x, y, z);
-            let config = LaunchConfig {
-                grid_dim: tuple(launch.grid),
-                block_dim: tuple(launch.block),
-                shared_mem_bytes: launch.shared_bytes,
-            };
-            // SAFETY: nat-cuda's launches fit their kernels, which the tests run; the pointers are of the
-            // shapes that the launch was made for, and stay alive until their use is on the stream.
-            unsafe { builder.launch(config) }.w()?;
-        }
-    }
-    Ok(out)
+    Ok(CudaStorage { slice, device: device.clone() })
 }
 
-/// Where the elements of a contiguous tensor begin, and what keeps their use in order.
+/// Runs a kernel on `inputs` into memory that is there: all of it or the part that the kernel writes.
+///
+/// # Errors
+/// When an input is not contiguous, or the device fails.
+pub(crate) fn run_into(
+    device: &CudaDevice,
+    launch: &Launch,
+    inputs: &[Operand],
+    outputs: &mut [&mut CudaStorage],
+) -> Result<()> {
+    let stream = device.cuda_stream();
+    let mut pointers = Vec::with_capacity(inputs.len() + outputs.len());
+    for input in inputs {
+        pointers.push(match input {
+            Some((storage, layout)) => match layout.contiguous_offsets() {
+                Some((start, _)) => Some(pointer(storage, start, &stream)?),
+                None => return Err(Error::RequiresContiguous { op: "a GPU kernel" }.bt()),
+            },
+            None => None,
+        });
+    }
+    for output in outputs {
+        pointers.push(Some(pointer(output, 0, &stream)?));
+    }
+    if launch.grid.contains(&0) {
+        return Ok(());
+    }
+    let addresses: Vec<u64> = pointers.iter().map(|p| p.as_ref().map_or(0, |(p, _)| *p)).collect();
+    let function = device.get_or_load_custom_func(launch.function, launch.module.name, launch.module.ptx)?;
+    let mut builder = function.builder();
+    for address in &addresses {
+        builder.arg(address);
+    }
+    for size in &launch.sizes {
+        builder.arg(size);
+    }
+    let tuple = |[x, y, z]: [u32; 3]| (x, y, z);
+    let config = LaunchConfig {
+        grid_dim: tuple(launch.grid),
+        block_dim: tuple(launch.block),
+        shared_mem_bytes: launch.shared_bytes,
+    };
+    // SAFETY: nat-cuda's launches fit their kernels, which the tests run; the pointers are of the shapes that
+    // the launch was made for, and stay alive until their use is on the stream.
+    unsafe { builder.launch(config) }.w()?;
+    Ok(())
+}
+
+/// Where the elements from `start` on lie, and what keeps their use in order.
 fn pointer<'a>(
     storage: &'a CudaStorage,
-    layout: &Layout,
+    start: usize,
     stream: &'a CudaStream,
 ) -> Result<(u64, SyncOnDrop<'a>)> {
-    let Some((start, _)) = layout.contiguous_offsets() else {
-        return Err(Error::RequiresContiguous { op: "a GPU kernel" }.bt());
-    };
     fn of<'a, T: DeviceRepr>(
         slice: &'a impl DevicePtr<T>,
         start: usize,
@@ -207,6 +234,17 @@ fn pointer<'a>(
         CudaStorageSlice::BF16(slice) => Ok(of(slice, start, stream)),
         CudaStorageSlice::U32(slice) => Ok(of(slice, start, stream)),
         _ => bail!("no GPU kernel takes {:?}", storage.dtype()),
+    }
+}
+
+/// A tensor's storage and layout as a kernel takes them.
+///
+/// # Errors
+/// When the tensor is not on a GPU.
+pub(crate) fn on_gpu<'a>(storage: &'a Storage, layout: &'a Layout) -> Result<(&'a CudaStorage, &'a Layout)> {
+    match storage {
+        Storage::Cuda(storage) => Ok((storage, layout)),
+        _ => bail!("a GPU kernel got a tensor on the CPU"),
     }
 }
 
@@ -245,13 +283,8 @@ pub(crate) fn tensor_of(
         bail!("a GPU kernel has no gradient: networks for gradients are built of `Weights::plain`");
     }
     let held: Vec<_> = inputs.iter().map(|input| input.map(Tensor::storage_and_layout)).collect();
-    let operands = held.iter().map(|held| match held {
-        None => Ok(None),
-        Some((storage, layout)) => match &**storage {
-            Storage::Cuda(storage) => Ok(Some((storage, *layout))),
-            _ => bail!("a GPU kernel got a tensor on the CPU"),
-        },
-    });
+    let operands =
+        held.iter().map(|held| held.as_ref().map(|(storage, layout)| on_gpu(storage, layout)).transpose());
     let operands: Vec<Operand> = operands.collect::<Result<_>>()?;
     let launch = launch(aligned(&operands)).map_err(Error::wrap)?;
     let out = run(device, &launch, &operands, dtype, shape.elem_count())?;

@@ -74,6 +74,17 @@ template <typename T> Call affine(void** parameters) {
   };
 }
 
+// As unary, of a value instead of an input.
+template <typename T> Call fill(void** parameters) {
+  const auto count = parameter<size_t>(parameters, 0), rank = parameter<size_t>(parameters, 1);
+  const auto* info = parameter<const size_t*>(parameters, 2);
+  const T value = parameter<T>(parameters, 3);
+  auto* out = parameter<T*>(parameters, 4);
+  return [=] {
+    for (size_t i = 0; i < count; i++) out[place(i, rank, info, info + rank)] = value;
+  };
+}
+
 // Parameters: elements of the input (of the result if `small`), elements of a sum, dimensions, sizes and strides with the summed ones last, input, output.
 template <typename T, bool small> Call sum(void** parameters) {
   const auto count = parameter<size_t>(parameters, 0), each = parameter<size_t>(parameters, 1), rank = parameter<size_t>(parameters, 2);
@@ -159,6 +170,7 @@ template <typename T> void add_candle(std::map<std::string, Candle>& all, const 
   zip("bdiv_", [](float x, float y) { return x / y; });
   zip("bmul_", [](float x, float y) { return x * y; });
   all["affine_" + type] = affine<T>;
+  all["const_set_" + type] = fill<T>;
   all["fast_sum_" + type] = sum<T, false>;
   all["fast_sum_small_" + type] = sum<T, true>;
   all["is_u32_" + type] = index_select<T>;

@@ -1,7 +1,11 @@
 //! Launches of neighborhood attention: qkv [batch, height, width, 3 · heads · dim] and rpb
 //! [heads, 2K−1, 2K−1] to out [batch, height, width, heads · dim], all of one type.
+//!
+//! The gradient takes several: [`Problem::query_gradients`], and then [`Problem::key_gradients`] and
+//! [`Problem::bias_gradients`] where theirs are wanted, which read the statistics that the first one writes,
+//! [batch, height, width, heads, 2] in f32.
 
-use crate::{ATTENTION, ATTENTION_MMA, Element, Launch, TooLarge};
+use crate::{ATTENTION, ATTENTION_GRAD, ATTENTION_MMA, Element, Launch, Module, TooLarge};
 
 /// The sizes of a computation; height and width are at least `kernel_size` · `dilation`.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +21,7 @@ pub struct Problem {
     pub dilation: usize,
 }
 
-/// Queries of a warp of the general kernels: one.
+/// Warps of a block of the general kernels.
 const WARPS: usize = 4;
 /// Channels that the kernels for narrow heads sum up in one pass over the window.
 const NARROW: usize = 32;
@@ -26,25 +30,75 @@ const SIDE: usize = 4;
 /// Channels of a head on the matrix units.
 const MMA_DIM: usize = 32;
 
+/// The kernels of a name: for each [`Element`], for narrow heads and for wide ones.
+macro_rules! by_type {
+    ($name:literal) => {
+        [
+            [concat!($name, "_f32"), concat!($name, "_wide_f32")],
+            [concat!($name, "_f16"), concat!($name, "_wide_f16")],
+            [concat!($name, "_bf16"), concat!($name, "_wide_bf16")],
+        ]
+    };
+}
+
 impl Problem {
     /// The launch for any problem. `aligned`: whether the tensors begin at a multiple of 16 bytes.
     ///
     /// # Errors
     /// When the problem is too large for a launch.
     pub fn general(&self, element: Element, aligned: bool) -> Result<Launch, TooLarge> {
-        let &Self { batch, height, width, heads, dim, kernel_size, dilation } = self;
-        let function = match (element, dim <= NARROW) {
-            (Element::F32, true) => "attention_f32",
-            (Element::F16, true) => "attention_f16",
-            (Element::Bf16, true) => "attention_bf16",
-            (Element::F32, false) => "attention_wide_f32",
-            (Element::F16, false) => "attention_wide_f16",
-            (Element::Bf16, false) => "attention_wide_bf16",
+        self.warps(ATTENTION, by_type!("attention"), element, aligned)
+    }
+
+    /// The gradient of q, and statistics for the other launches: from (qkv, rpb, gradient of out) to (gradient
+    /// of qkv, statistics). `aligned`: whether the inputs begin at a multiple of 16 bytes.
+    ///
+    /// # Errors
+    /// When the problem is too large for a launch.
+    pub fn query_gradients(&self, element: Element, aligned: bool) -> Result<Launch, TooLarge> {
+        self.warps(ATTENTION_GRAD, by_type!("attention_grad_query"), element, aligned)
+    }
+
+    /// The gradients of k and v: from (qkv, rpb, gradient of out, statistics) to (gradient of qkv).
+    ///
+    /// # Errors
+    /// When the problem is too large for a launch.
+    pub fn key_gradients(&self, element: Element, aligned: bool) -> Result<Launch, TooLarge> {
+        self.warps(ATTENTION_GRAD, by_type!("attention_grad_key"), element, aligned)
+    }
+
+    /// The gradient of rpb: from (qkv, rpb, gradient of out, statistics) to it.
+    ///
+    /// # Errors
+    /// When the problem is too large for a launch.
+    pub fn bias_gradients(&self, element: Element, aligned: bool) -> Result<Launch, TooLarge> {
+        let function = match element {
+            Element::F32 => "attention_grad_bias_f32",
+            Element::F16 => "attention_grad_bias_f16",
+            Element::Bf16 => "attention_grad_bias_bf16",
         };
+        let biases = self.heads * (2 * self.kernel_size - 1).pow(2);
+        Launch::linear(ATTENTION_GRAD, function, biases, 32 * WARPS as u32, &self.sizes(element, aligned))
+    }
+
+    /// The launch of a warp for each head of each pixel.
+    fn warps(
+        &self,
+        module: Module,
+        functions: [[&'static str; 2]; 3],
+        element: Element,
+        aligned: bool,
+    ) -> Result<Launch, TooLarge> {
+        let function = functions[element as usize][usize::from(self.dim > NARROW)];
+        let blocks = (self.batch * self.height * self.width * self.heads).div_ceil(WARPS);
+        Launch::linear(module, function, blocks, 32 * WARPS as u32, &self.sizes(element, aligned))
+    }
+
+    /// The parameters of the general kernels behind their pointers.
+    fn sizes(&self, element: Element, aligned: bool) -> [usize; 8] {
+        let &Self { batch, height, width, heads, dim, kernel_size, dilation } = self;
         let vectors = aligned && (dim * element.bytes()).is_multiple_of(16);
-        let queries = batch * height * width * heads;
-        let sizes = [batch, height, width, heads, dim, kernel_size, dilation, vectors.into()];
-        Launch::linear(ATTENTION, function, queries.div_ceil(WARPS), 32 * WARPS as u32, &sizes)
+        [batch, height, width, heads, dim, kernel_size, dilation, vectors.into()]
     }
 
     /// The launch on the matrix units, for the problems and types that they serve, of tensors that begin

@@ -47,6 +47,8 @@ macro_rules! modules {
 modules! {
     /// Neighborhood attention for any shape.
     ATTENTION, "attention";
+    /// The gradient of neighborhood attention for any shape.
+    ATTENTION_GRAD, "attention_grad";
     /// Neighborhood attention on the matrix units (compute capability 8.0 and later).
     ATTENTION_MMA, "attention_mma";
     /// What stands between the matrix products of a layer.

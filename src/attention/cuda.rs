@@ -1,12 +1,13 @@
-//! Neighborhood attention on the GPU: chooses between the kernels of nat-cuda.
+//! Neighborhood attention and its gradient on the GPU: chooses between the kernels of nat-cuda.
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;
-use candle_core::{CudaStorage, Layout, Result};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
 use nat_cuda::attention::Problem as Kernels;
 
 use super::Problem;
-use crate::cuda::{aligned, element, run};
+use crate::cuda::{aligned, element, on_gpu, run, run_into, uninitialized};
 
 /// The output [B, H, W, heads·dim] for contiguous qkv and rpb of one type.
 pub(super) fn forward(
@@ -23,9 +24,53 @@ pub(super) fn forward(
         Some(launch) if major >= 8 && aligned(&inputs) => launch,
         _ => kernels.general(element, aligned(&inputs)),
     };
-    let launch = launch.map_err(candle_core::Error::wrap)?;
+    let launch = launch.map_err(Error::wrap)?;
     let &Problem { batch, height, width, heads, dim, .. } = problem;
     run(device, &launch, &inputs, qkv.0.dtype(), batch * height * width * heads * dim)
+}
+
+/// The gradients of those of qkv and rpb that candle keeps track of, for contiguous tensors of one type.
+pub(super) fn backward(
+    problem: &Problem,
+    qkv: &Tensor,
+    rpb: &Tensor,
+    grad: &Tensor,
+) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    let (device, dtype) = (qkv.device().as_cuda_device()?, qkv.dtype());
+    let (element, kernels) = (element(dtype)?, kernels(problem));
+    let held = [qkv, rpb, grad].map(Tensor::storage_and_layout);
+    let operands = held.iter().map(|(storage, layout)| on_gpu(storage, layout).map(Some));
+    let mut inputs = operands.collect::<Result<Vec<_>>>()?;
+    let aligned = aligned(&inputs);
+
+    let &Problem { batch, height, width, heads, .. } = problem;
+    let layout = Layout::contiguous((batch, height, width, heads, 2));
+    // SAFETY: both are written before they are read: the gradient's q by the first launch and the rest by the
+    // second, without which it is not returned.
+    let (mut grad_qkv, mut statistics) = unsafe {
+        let statistics = uninitialized(device, DType::F32, layout.shape().elem_count())?;
+        (uninitialized(device, dtype, qkv.elem_count())?, statistics)
+    };
+    let launch = kernels.query_gradients(element, aligned).map_err(Error::wrap)?;
+    run_into(device, &launch, &inputs, &mut [&mut grad_qkv, &mut statistics])?;
+    inputs.push(Some((&statistics, &layout)));
+    let tensor = |storage, like: &Tensor| {
+        Tensor::from_storage(Storage::Cuda(storage), like.shape(), BackpropOp::none(), false)
+    };
+    let grad_qkv = if qkv.track_op() {
+        let launch = kernels.key_gradients(element, aligned).map_err(Error::wrap)?;
+        run_into(device, &launch, &inputs, &mut [&mut grad_qkv])?;
+        Some(tensor(grad_qkv, qkv))
+    } else {
+        None
+    };
+    let grad_rpb = if rpb.track_op() {
+        let launch = kernels.bias_gradients(element, aligned).map_err(Error::wrap)?;
+        Some(tensor(run(device, &launch, &inputs, dtype, rpb.elem_count())?, rpb))
+    } else {
+        None
+    };
+    Ok((grad_qkv, grad_rpb))
 }
 
 fn kernels(problem: &Problem) -> Kernels {

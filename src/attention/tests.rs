@@ -125,7 +125,7 @@ fn gradients_are_the_limits_of_differences() {
 }
 
 /// Batch, height, width, heads, channels of a head, kernel size, dilation.
-const SHAPES: [(usize, usize, usize, usize, usize, usize, usize); 21] = [
+const SHAPES: [(usize, usize, usize, usize, usize, usize, usize); 22] = [
     (1, 3, 4, 1, 8, 1, 1),
     (1, 12, 9, 2, 32, 3, 1),
     (1, 9, 31, 1, 33, 5, 1),
@@ -140,6 +140,7 @@ const SHAPES: [(usize, usize, usize, usize, usize, usize, usize); 21] = [
     (2, 23, 26, 1, 64, 7, 3),
     (1, 56, 61, 1, 24, 7, 8),
     (1, 21, 20, 1, 128, 9, 2),
+    (1, 6, 5, 2, 168, 3, 1),
     (1, 12, 11, 1, 7, 11, 1),
     (1, 20, 30, 1, 32, 13, 1),
     (1, 17, 16, 2, 32, 15, 1),
@@ -340,18 +341,20 @@ mod gpu {
 
     use std::ffi::c_void;
 
+    use candle_core::Var;
     use nat_cuda::attention::Problem as Kernels;
     use nat_cuda::emulate::Emulator;
     use nat_cuda::{Element, Launch};
 
     use super::*;
 
-    /// The types with what their kernels stay under, as [`TOLERANCES`] for scores up to 10 and 200. Results, and
-    /// on the matrix units probabilities, are rounded to 11 and 8 bits.
-    const TYPES: [(DType, Element, [f64; 2]); 3] = [
-        (DType::F32, Element::F32, [5e-7, 5e-6]),
-        (DType::F16, Element::F16, [5e-4, 5e-4]),
-        (DType::BF16, Element::Bf16, [4e-3, 4e-3]),
+    /// The types with what their kernels stay under, as [`TOLERANCES`] and [`GRADIENT_TOLERANCES`] for scores up
+    /// to 10 and 200. Results, and on the matrix units probabilities, are rounded to 11 and 8 bits. In f32 a product
+    /// of vectors is one long chain of sums, which large scores feel: their gradients may be off by twice as much.
+    const TYPES: [(DType, Element, [f64; 2], [f64; 2]); 3] = [
+        (DType::F32, Element::F32, [5e-7, 5e-6], [2e-6, 4e-5]),
+        (DType::F16, Element::F16, [5e-4, 5e-4], [5e-4, 5e-4]),
+        (DType::BF16, Element::Bf16, [4e-3, 4e-3], [4e-3, 4e-3]),
     ];
 
     fn kernels(problem: &Problem) -> Kernels {
@@ -369,31 +372,76 @@ mod gpu {
         }
     }
 
-    /// What a kernel makes of qkv and rpb, in memory that begins at a multiple of 16 bytes.
-    fn emulated(launch: &Launch, problem: &Problem, qkv: &Tensor, rpb: &Tensor) -> Vec<f32> {
-        let place = |bytes: &[u8]| {
-            let mut words = vec![0u128; bytes.len().div_ceil(16)];
+    /// A tensor in memory that begins at a multiple of 16 bytes.
+    struct Memory {
+        words: Vec<u128>,
+        dtype: DType,
+        count: usize,
+    }
+
+    impl Memory {
+        fn new(x: &Tensor) -> Self {
+            let (bytes, mut memory) = (bytes(x), Self::nan(x.dtype(), x.elem_count()));
             // SAFETY: the words have room for the bytes.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), words.as_mut_ptr().cast(), bytes.len()) };
-            words
-        };
-        let (mut qkv_words, mut rpb_words) = (place(&bytes(qkv)), place(&bytes(rpb)));
-        let count = problem.output().elem_count();
-        let mut out = place(&vec![0xff; count * qkv.dtype().size_in_bytes()]);
-        let pointers = [&mut qkv_words, &mut rpb_words, &mut out].map(|x| x.as_mut_ptr().cast::<c_void>());
-        // SAFETY: three tensors of the launch's sizes and type.
-        unsafe { Emulator::get().unwrap().launch(launch, &pointers) };
-        let out: &[u8] = {
-            let length = count * qkv.dtype().size_in_bytes();
-            // SAFETY: the words hold so many bytes.
-            unsafe { std::slice::from_raw_parts(out.as_ptr().cast(), length) }
-        };
-        let halves = out.chunks_exact(2).map(|x| [x[0], x[1]]);
-        match qkv.dtype() {
-            DType::F32 => out.chunks_exact(4).map(|x| f32::from_ne_bytes([x[0], x[1], x[2], x[3]])).collect(),
-            DType::F16 => halves.map(|x| f16::from_ne_bytes(x).to_f32()).collect(),
-            _ => halves.map(|x| bf16::from_ne_bytes(x).to_f32()).collect(),
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.pointer().cast(), bytes.len()) };
+            memory
         }
+
+        fn nan(dtype: DType, count: usize) -> Self {
+            Self { words: vec![u128::MAX; (count * dtype.size_in_bytes()).div_ceil(16)], dtype, count }
+        }
+
+        fn pointer(&mut self) -> *mut c_void {
+            self.words.as_mut_ptr().cast()
+        }
+
+        fn values(&self) -> Vec<f32> {
+            // SAFETY: the words hold so many bytes.
+            let bytes: &[u8] = unsafe {
+                std::slice::from_raw_parts(
+                    self.words.as_ptr().cast(),
+                    self.count * self.dtype.size_in_bytes(),
+                )
+            };
+            let halves = bytes.chunks_exact(2).map(|x| [x[0], x[1]]);
+            match self.dtype {
+                DType::F32 => {
+                    bytes.chunks_exact(4).map(|x| f32::from_ne_bytes([x[0], x[1], x[2], x[3]])).collect()
+                }
+                DType::F16 => halves.map(|x| f16::from_ne_bytes(x).to_f32()).collect(),
+                _ => halves.map(|x| bf16::from_ne_bytes(x).to_f32()).collect(),
+            }
+        }
+    }
+
+    /// Runs a kernel on the tensors that its launch is for.
+    fn emulate<const N: usize>(launch: &Launch, tensors: [&mut Memory; N]) {
+        // SAFETY: tensors of the launch's sizes and types.
+        unsafe { Emulator::get().unwrap().launch(launch, &tensors.map(Memory::pointer)) };
+    }
+
+    /// What a kernel makes of qkv and rpb.
+    fn emulated(launch: &Launch, problem: &Problem, qkv: &Tensor, rpb: &Tensor) -> Vec<f32> {
+        let mut out = Memory::nan(qkv.dtype(), problem.output().elem_count());
+        emulate(launch, [&mut Memory::new(qkv), &mut Memory::new(rpb), &mut out]);
+        out.values()
+    }
+
+    /// The gradients of qkv and rpb.
+    fn emulated_gradients(problem: &Problem, element: Element, inputs: [&Tensor; 3]) -> [Vec<f32>; 2] {
+        let [mut grad_qkv, mut grad_rpb] =
+            [inputs[0], inputs[1]].map(|x| Memory::nan(x.dtype(), x.elem_count()));
+        let mut statistics = Memory::nan(DType::F32, problem.output().elem_count() / problem.dim * 2);
+        let ([mut qkv, mut rpb, mut grad], kernels) = (inputs.map(Memory::new), kernels(problem));
+        // Words of 16 bytes or single elements, as in `check`.
+        let aligned = element != Element::F32;
+        let query = kernels.query_gradients(element, aligned).unwrap();
+        emulate(&query, [&mut qkv, &mut rpb, &mut grad, &mut grad_qkv, &mut statistics]);
+        let key = kernels.key_gradients(element, aligned).unwrap();
+        emulate(&key, [&mut qkv, &mut rpb, &mut grad, &mut statistics, &mut grad_qkv]);
+        let bias = kernels.bias_gradients(element, aligned).unwrap();
+        emulate(&bias, [&mut qkv, &mut rpb, &mut grad, &mut statistics, &mut grad_rpb]);
+        [grad_qkv.values(), grad_rpb.values()]
     }
 
     /// The GPU, if this program is built for one and finds it.
@@ -411,7 +459,7 @@ mod gpu {
     /// Compares all kernels that serve a problem with the reference, whose inputs are rounded to each type.
     fn check(problem: &Problem, qkv: &Tensor, rpb: &Tensor, large: bool, gpu: Option<&Device>, what: &str) {
         let attention = attention(problem.heads, problem.kernel_size, problem.dilation);
-        for (dtype, element, tolerances) in TYPES {
+        for (dtype, element, tolerances, _) in TYPES {
             let [qkv, rpb] = [qkv, rpb].map(|x| x.to_dtype(dtype).unwrap());
             let [wide_qkv, wide_rpb] = [&qkv, &rpb].map(|x| values::<f64>(&x.to_dtype(DType::F64).unwrap()));
             let exact = reference::forward(problem, &wide_qkv, &wide_rpb);
@@ -432,6 +480,45 @@ mod gpu {
         }
     }
 
+    /// The gradients of a problem, as [`check`].
+    fn check_gradients(
+        problem: &Problem,
+        inputs: [&Tensor; 3],
+        large: bool,
+        gpu: Option<&Device>,
+        what: &str,
+    ) {
+        let attention = attention(problem.heads, problem.kernel_size, problem.dilation);
+        for (dtype, element, _, tolerances) in TYPES {
+            let inputs = inputs.map(|x| x.to_dtype(dtype).unwrap());
+            let [qkv, rpb, grad] = inputs.each_ref().map(|x| values::<f64>(&x.to_dtype(DType::F64).unwrap()));
+            let exact: [_; 2] = reference::backward(problem, &qkv, &rpb, &grad).into();
+            let compare = |got: [Vec<f32>; 2], place: &str| {
+                let errors = [relative(&got[0], &exact[0]), relative(&got[1], &exact[1])];
+                let tolerance = tolerances[usize::from(large)];
+                assert!(
+                    errors.iter().all(|error| *error < tolerance),
+                    "{what}, {dtype:?} {place}: off by {errors:?}"
+                );
+            };
+            compare(emulated_gradients(problem, element, inputs.each_ref()), "emulated");
+            if let Some(gpu) = gpu {
+                let [qkv, rpb, grad] = inputs.each_ref().map(|x| x.to_device(gpu).unwrap());
+                let [qkv, rpb] = [&qkv, &rpb].map(|x| Var::from_tensor(x).unwrap());
+                let out = attention.forward(&qkv, Some(&rpb)).unwrap();
+                let grads = (out * grad).unwrap().sum_all().unwrap().backward().unwrap();
+                let got = [&qkv, &rpb]
+                    .map(|x| values::<f32>(&grads.get(x.as_tensor()).unwrap().to_dtype(DType::F32).unwrap()));
+                compare(got, "on the GPU");
+            }
+        }
+    }
+
+    /// Whether so many queries are few: the emulation takes seconds for more, and they show it nothing new.
+    fn quick(queries: usize) -> bool {
+        queries < 1000
+    }
+
     #[test]
     fn kernels_agree_with_the_reference() {
         let gpu = device();
@@ -444,11 +531,10 @@ mod gpu {
             (1, 23, 13, 1, 32, 11, 1),
             (1, 27, 29, 1, 32, 13, 2),
         ];
-        // The emulation takes seconds for the large ones, and they show it nothing new.
-        let small = |&(b, h, w, heads, ..): &(usize, usize, usize, usize, usize, usize, usize)| {
-            gpu.is_some() || b * h * w * heads < 1000
-        };
-        for (b, h, w, heads, dim, kernel_size, dilation) in SHAPES.into_iter().chain(more).filter(small) {
+        for (b, h, w, heads, dim, kernel_size, dilation) in SHAPES.into_iter().chain(more) {
+            if gpu.is_none() && !quick(b * h * w * heads) {
+                continue;
+            }
             let attention = attention(heads, kernel_size, dilation);
             let qkv_shape = (b, h, w, 3 * heads * dim);
             let problem = attention.problem(Shape::from(qkv_shape).dims()).unwrap();
@@ -468,6 +554,28 @@ mod gpu {
     }
 
     #[test]
+    fn gradients_agree_with_the_reference() {
+        let gpu = device();
+        for (b, h, w, heads, dim, kernel_size, dilation) in SHAPES {
+            // Of fewer values all probabilities may be near 0 or 1, where nothing is left but rounding.
+            let few = b * h * w * heads * dim < 16;
+            if few || gpu.is_none() && !quick(b * h * w * heads) {
+                continue;
+            }
+            let attention = attention(heads, kernel_size, dilation);
+            let qkv_shape = (b, h, w, 3 * heads * dim);
+            let problem = attention.problem(Shape::from(qkv_shape).dims()).unwrap();
+            let rpb = normal((heads, problem.bias_side, problem.bias_side), 1.0);
+            let grad = normal((b, h, w, heads * dim), 1.0);
+            for (large, deviation) in [(false, 1.0), (true, 5.0)] {
+                let qkv = normal(qkv_shape, deviation);
+                let what = format!("{problem:?}, deviation {deviation}");
+                check_gradients(&problem, [&qkv, &rpb, &grad], large, gpu.as_ref(), &what);
+            }
+        }
+    }
+
+    #[test]
     fn golden_cases_are_those_of_natten() {
         let gpu = device();
         for entry in std::fs::read_dir(golden()).unwrap() {
@@ -479,7 +587,9 @@ mod gpu {
             let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
             let problem = attention.problem(tensors["qkv"].dims()).unwrap();
             let what = path.display().to_string();
-            check(&problem, &tensors["qkv"], &tensors["rpb"], false, gpu.as_ref(), &what);
+            let [qkv, rpb, grad] = ["qkv", "rpb", "grad_out"].map(|name| &tensors[name]);
+            check(&problem, qkv, rpb, false, gpu.as_ref(), &what);
+            check_gradients(&problem, [qkv, rpb, grad], false, gpu.as_ref(), &what);
         }
     }
 }
