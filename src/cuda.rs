@@ -280,7 +280,7 @@ pub(crate) fn tensor_of(
         bail!("a GPU kernel got a tensor on the CPU");
     };
     if inputs.iter().flatten().any(|input| input.track_op()) {
-        bail!("a GPU kernel has no gradient: networks for gradients are built of `Weights::plain`");
+        bail!("a GPU kernel has no gradient: networks for gradients are built of `Weights::differentiable`");
     }
     let held: Vec<_> = inputs.iter().map(|input| input.map(Tensor::storage_and_layout)).collect();
     let operands =

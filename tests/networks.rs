@@ -140,39 +140,55 @@ fn classifiers_on_the_gpu_agree_with_the_original() {
 
 #[test]
 fn gradients_agree_with_the_original() {
-    let devices = [Some(Device::Cpu), common::gpu()];
+    for form in [Weights::differentiable, Weights::plain] {
+        gradients_agree_on(&Device::Cpu, DType::F32, form, [1e-5, TOLERANCE]);
+    }
+}
+
+#[test]
+fn gradients_on_the_gpu_agree_with_the_original() {
+    let Some(gpu) = common::gpu() else { return };
+    let types = [(DType::F32, [1e-5, TOLERANCE]), (DType::F16, [5e-3, 1e-2]), (DType::BF16, [2e-2, 1e-1])];
+    for (dtype, tolerances) in types {
+        gradients_agree_on(&gpu, dtype, Weights::differentiable, tolerances);
+    }
+}
+
+/// Compares all cases of `golden/saliency` with a network of this form on `device`. Tolerances: of the logits,
+/// beside those of inference in f32, and of gradients.
+fn gradients_agree_on(
+    device: &Device,
+    dtype: DType,
+    form: fn(Weights) -> Weights,
+    [of_logits, tolerance]: [f32; 2],
+) {
     for path in entries("saliency", "safetensors") {
         let expected = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
         let case = golden("classify").join(path.file_name().unwrap());
+        let name = format!("{} on {:?} in {dtype:?}", path.display(), device.location());
         let input = &candle_core::safetensors::load(&case, &Device::Cpu).unwrap()["input"];
         let checkpoint = case.with_extension("pth");
         let inference = load(&checkpoint, DType::F32).forward(input).unwrap();
+        let model = load_on(device, &checkpoint, dtype, form);
+        let here = |x: &Tensor| x.to_device(device).unwrap().to_dtype(dtype).unwrap();
+        let logits = model.forward(&here(input)).unwrap().to_device(&Device::Cpu).unwrap();
+        let error = relative(&logits, &inference);
+        assert!(error < of_logits, "{name}: the logits are off by {error:e}");
         let class = top(&inference)[0];
-        for (device, form) in devices
-            .iter()
-            .flatten()
-            .flat_map(|device| [Weights::differentiable, Weights::plain].map(|form| (device, form)))
-        {
-            let name = format!("{} on {:?}", path.display(), device.location());
-            let model = load_on(device, &checkpoint, DType::F32, form);
-            let error = relative(&model.forward(&input.to_device(device).unwrap()).unwrap(), &inference);
-            assert!(error < 1e-5, "{name}: the logits are off by {error:e}");
-            let gradients = |images: &Tensor| {
-                let classes = vec![class; images.dim(0).unwrap()];
-                let gradients = model.gradients(&images.to_device(device).unwrap(), &classes).unwrap();
-                gradients.to_device(&Device::Cpu).unwrap()
+        let gradients = |images: &Tensor| {
+            let classes = vec![class; images.dim(0).unwrap()];
+            model.gradients(&here(images), &classes).unwrap().to_device(&Device::Cpu).unwrap()
+        };
+        for (what, want) in &expected {
+            let got = match what.as_str() {
+                "noise" => continue,
+                "grad" => gradients(input),
+                "grad.corner" => gradients(input).i((.., .., ..96, ..96)).unwrap().contiguous().unwrap(),
+                "grad_noisy" => gradients(&expected["noise"].broadcast_add(input).unwrap()),
+                other => panic!("{name}: what is {other}?"),
             };
-            for (what, want) in &expected {
-                let got = match what.as_str() {
-                    "noise" => continue,
-                    "grad" => gradients(input),
-                    "grad.corner" => gradients(input).i((.., .., ..96, ..96)).unwrap().contiguous().unwrap(),
-                    "grad_noisy" => gradients(&expected["noise"].broadcast_add(input).unwrap()),
-                    other => panic!("{name}: what is {other}?"),
-                };
-                let error = relative(&got, want);
-                assert!(error < TOLERANCE, "{name}: {what} is off by {error:e}");
-            }
+            let error = relative(&got, want);
+            assert!(error < tolerance, "{name}: {what} is off by {error:e}");
         }
     }
 }

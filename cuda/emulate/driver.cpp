@@ -116,6 +116,83 @@ template <typename T> Call index_select(void** parameters) {
   };
 }
 
+// Parameters: elements, indices (one for each), input, output, and the sizes before the indexed dimension, of it, of the indices,
+// and behind it.
+template <typename T> Call gather(void** parameters) {
+  const auto count = parameter<size_t>(parameters, 0);
+  const auto* ids = parameter<const uint32_t*>(parameters, 1);
+  const auto* in = parameter<const T*>(parameters, 2);
+  auto* out = parameter<T*>(parameters, 3);
+  const auto from = parameter<size_t>(parameters, 5), indices = parameter<size_t>(parameters, 6), right = parameter<size_t>(parameters, 7);
+  return [=] {
+    for (size_t i = 0; i < count; i++) out[i] = in[(i / right / indices * from + ids[i]) * right + i % right];
+  };
+}
+
+// The other way, added up. Parameters: indices, input, output, sizes as above, the indexed dimension's behind that of the indices.
+template <typename T> Call scatter_add(void** parameters) {
+  const auto* ids = parameter<const uint32_t*>(parameters, 0);
+  const auto* in = parameter<const T*>(parameters, 1);
+  auto* out = parameter<T*>(parameters, 2);
+  const auto left = parameter<size_t>(parameters, 3), indices = parameter<size_t>(parameters, 4), to = parameter<size_t>(parameters, 5);
+  const auto right = parameter<size_t>(parameters, 6);
+  return [=] {
+    for (size_t i = 0; i < left * indices * right; i++) {
+      T& sum = out[(i / right / indices * to + ids[i]) * right + i % right];
+      sum = narrow<T>(widen(sum) + widen(in[i]));
+    }
+  };
+}
+
+// Parameters: elements, height and width of the result and of the kernel, stride, padding, dilation, sizes and strides of the
+// input [batch, channels, height, width], input, output [batch, height, width, channels, kernel, kernel].
+template <typename T> Call im2col(void** parameters) {
+  size_t n[8];
+  for (int i = 0; i < 8; i++) n[i] = parameter<size_t>(parameters, i);
+  const auto [count, height, width, kernel_y, kernel_x, stride, padding, dilation] = n;
+  const auto* info = parameter<const size_t*>(parameters, 8);
+  const auto* in = parameter<const T*>(parameters, 9);
+  auto* out = parameter<T*>(parameters, 10);
+  return [=, count = count, height = height, width = width, kernel_y = kernel_y, kernel_x = kernel_x, stride = stride,
+          padding = padding, dilation = dilation] {
+    for (size_t i = 0; i < count; i++) {
+      const size_t kx = i % kernel_x, ky = i / kernel_x % kernel_y, channel = i / kernel_x / kernel_y % info[1];
+      const size_t place = i / kernel_x / kernel_y / info[1];
+      const size_t x = place % width * stride + kx * dilation - padding, y = place / width % height * stride + ky * dilation - padding;
+      const bool inside = y < info[2] && x < info[3];  // what is below zero has wrapped
+      out[i] = inside ? in[place / width / height * info[4] + channel * info[5] + y * info[6] + x * info[7]] : narrow<T>(0);
+    }
+  };
+}
+
+// Parameters: elements of the input, width and height of the result, stride, padding, output padding, dilation (1 here), sizes
+// and strides of the input [batch, channels, height, width] and of the kernel [channels, outputs, height, width], input, kernel,
+// output.
+template <typename T> Call conv_transpose2d(void** parameters) {
+  const auto width = parameter<size_t>(parameters, 1), height = parameter<size_t>(parameters, 2), stride = parameter<size_t>(parameters, 3);
+  const auto padding = parameter<size_t>(parameters, 4);
+  const auto* info = parameter<const size_t*>(parameters, 7);
+  const auto *in = parameter<const T*>(parameters, 8), *kernel = parameter<const T*>(parameters, 9);
+  auto* out = parameter<T*>(parameters, 10);
+  return [=] {
+    const auto *strides = info + 4, *sizes = info + 8, *kernel_strides = info + 12;
+    for (size_t i = 0; i < info[0] * sizes[1] * height * width; i++) {
+      const size_t x = i % width + padding, y = i / width % height + padding, channel = i / width / height % sizes[1];
+      const size_t image = i / width / height / sizes[1];
+      float sum = 0;
+      for (size_t ky = y % stride; ky < sizes[2] && ky <= y; ky += stride)
+        for (size_t kx = x % stride; kx < sizes[3] && kx <= x; kx += stride) {
+          const size_t from_y = (y - ky) / stride, from_x = (x - kx) / stride;
+          if (from_y >= info[2] || from_x >= info[3]) continue;
+          for (size_t c = 0; c < info[1]; c++)
+            sum += widen(in[image * strides[0] + c * strides[1] + from_y * strides[2] + from_x * strides[3]]) *
+                   widen(kernel[c * kernel_strides[0] + channel * kernel_strides[1] + ky * kernel_strides[2] + kx * kernel_strides[3]]);
+        }
+      out[i] = narrow<T>(sum);
+    }
+  };
+}
+
 // Parameters: width and height of the result, align_corners and scales (not used here), sizes and strides of the input [batch,
 // channels, height, width], input, output.
 template <typename T> Call bilinear(void** parameters) {
@@ -164,6 +241,9 @@ template <typename T> void add_candle(std::map<std::string, Candle>& all, const 
   map("urecip_", [](float x) { return 1 / x; });
   map("usqrt_", [](float x) { return std::sqrt(x); });
   map("urelu_", [](float x) { return x < 0 ? 0 : x; });
+  map("usqr_", [](float x) { return x * x; });
+  map("uerf_", [](float x) { return std::erf(x); });
+  map("ugelu_erf_", [](float x) { return 0.5f * x * (1 + std::erf(x * 0.70710678f)); });
   auto zip = [&](const char* name, float (*f)(float, float)) { all[name + type] = [=](void** p) { return binary<T>(p, f); }; };
   zip("badd_", [](float x, float y) { return x + y; });
   zip("bsub_", [](float x, float y) { return x - y; });
@@ -174,6 +254,10 @@ template <typename T> void add_candle(std::map<std::string, Candle>& all, const 
   all["fast_sum_" + type] = sum<T, false>;
   all["fast_sum_small_" + type] = sum<T, true>;
   all["is_u32_" + type] = index_select<T>;
+  all["gather_u32_" + type] = gather<T>;
+  all["sa_u32_" + type] = scatter_add<T>;
+  all["im2col_" + type] = im2col<T>;
+  all["conv_transpose2d_" + type] = conv_transpose2d<T>;
   all["upsample_bilinear2d_" + type] = bilinear<T>;
   all["copy2d_" + type] = copy2d<T>;
   auto same = [](float x) { return x; };
