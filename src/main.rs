@@ -6,6 +6,7 @@ mod cli;
 
 fn main() -> ExitCode {
     keep_freed_memory();
+    let_idle_threads_sleep();
     cli::main().into()
 }
 
@@ -20,5 +21,15 @@ fn keep_freed_memory() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, NEVER);
         // Other arenas than the main one cannot hold large blocks.
         libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// candle adds gradients up on threads of its own, which spin when they have nothing to do: a third of the time of
+/// a pass back, on two cores, that our layers then lack.
+fn let_idle_threads_sleep() {
+    const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+    if std::env::var_os(SPIN_LIMIT).is_none() {
+        // SAFETY: no other thread exists yet.
+        unsafe { std::env::set_var(SPIN_LIMIT, "1") };
     }
 }
