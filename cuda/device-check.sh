@@ -46,4 +46,5 @@ echo '== operator, f16, batch 64'
 echo '== NAT-Tiny'
 for batch in 1 128; do ./nat-infer bench --arch nat-tiny --device cuda --dtype f16 --batch-size "$batch" --runs 50; done
 for model in nat-mini nat-base dinat-tiny; do ./nat-infer bench --arch "$model" --device cuda --dtype f16 --batch-size 64; done
+for batch in 1 32; do ./nat-infer bench --arch nat-tiny --device cuda --dtype f16 --batch-size "$batch" --gradients; done
 for model in mask-rcnn-nat-tiny upernet-nat-tiny; do ./nat-infer bench --arch "$model" --device cuda --dtype f16; done
