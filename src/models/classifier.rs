@@ -63,7 +63,7 @@ impl Classifier {
                 _ => self.logits(images),
             };
         }
-        in_parts(images, |images, _| self.logits(images))
+        in_parts(images, usize::MAX, |images, _| self.logits(images))
     }
 
     /// The gradients of logits with respect to normalised images [B, 3, H, W], of each image that of the class
@@ -74,7 +74,7 @@ impl Classifier {
     /// or the network was not built of [`Weights::differentiable`] or [`Weights::plain`].
     pub fn gradients(&self, images: &Tensor, classes: &[u32]) -> Result<Tensor> {
         check_classes(images, classes)?;
-        in_parts(images, |images, first| {
+        in_parts(images, MOST_GRADIENTS, |images, first| {
             let images = Var::from_tensor(images)?;
             let logits = self.logits(&images)?;
             gradient(&logits, &classes[first..first + images.dim(0)?], &images)
@@ -89,7 +89,7 @@ impl Classifier {
     /// As [`Classifier::gradients`].
     pub fn grad_cam(&self, images: &Tensor, classes: &[u32]) -> Result<Tensor> {
         check_classes(images, classes)?;
-        in_parts(images, |images, first| {
+        in_parts(images, usize::MAX, |images, first| {
             let maps = self.backbone.forward(images)?;
             let Some(last) = maps.last() else { candle_core::bail!("a backbone without levels") };
             let last = Var::from_tensor(last)?;
@@ -138,11 +138,19 @@ impl Classifier {
     }
 }
 
+/// Images that gradients are taken of at a time on a CPU, at most: the inputs of all layers are kept meanwhile, of
+/// NAT-Mini at 224 some 50 MB an image, and no more images are needed to keep many threads busy.
+const MOST_GRADIENTS: usize = 8;
+
 /// What `run` makes of images [B, ..], put together again; it is told where a part begins. On a CPU parts are an
-/// image a thread: more at a time would leave the caches between layers.
-fn in_parts(images: &Tensor, run: impl Fn(&Tensor, usize) -> Result<Tensor> + Sync + Send) -> Result<Tensor> {
+/// image a thread, but `most` at most: more at a time would leave the caches between layers.
+fn in_parts(
+    images: &Tensor,
+    most: usize,
+    run: impl Fn(&Tensor, usize) -> Result<Tensor> + Sync + Send,
+) -> Result<Tensor> {
     let batch = images.dim(0)?;
-    let together = if images.device().is_cpu() { rayon::current_num_threads() } else { batch };
+    let together = if images.device().is_cpu() { rayon::current_num_threads().min(most) } else { batch };
     let part = |first| run(&images.narrow(0, first, together.min(batch - first))?, first);
     let parts = on_pool(|| (0..batch).step_by(together.max(1)).map(part).collect::<Result<Vec<_>>>())?;
     Tensor::cat(&parts, 0)
