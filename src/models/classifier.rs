@@ -227,6 +227,22 @@ mod tests {
         assert!(got.iter().flatten().any(|&x| x > 0.01), "{got:?}");
     }
 
+    /// Through the network as any other operator, the images in parts and put together again.
+    #[test]
+    fn candles_backward_gives_the_same_gradients() {
+        let (architecture, images) = small();
+        let weights = Weights::random(1, DType::F32, Device::Cpu).differentiable();
+        let network = Classifier::new(&architecture, &weights).unwrap();
+        let images = Var::from_tensor(&Tensor::cat(&[&images, &images], 0).unwrap()).unwrap();
+        let logits = network.forward(&images).unwrap();
+        let sum = logits.narrow(1, 3, 1).unwrap().sum_all().unwrap();
+        let got = sum.backward().unwrap().remove(&images).unwrap();
+        let want = network.gradients(&images, &[3; 4]).unwrap();
+        let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+        let off = norm(&(got - &want).unwrap()) / norm(&want);
+        assert!(off < 1e-5, "{off}");
+    }
+
     #[test]
     fn a_network_for_inference_and_wrong_classes_are_refused() {
         let (architecture, images) = small();
