@@ -20,10 +20,10 @@ use super::{Verbosity, labels};
 
 /// Show which pixels of an image speak for a class
 ///
-/// Two files an image: <stem>.saliency.png, the map in grey at the size of the network's input, and <stem>.png,
-/// the map in colours over the image: black and purple where it is low, yellow where it is high; what the network
-/// did not see is darkened, and an image of few pixels is enlarged. The map's smallest value is black, its 99th percentile white. Files of an earlier
-/// run are replaced.
+/// Two files an image: <stem>.saliency.png, the map in grey at the size of the network's input, its smallest value
+/// black, its 99th percentile white; and <stem>.png, the map over the image in grey, smoothed a little, from purple
+/// to yellow the larger it is. What the network did not see is darkened there, an image of few pixels enlarged.
+/// Files of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
