@@ -1,5 +1,6 @@
 //! The attention operator alone, at the shapes of published models, in multiply-adds a second
-//! (times two: FLOP/s), and forward and back, where the way back counts as two and a half times as many. `RAYON_NUM_THREADS` sets the threads, `NAT_INFER_ISA` the instruction set.
+//! (times two: FLOP/s), and forward and back, where the way back counts as two and a half times as
+//! many. `RAYON_NUM_THREADS` sets the threads, `NAT_INFER_ISA` the instruction set.
 
 // criterion_group! writes a public function without a comment.
 #![allow(missing_docs)]

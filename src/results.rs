@@ -145,6 +145,9 @@ pub struct NetworkTiming {
     pub height: usize,
     /// The compute type.
     pub dtype: String,
+    /// Whether a pass goes back too, to the gradient of a logit with respect to the input.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gradients: bool,
     /// CPU threads.
     pub threads: usize,
     /// Instruction set of the CPU kernels.

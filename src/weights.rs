@@ -157,7 +157,8 @@ impl Weights {
 
     /// The same weights for a network that candle's `backward` goes through, from its results to its input:
     /// on the CPU of the same fused layers, which then keep their weights twice, on a GPU of candle's own
-    /// operators. Gradients of the weights themselves are not computed.
+    /// operators. Gradients of the weights themselves are not computed, and of the CPU's layers those that only
+    /// detectors and segmenters have refuse to be differentiated.
     ///
     /// candle adds gradients up on threads that spin between two sums, and keep the layers' own threads from their
     /// work where there are few cores: with the environment variable `CANDLE_BARRIER_POOL_SPIN_LIMIT=1`, set before

@@ -368,6 +368,16 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
             2,
             "--seed is for --method smooth-grad",
         ),
+        (
+            vec!["saliency", "a.png", "--save", "out", "--method", "grad-cam", "-b", "4"],
+            2,
+            "--batch-size is for --method smooth-grad",
+        ),
+        (
+            vec!["saliency", "a.png", "--save", "out", "--noise", "0", "--samples", "50"],
+            2,
+            "would be 50 times the same",
+        ),
         (vec!["saliency", "a.png", "--weights", segmenter, "--save", "out"], 2, "is made to segment"),
         (vec!["saliency", "a.png", "--model", "demo-digits", "--save", "."], 2, "a.png would be replaced"),
         (vec!["models", "path", "nat-tiny"], 1, "`nat-infer models pull nat-tiny` fetches it"),
@@ -888,6 +898,36 @@ fn an_interrupted_run_leaves_no_file() {
     assert_eq!(place.files(), ["a.png", "fifo.png"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_map_of_many_copies_can_be_interrupted() {
+    let place = Place::new();
+    let fifo = place.path("fifo.png");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // Minutes of copies.
+    let arguments = [
+        "saliency",
+        "fifo.png",
+        "--model",
+        "demo-digits",
+        "--samples",
+        "100000",
+        "--save",
+        "out",
+        "-o",
+        "log",
+    ];
+    let mut child = place.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    // Opens when the program begins to read, and by then it catches signals.
+    let mut first = fs::File::options().write(true).open(&fifo).unwrap();
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    first.write_all(&fs::read(DIGIT).unwrap()).unwrap();
+    drop(first);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(place.files(), ["fifo.png"]);
+}
+
 #[test]
 fn every_instruction_set_gives_what_pytorch_computes() {
     let place = Place::new();
@@ -936,6 +976,7 @@ fn bench_says_how_fast_what_was_computed() {
 
     let gradients = &run(&["--gradients"])[0];
     assert!(number(gradients, "median_ms") > 0.0 && number(gradients, "gflops") > 0.0);
+    assert_eq!((&gradients["gradients"], &network["gradients"]), (&true.into(), &Value::Null));
 
     let layers = run(&["--profile"]);
     let kinds: Vec<_> = layers.iter().map(|row| row["kind"].as_str().unwrap()).collect();

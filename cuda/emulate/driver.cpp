@@ -9,7 +9,9 @@
 namespace {
 
 using Call = std::function<void()>;
-std::vector<Call>* recording = nullptr;
+// Each thread has its own graph: on a GPU it would be each stream.
+thread_local std::vector<Call>* recording = nullptr;
+char handle;  // stands for whatever has no contents here
 
 void act(Call call) {
   if (recording) recording->push_back(std::move(call));
@@ -303,13 +305,13 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
   *value = attribute == 75 ? 8 : attribute == 115 ? 1 : 0;
   return SUCCESS;
 }
-int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &recording, SUCCESS; }
+int cuDevicePrimaryCtxRetain(void** context, int) { return *context = &handle, SUCCESS; }
 int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
-int cuCtxGetCurrent(void** context) { return *context = &recording, SUCCESS; }
+int cuCtxGetCurrent(void** context) { return *context = &handle, SUCCESS; }
 int cuCtxSetCurrent(void*) { return SUCCESS; }
 int cuCtxSynchronize() { return SUCCESS; }
 int cuCtxDestroy_v2(void*) { return SUCCESS; }
-int cuDeviceGetDefaultMemPool(void** pool, int) { return *pool = &recording, SUCCESS; }
+int cuDeviceGetDefaultMemPool(void** pool, int) { return *pool = &handle, SUCCESS; }
 int cuMemPoolSetAttribute(void*, int attribute, void* value) {
   return attribute == 4 && *static_cast<uint64_t*>(value) == ~uint64_t(0) ? SUCCESS : INVALID_VALUE;
 }
@@ -340,11 +342,11 @@ int cuMemsetD8Async(void* to, unsigned char value, size_t bytes, void*) {
   return act([=] { std::memset(to, value, bytes); }), SUCCESS;
 }
 
-int cuStreamCreate(void** stream, unsigned) { return *stream = &recording, SUCCESS; }
+int cuStreamCreate(void** stream, unsigned) { return *stream = &handle, SUCCESS; }
 int cuStreamDestroy_v2(void*) { return SUCCESS; }
 int cuStreamSynchronize(void*) { return SUCCESS; }
 int cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
-int cuEventCreate(void** event, unsigned) { return *event = &recording, SUCCESS; }
+int cuEventCreate(void** event, unsigned) { return *event = &handle, SUCCESS; }
 int cuEventRecord(void*, void*) { return SUCCESS; }
 int cuEventDestroy_v2(void*) { return SUCCESS; }
 
@@ -359,8 +361,8 @@ int cuGraphLaunch(void* graph, void*) {
 int cuGraphExecDestroy(void*) { return SUCCESS; }
 int cuGraphDestroy(void*) { return SUCCESS; }
 
-int cuModuleLoadData(void** module, const void*) { return *module = &recording, SUCCESS; }
-int cuModuleLoad(void** module, const char*) { return *module = &recording, SUCCESS; }
+int cuModuleLoadData(void** module, const void*) { return *module = &handle, SUCCESS; }
+int cuModuleLoad(void** module, const char*) { return *module = &handle, SUCCESS; }
 int cuModuleUnload(void*) { return SUCCESS; }
 int cuModuleGetFunction(void** function, void*, const char* name) {
   static std::map<std::string, Function> functions;
@@ -383,7 +385,7 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
 }
 
 // cuBLAS: matrices are column by column.
-int cublasCreate_v2(void** handle) { return *handle = &recording, SUCCESS; }
+int cublasCreate_v2(void** handle) { return *handle = &handle, SUCCESS; }
 int cublasDestroy_v2(void*) { return SUCCESS; }
 int cublasSetStream_v2(void*, void*) { return SUCCESS; }
 int cublasGemmStridedBatchedEx(void*, int transpose_a, int transpose_b, int m, int n, int k, const void* alpha, const void* a, int a_type,
@@ -410,7 +412,7 @@ int cublasGemmStridedBatchedEx(void*, int transpose_a, int transpose_b, int m, i
 }
 
 // cuRAND: candle makes a generator for every device.
-int curandCreateGenerator(void** generator, int) { return *generator = &recording, SUCCESS; }
+int curandCreateGenerator(void** generator, int) { return *generator = &handle, SUCCESS; }
 int curandDestroyGenerator(void*) { return SUCCESS; }
 int curandSetPseudoRandomGeneratorSeed(void*, unsigned long long) { return SUCCESS; }
 int curandSetStream(void*, void*) { return SUCCESS; }

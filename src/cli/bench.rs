@@ -125,6 +125,7 @@ impl Record for NetworkTiming {
         "share_of_peak",
         "runs",
         "peak_mb",
+        "gradients",
     ];
 
     fn rows(&self) -> Vec<Vec<String>> {
@@ -145,14 +146,16 @@ impl Record for NetworkTiming {
             format!("{:.3}", self.share_of_peak),
             self.runs.to_string(),
             self.peak_mb.map_or_else(String::new, |mb| mb.to_string()),
+            self.gradients.to_string(),
         ]]
     }
 
     fn table(&self) -> String {
         let Self { model, dtype, width, height, batch, threads, isa, .. } = self;
         let memory = self.peak_mb.map_or_else(String::new, |mb| format!(", {mb} MB at most"));
+        let back = if self.gradients { ", forward and back" } else { "" };
         format!(
-            "{model}, {width}x{height}, batch {batch}, {dtype}, {threads} thread(s), {isa}\n  \
+            "{model}, {width}x{height}, batch {batch}, {dtype}, {threads} thread(s), {isa}{back}\n  \
              {:.2} ms an image (median of {} runs; {:.2} to {:.2}), {:.1} images/s\n  \
              {:.1} GFLOP/s, {:.0}% of this machine's largest products ({:.1}){memory}\n",
             self.median_ms,

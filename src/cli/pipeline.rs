@@ -22,6 +22,7 @@ pub struct Images {
     reader: Reader,
     /// Standard input, where it is among the inputs.
     stdin: Option<Result<RgbImage, ImageError>>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Images {
@@ -32,7 +33,7 @@ impl Images {
         errors.iter().for_each(|error| say(&error.to_string()));
         let reader = Reader { exif, ..Reader::default() };
         let stdin = inputs.contains(&Input::Stdin).then(|| reader.stdin());
-        Self { inputs, failed: errors.len(), reader, stdin }
+        Self { inputs, failed: errors.len(), reader, stdin, stop: Arc::default() }
     }
 
     /// The images, in order.
@@ -40,10 +41,15 @@ impl Images {
         &self.inputs
     }
 
+    /// Becomes true with the first Ctrl-C: for work on a single image that takes long.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
     /// Gives `compute` the images in batches of `batch_size`, each through `prepare`, and tells how it
     /// ended.
     ///
-    /// Ctrl-C ends the work after the current batch; a second one ends the program.
+    /// Ctrl-C ends the work after the current batch, or when `compute` gives up; a second one ends the program.
     ///
     /// # Errors
     /// When `compute` fails; nothing else stops the work.
@@ -53,8 +59,7 @@ impl Images {
         prepare: impl Fn(RgbImage) -> T + Sync,
         mut compute: impl FnMut(&[&Input], Vec<T>) -> Result<()>,
     ) -> Result<Exit> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let handler = Arc::clone(&stop);
+        let handler = Arc::clone(&self.stop);
         let interrupt = move || {
             if handler.swap(true, Ordering::Relaxed) {
                 process::exit(Exit::Interrupted as i32);
@@ -62,7 +67,7 @@ impl Images {
         };
         ctrlc::set_handler(interrupt).context("can't catch Ctrl-C")?;
 
-        let Self { inputs, mut failed, reader, mut stdin } = self;
+        let Self { inputs, mut failed, reader, mut stdin, stop } = self;
         let (sender, receiver) = sync_channel(batch_size.min(inputs.len()));
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -91,13 +96,14 @@ impl Images {
                         failed += 1;
                     }
                 }
-                if batch.len() == batch_size {
-                    compute(&names, std::mem::take(&mut batch)).or_failed()?;
-                    names.clear();
-                }
+                let done = match batch.len() == batch_size {
+                    true => compute(&std::mem::take(&mut names), std::mem::take(&mut batch)),
+                    false => Ok(()),
+                };
                 if stop.load(Ordering::Relaxed) {
                     return Ok(Exit::Interrupted);
                 }
+                done.or_failed()?;
             }
             if !batch.is_empty() {
                 compute(&names, batch).or_failed()?;

@@ -1,6 +1,8 @@
 //! `nat-infer saliency`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -67,7 +69,7 @@ pub enum MethodName {
 #[derive(Args)]
 #[command(next_help_heading = "SmoothGrad")]
 struct SmoothGradOptions {
-    /// Noisy copies; --batch-size of them are computed together [default: 25]
+    /// Noisy copies, of which up to --batch-size are computed together [default: 25]
     #[arg(long, value_name = "N", value_parser = at_most::<100_000>)]
     samples: Option<usize>,
     /// Standard deviation of the noise, as a share of the range of the input's values; 0 gives the input's own
@@ -90,10 +92,9 @@ Examples:
 
 /// Runs the command.
 pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
-    let chosen = arguments.smooth_grad;
     let asked = arguments.model.batch_size;
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.gradients();
-    let method = method(arguments.method, &chosen, asked.unwrap_or(settings.copies()))?;
+    let method = method(arguments.method, &arguments.smooth_grad, asked, settings.batch_size)?;
     let labels = arguments.labels.as_deref().map(labels::read).transpose()?;
     let images = Images::expand(&arguments.images.inputs, arguments.images.exif.into());
     if images.inputs().is_empty() {
@@ -114,14 +115,27 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     verbosity.explain("input", task.crop());
     folder.make()?;
     let mut output = Output::open(&arguments.output)?;
-    let bar = bar(images.inputs().len(), method, verbosity);
+    let (all, stop) = (images.inputs().to_vec(), images.stop());
+    let bar = bar(all.len() * task.copies(), verbosity);
+    let mut done = 0;
     let exit = images.run(
         1,
         |image| (task.crop().apply(&image), image),
         |inputs, batch| {
             for (input, (values, image)) in inputs.iter().zip(batch) {
+                // Images that could not be read are passed over.
+                done += all[done..].iter().take_while(|other| other != input).count();
+                bar.set_position((done * task.copies()) as u64);
                 bar.set_message(one_line(&input.name()));
-                let map = task.run_input(&values, |copies| bar.inc(copies as u64))?;
+                let map = task.run_input(&values, |copies| {
+                    bar.inc(copies as u64);
+                    if stop.load(Ordering::Relaxed) {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                })?;
+                done += 1;
                 let [grey, picture, tensor] = ["saliency.png", "png", "saliency.safetensors"]
                     .map(|extension| folder.file(input, extension));
                 map.save_grey(&grey)?;
@@ -152,47 +166,46 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     Ok(exit)
 }
 
-/// What was typed as what it means.
-fn method(name: MethodName, chosen: &SmoothGradOptions, together: usize) -> Result<Method> {
+/// What was typed as what it means. `asked` is the number of --batch-size, `together` what came of it.
+fn method(
+    name: MethodName,
+    chosen: &SmoothGradOptions,
+    asked: Option<usize>,
+    together: usize,
+) -> Result<Method> {
     let &SmoothGradOptions { samples, noise, seed, signed } = chosen;
-    match name {
-        MethodName::SmoothGrad => {
-            let default = SmoothGrad::default();
-            Ok(Method::SmoothGrad(SmoothGrad {
-                samples: samples.unwrap_or(default.samples),
-                noise: noise.unwrap_or(default.noise),
-                seed: seed.unwrap_or(default.seed),
-                signed,
-                together,
-            }))
-        }
-        MethodName::GradCam => {
-            let given = [
-                ("--samples", samples.is_some()),
-                ("--noise", noise.is_some()),
-                ("--seed", seed.is_some()),
-                ("--signed", signed),
-            ];
-            match given.iter().find(|(_, given)| *given) {
-                Some((option, _)) => {
-                    bail!("{option} is for --method smooth-grad: grad-cam has no noisy copies")
-                }
-                None => Ok(Method::GradCam),
-            }
-        }
+    if name == MethodName::GradCam {
+        let given = [
+            ("--samples", samples.is_some()),
+            ("--noise", noise.is_some()),
+            ("--seed", seed.is_some()),
+            ("--signed", signed),
+            ("--batch-size", asked.is_some()),
+        ];
+        return match given.iter().find(|(_, given)| *given) {
+            Some((option, _)) => bail!("{option} is for --method smooth-grad: grad-cam has no noisy copies"),
+            None => Ok(Method::GradCam),
+        };
     }
+    if let (Some(0.0), Some(samples @ 2..)) = (noise, samples) {
+        bail!("--samples {samples} with --noise 0 would be {samples} times the same: leave one of them out");
+    }
+    let default = SmoothGrad::default();
+    Ok(Method::SmoothGrad(SmoothGrad {
+        samples: samples.unwrap_or(default.samples),
+        noise: noise.unwrap_or(default.noise),
+        seed: seed.unwrap_or(default.seed),
+        signed,
+        together,
+    }))
 }
 
 /// A bar over all copies of all images, on stderr where that is a terminal.
-fn bar(images: usize, method: Method, verbosity: Verbosity) -> ProgressBar {
-    let copies = match method {
-        Method::SmoothGrad(settings) => images * settings.samples,
-        Method::GradCam => 0,
-    };
-    if verbosity.quiet || copies == 0 {
+fn bar(copies: usize, verbosity: Verbosity) -> ProgressBar {
+    if verbosity.quiet {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} copies, {eta} left  {msg}");
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}, {eta} left  {msg}");
     ProgressBar::new(copies as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

@@ -40,6 +40,7 @@ pub struct Settings {
     threads: usize,
     /// Images a forward pass.
     pub batch_size: usize,
+    batch_size_asked: bool,
     verbosity: Verbosity,
 }
 
@@ -88,6 +89,7 @@ impl Settings {
             offline: options.offline,
             threads,
             batch_size: options.batch_size.unwrap_or(default_batch),
+            batch_size_asked: options.batch_size.is_some(),
             verbosity,
         })
     }
@@ -102,11 +104,6 @@ impl Settings {
         self.load.dtype
     }
 
-    /// How many copies of an image are computed together for gradients: enough for all threads, and of a GPU.
-    pub fn copies(&self) -> usize {
-        if self.load.device.is_cpu() { self.threads } else { self.batch_size }
-    }
-
     /// Takes the backbone alone of a network that is no classifier.
     #[must_use]
     pub fn backbone(mut self) -> Self {
@@ -114,10 +111,14 @@ impl Settings {
         self
     }
 
-    /// Builds a network that has gradients.
+    /// Builds a network that has gradients. On a CPU, unless it was said how many, a copy of an image for each
+    /// thread is then computed at a time.
     #[must_use]
     pub fn gradients(mut self) -> Self {
         self.load.gradients = true;
+        if self.load.device.is_cpu() && !self.batch_size_asked {
+            self.batch_size = self.threads.min(8);
+        }
         self
     }
 

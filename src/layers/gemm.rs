@@ -9,6 +9,8 @@
 //! Operands are counted in words of 32 bits: one f32, or two bf16 that follow each other in depth,
 //! where a weight is packed for [`Isa::Avx512Bf16`]. Rows are then rounded on their way into scratch;
 //! sums, epilogues and outputs are f32 in any case.
+//!
+//! Longer than 600 lines with its tests: packing, tiles and epilogues share one layout and are read together.
 
 use std::cell::Cell;
 use std::ops::Range;

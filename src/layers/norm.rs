@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{Blocks, Operands, Rows, output, room};
+use super::gemm::{Blocks, Operands, Rows, room};
 use super::operator::{Layer, apply};
 use super::profile::{Kind, span};
 use super::simd::{Isa, Kernel, Simd};
@@ -95,14 +95,12 @@ impl Layer for Arc<Norm> {
 
 /// Makes `rows` x `columns` values on all threads, some rows at a time.
 fn by_blocks(rows: usize, columns: usize, fill: impl Fn(Range<usize>, &mut [f32]) + Sync) -> Vec<f32> {
-    let blocks = Blocks::new(rows, columns, Isa::best());
-    output(rows, columns, |out| {
-        (0..blocks.count()).into_par_iter().for_each(|i| {
-            let range = blocks.range(i);
-            // SAFETY: the blocks are disjoint and each is written in full.
-            fill(range.clone(), unsafe { out.rows_mut(range) });
-        });
-    })
+    let most = rows.div_ceil(Blocks::new(rows, columns, Isa::best()).count()).max(1);
+    let mut out = vec![0.0; rows * columns];
+    out.par_chunks_mut(most * columns).enumerate().for_each(|(i, out)| {
+        fill(i * most..i * most + out.len() / columns, out);
+    });
+    out
 }
 
 impl Norm {

@@ -83,20 +83,25 @@ impl Classifier {
 
     /// Grad-CAM (arXiv 1610.02391) on the last level's map before the final norm: its channels summed up with
     /// the means of a logit's gradients as weights, and what speaks against the class left out. Of each of the
-    /// images [B, 3, H, W] for the class beside it: [B, h, w], f32.
+    /// images [B, 3, H, W] for the class beside it, or the most probable one: the logits [B, classes], and the
+    /// maps [B, h, w]; f32.
     ///
     /// # Errors
     /// As [`Classifier::gradients`].
-    pub fn grad_cam(&self, images: &Tensor, classes: &[u32]) -> Result<Tensor> {
+    pub fn grad_cam(&self, images: &Tensor, classes: &[Option<u32>]) -> Result<(Tensor, Tensor)> {
         check_classes(images, classes)?;
-        in_parts(images, usize::MAX, |images, first| {
+        on_pool(|| {
             let maps = self.backbone.forward(images)?;
             let Some(last) = maps.last() else { candle_core::bail!("a backbone without levels") };
             let last = Var::from_tensor(last)?;
             let logits = self.head(&last)?;
-            let gradient = gradient(&logits, &classes[first..first + images.dim(0)?], &last)?;
+            let likeliest = logits.argmax(1)?.to_vec1()?;
+            let classes: Vec<u32> =
+                classes.iter().zip(likeliest).map(|(class, top)| class.unwrap_or(top)).collect();
+            let gradient = gradient(&logits, &classes, &last)?;
             let weights = gradient.mean_keepdim((1, 2))?; // [B, 1, 1, C]
-            last.detach().to_dtype(DType::F32)?.broadcast_mul(&weights)?.sum(3)?.relu()
+            let map = last.detach().to_dtype(DType::F32)?.broadcast_mul(&weights)?.sum(3)?.relu()?;
+            Ok((logits.detach(), map))
         })
     }
 
@@ -156,7 +161,7 @@ fn in_parts(
     Tensor::cat(&parts, 0)
 }
 
-fn check_classes(images: &Tensor, classes: &[u32]) -> Result<()> {
+fn check_classes<T>(images: &Tensor, classes: &[T]) -> Result<()> {
     match images.dim(0)? {
         batch if batch == classes.len() => Ok(()),
         batch => candle_core::bail!("{} classes for {batch} images", classes.len()),
@@ -187,8 +192,8 @@ mod tests {
         let mut architecture = zoo::find("demo-digits").unwrap().architecture.clone();
         let dilations: Dilations = "1/1/1/1".parse().unwrap();
         architecture.backbone.dilations = dilations.expand(&architecture.backbone.depths).unwrap();
-        let values: Vec<f32> = (0..2 * 3 * 64 * 64).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
-        (architecture, Tensor::from_vec(values, (2, 3, 64, 64), &Device::Cpu).unwrap())
+        let values: Vec<f32> = (0..3 * 3 * 64 * 64).map(|i| (i * 37 % 10_007) as f32 / 5e3 - 1.0).collect();
+        (architecture, Tensor::from_vec(values, (3, 3, 64, 64), &Device::Cpu).unwrap())
     }
 
     /// Weights from differences of the logit, a channel of the last map moved up and down.
@@ -197,12 +202,14 @@ mod tests {
         let (architecture, images) = small();
         let weights = Weights::random(1, DType::F32, Device::Cpu).differentiable();
         let network = Classifier::new(&architecture, &weights).unwrap();
-        let classes = [3, 7];
-        let got = network.grad_cam(&images, &classes).unwrap();
+        let classes = [3, 7, 5];
+        let (logits, got) = network.grad_cam(&images, &classes.map(Some)).unwrap();
+        let of = |logits: &Tensor| logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(of(&logits), of(&network.forward(&images).unwrap()));
         let maps = network.backbone.forward(&images).unwrap();
         let (_, h, w, channels) = maps[3].dims4().unwrap();
-        assert_eq!(got.dims(), [2, h, w]);
-        let mut sums = vec![vec![0.0; h * w]; 2];
+        assert_eq!(got.dims(), [3, h, w]);
+        let mut sums = vec![vec![0.0; h * w]; 3];
         for channel in 0..channels {
             let logits = |step: f32| {
                 let moved: Vec<f32> = (0..channels).map(|c| if c == channel { step } else { 0.0 }).collect();
@@ -227,20 +234,28 @@ mod tests {
         assert!(got.iter().flatten().any(|&x| x > 0.01), "{got:?}");
     }
 
-    /// Through the network as any other operator, the images in parts and put together again.
+    /// Through the network as any other operator; and each image has its class, however many go together.
     #[test]
     fn candles_backward_gives_the_same_gradients() {
         let (architecture, images) = small();
         let weights = Weights::random(1, DType::F32, Device::Cpu).differentiable();
         let network = Classifier::new(&architecture, &weights).unwrap();
-        let images = Var::from_tensor(&Tensor::cat(&[&images, &images], 0).unwrap()).unwrap();
+        let images = Var::from_tensor(&images).unwrap();
         let logits = network.forward(&images).unwrap();
-        let sum = logits.narrow(1, 3, 1).unwrap().sum_all().unwrap();
-        let got = sum.backward().unwrap().remove(&images).unwrap();
-        let want = network.gradients(&images, &[3; 4]).unwrap();
+        let sum: Vec<Tensor> = [3, 7, 5]
+            .into_iter()
+            .enumerate()
+            .map(|(image, class)| logits.narrow(0, image, 1).unwrap().narrow(1, class, 1).unwrap())
+            .collect();
+        let sum = Tensor::cat(&sum, 0).unwrap().sum_all().unwrap();
+        let want = sum.backward().unwrap().remove(&images).unwrap();
         let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-        let off = norm(&(got - &want).unwrap()) / norm(&want);
-        assert!(off < 1e-5, "{off}");
+        for threads in 1..4 {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let got = pool.install(|| network.gradients(&images, &[3, 7, 5])).unwrap();
+            let off = norm(&(got - &want).unwrap()) / norm(&want);
+            assert!(off < 1e-5, "{threads} threads: {off}");
+        }
     }
 
     #[test]
@@ -250,14 +265,16 @@ mod tests {
         let random = || Weights::random(1, DType::F32, Device::Cpu);
         let [inference, network] = [random(), random().differentiable()].map(build);
         for (network, classes, says) in [
-            (&inference, &[0, 0][..], "built for inference"),
-            (&network, &[0], "1 classes for 2 images"),
-            (&network, &[0, 10], "index"),
+            (&inference, &[0, 0, 0][..], "built for inference"),
+            (&network, &[0], "1 classes for 3 images"),
+            (&network, &[0, 10, 0], "index"),
         ] {
-            for error in [network.gradients(&images, classes), network.grad_cam(&images, classes)] {
-                let error = error.unwrap_err().to_string();
-                assert!(error.contains(says), "{classes:?}: {error}");
-            }
+            let chosen: Vec<Option<u32>> = classes.iter().copied().map(Some).collect();
+            let errors = [
+                network.gradients(&images, classes).unwrap_err(),
+                network.grad_cam(&images, &chosen).unwrap_err(),
+            ];
+            assert!(errors.iter().all(|error| error.to_string().contains(says)), "{classes:?}: {errors:?}");
         }
         // The two answer alike, to the bit.
         let [a, b] = [inference, network].map(|network| network.forward(&images).unwrap());

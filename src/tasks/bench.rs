@@ -56,6 +56,7 @@ impl Bench {
             width,
             height,
             dtype: self.dtype.as_str().to_owned(),
+            gradients: self.gradients,
             threads: rayon::current_num_threads(),
             isa: if self.device.is_cpu() {
                 format!("{:?}", Isa::best()).to_lowercase()

@@ -6,6 +6,7 @@ use nat_convert::zoo::Task;
 
 use super::{Model, TaskError};
 use crate::images::CenterCrop;
+use crate::layers::softmax::likeliest;
 use crate::results::Scored;
 
 /// A classifier with its preprocessing and its labels.
@@ -86,17 +87,30 @@ impl Classify {
     }
 
     fn top(&self, logits: &[f32]) -> Result<Vec<Scored>, TaskError> {
-        let scores = softmax(logits);
-        if !scores.iter().all(|score| score.is_finite()) {
-            return Err(TaskError::NotFinite { model: self.model.name.clone() });
-        }
+        let scores = self.scores(logits)?;
         let mut order: Vec<usize> = (0..scores.len()).collect();
         // The sort is stable: of equal scores the lower index comes first.
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         order.truncate(self.top_k);
-        let scored =
-            |index: usize| Scored { index, label: self.labels[index].clone(), score: scores[index] as f32 };
-        Ok(order.into_iter().map(scored).collect())
+        Ok(order.into_iter().map(|index| self.scored(index, &scores)).collect())
+    }
+
+    /// `class`, or the most probable one where it is `None`.
+    pub(super) fn one(&self, logits: &[f32], class: Option<usize>) -> Result<Scored, TaskError> {
+        let scores = self.scores(logits)?;
+        Ok(self.scored(class.unwrap_or_else(|| likeliest(logits)), &scores))
+    }
+
+    fn scores(&self, logits: &[f32]) -> Result<Vec<f64>, TaskError> {
+        let scores = softmax(logits);
+        if !scores.iter().all(|score| score.is_finite()) {
+            return Err(TaskError::NotFinite { model: self.model.name.clone() });
+        }
+        Ok(scores)
+    }
+
+    fn scored(&self, index: usize, scores: &[f64]) -> Scored {
+        Scored { index, label: self.labels[index].clone(), score: scores[index] as f32 }
     }
 }
 

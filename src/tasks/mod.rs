@@ -101,6 +101,8 @@ pub enum TaskError {
     NotFinite { model: String },
     #[error("`{model}` can't be computed: {error}")]
     Compute { model: String, error: candle_core::Error },
+    #[error("stopped before it was done")]
+    Stopped,
     #[error("{path}: can't be written: {error}")]
     Write { path: String, error: std::io::Error },
 }

@@ -2,9 +2,10 @@
 //!
 //! [`Method::SmoothGrad`] (arXiv 1706.03825) is the gradient of the class's logit with respect to the normalised
 //! input, averaged over noisy copies of it: fine, to the pixel. [`Method::GradCam`] (arXiv 1610.02391) weighs the
-//! channels of the last level's map with their mean gradients: coarse, and as cheap as a classification.
+//! channels of the last level's map with their mean gradients: coarse, and a single forward pass.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -18,6 +19,7 @@ use super::files::save_png;
 use super::{Classify, Model, TaskError, features};
 use crate::images::{CenterCrop, heat};
 use crate::layers::bilinear;
+use crate::models::classifier::Classifier;
 use crate::results::Scored;
 
 /// A classifier that has gradients, with its preprocessing and its labels.
@@ -91,8 +93,8 @@ impl Saliency {
     /// When the model is no classifier or has no such class, or the options do not suit it.
     pub fn new(model: Model, method: Method, options: SaliencyOptions) -> Result<Self, TaskError> {
         let SaliencyOptions { class, resolution, crop_pct, labels } = options;
-        let top_k = Some(usize::MAX);
-        let classify = Classify::new(model, ClassifyOptions { resolution, crop_pct, labels, top_k })?;
+        let options = ClassifyOptions { resolution, crop_pct, labels, top_k: Some(1) };
+        let classify = Classify::new(model, options)?;
         let classes = classify.labels().len();
         if let Some(class) = class.filter(|&class| class >= classes) {
             return Err(TaskError::Class { model: classify.model().name().to_owned(), class, classes });
@@ -110,16 +112,25 @@ impl Saliency {
         self.classify.crop()
     }
 
-    /// How maps are made.
-    pub fn method(&self) -> Method {
-        self.method
+    /// How many copies of an image a map is made of.
+    pub fn copies(&self) -> usize {
+        match self.method {
+            Method::SmoothGrad(settings) => settings.copies(),
+            Method::GradCam => 1,
+        }
     }
 
-    /// The map of an image. `progress` is told how many copies are done, each time that some are.
+    /// The map of an image. `progress` is told how many copies are done, each time that some are, and may end the
+    /// work.
     ///
     /// # Errors
-    /// When the network can't be computed at this resolution, overflows, or has no gradients.
-    pub fn run(&self, image: &RgbImage, progress: impl FnMut(usize)) -> Result<SaliencyMap, TaskError> {
+    /// When the network can't be computed at this resolution, overflows, or has no gradients;
+    /// [`TaskError::Stopped`] when `progress` breaks off.
+    pub fn run(
+        &self,
+        image: &RgbImage,
+        progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<SaliencyMap, TaskError> {
         self.run_input(&self.crop().apply(image), progress)
     }
 
@@ -130,19 +141,24 @@ impl Saliency {
     pub fn run_input(
         &self,
         input: &[f32],
-        mut progress: impl FnMut(usize),
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<SaliencyMap, TaskError> {
-        let model = self.model();
-        let scored = self.classify.run_inputs(&[input.to_vec()])?.into_iter().flatten();
-        let wanted = |scored: &Scored| self.class.is_none_or(|class| class == scored.index);
-        let Some(class) = scored.into_iter().find(wanted) else {
-            return Err(TaskError::NotFinite { model: model.name.clone() });
+        let (model, size) = (self.model(), [self.crop().resolution(); 2]);
+        let network = model.classifier(Task::Classify)?;
+        let failed = |error| model.compute_error(error);
+        let images = model.stack(&[input], size).map_err(failed)?;
+        let (class, values) = match self.method {
+            Method::SmoothGrad(settings) => {
+                let logits = network.forward(&images).and_then(|logits| logits.flatten_all()?.to_vec1());
+                let class = self.classify.one(&logits.map_err(failed)?, self.class)?;
+                let values = settings.map(model, input, size, class.index, &mut progress)?;
+                (class, values)
+            }
+            Method::GradCam => {
+                let (logits, values) = grad_cam(network, &images, self.class).map_err(failed)?;
+                (self.classify.one(&logits, self.class)?, values)
+            }
         };
-        let size = [self.crop().resolution(); 2];
-        let values = match self.method {
-            Method::SmoothGrad(settings) => settings.map(model, input, size, class.index, &mut progress),
-            Method::GradCam => grad_cam(model, input, size, class.index),
-        }?;
         if !values.iter().all(|value| value.is_finite()) {
             return Err(TaskError::NotFinite { model: model.name.clone() });
         }
@@ -182,6 +198,11 @@ impl SaliencyMap {
 }
 
 impl SmoothGrad {
+    /// How many copies there are: without noise they would all be the same.
+    fn copies(&self) -> usize {
+        if self.noise > 0.0 { self.samples.max(1) } else { 1 }
+    }
+
     /// The mean gradient of the copies of an input [3, H, W], as one value a position.
     fn map(
         &self,
@@ -189,9 +210,9 @@ impl SmoothGrad {
         input: &[f32],
         size: [usize; 2],
         class: usize,
-        progress: &mut impl FnMut(usize),
+        progress: &mut impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<f32>, TaskError> {
-        let &Self { samples, noise, seed, signed, together } = self;
+        let &Self { noise, seed, signed, together, .. } = self;
         let network = model.classifier(Task::Classify)?;
         let gradients = |copies: &[Vec<f32>]| {
             let copies: Vec<&[f32]> = copies.iter().map(Vec::as_slice).collect();
@@ -201,8 +222,7 @@ impl SmoothGrad {
         let (low, high) =
             input.iter().fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
         let deviation = noise * (high - low);
-        // Without noise all copies are the same.
-        let samples = if deviation > 0.0 { samples.max(1) } else { 1 };
+        let samples = self.copies();
         let mut seeds = Rng::with_seed(seed);
         let mut rngs: Vec<Rng> = (0..samples).map(|_| seeds.fork()).collect();
         let mut sum = vec![0.0; input.len()];
@@ -212,7 +232,9 @@ impl SmoothGrad {
             for gradient in gradients.chunks_exact(input.len()) {
                 sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
             }
-            progress(copies.len());
+            if progress(copies.len()).is_break() {
+                return Err(TaskError::Stopped);
+            }
         }
         let area = size[0] * size[1];
         let value = |i: usize| {
@@ -240,20 +262,16 @@ fn noisy(input: &[f32], deviation: f32, rng: &mut Rng) -> Vec<f32> {
     out
 }
 
-/// Grad-CAM of an input [3, H, W], resampled to its size.
+/// The logits of an image [1, 3, H, W], and Grad-CAM for a class, resampled to its size.
 fn grad_cam(
-    model: &Model,
-    input: &[f32],
-    [width, height]: [usize; 2],
-    class: usize,
-) -> Result<Vec<f32>, TaskError> {
-    let network = model.classifier(Task::Classify)?;
-    let map = || {
-        let map = network.grad_cam(&model.stack(&[input], [width, height])?, &[class as u32])?;
-        let map = bilinear(&map.unsqueeze(3)?.to_device(&Device::Cpu)?, height, width)?;
-        map.flatten_all()?.to_vec1()
-    };
-    map().map_err(|error| model.compute_error(error))
+    network: &Classifier,
+    image: &Tensor,
+    class: Option<usize>,
+) -> candle_core::Result<(Vec<f32>, Vec<f32>)> {
+    let (_, _, height, width) = image.dims4()?;
+    let (logits, map) = network.grad_cam(image, &[class.map(|class| class as u32)])?;
+    let map = bilinear(&map.unsqueeze(3)?.to_device(&Device::Cpu)?, height, width)?;
+    Ok((logits.flatten_all()?.to_vec1()?, map.flatten_all()?.to_vec1()?))
 }
 
 #[cfg(test)]
@@ -292,7 +310,11 @@ mod tests {
         let task = task(settings);
         let input = task.crop().apply(&image::open("assets/nine.png").unwrap().into_rgb8());
         let mut done = Vec::new();
-        let map = task.run_input(&input, |copies| done.push(copies)).unwrap();
+        let mut progress = |copies| {
+            done.push(copies);
+            ControlFlow::Continue(())
+        };
+        let map = task.run_input(&input, &mut progress).unwrap();
         assert_eq!((done, map.class.index, map.size), (vec![2, 1], 9, [96, 96]));
 
         let (low, high) =
@@ -312,6 +334,18 @@ mod tests {
     }
 
     #[test]
+    fn work_ends_where_it_is_broken_off() {
+        let task = task(SmoothGrad { samples: 1000, together: 2, ..SmoothGrad::default() });
+        let image = image::open("assets/nine.png").unwrap().into_rgb8();
+        let mut calls = 0;
+        let stopped = task.run(&image, |_| {
+            calls += 1;
+            if calls < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        assert!(matches!(stopped, Err(TaskError::Stopped)) && calls == 2, "{calls} calls");
+    }
+
+    #[test]
     fn a_map_of_a_class_is_about_that_class() {
         let options = LoadOptions { gradients: true, ..LoadOptions::default() };
         for method in
@@ -322,7 +356,7 @@ mod tests {
             let chosen = SaliencyOptions { class: Some(4), ..SaliencyOptions::default() };
             let task = Saliency::new(model, method, chosen).unwrap();
             let image = image::open("assets/nine.png").unwrap().into_rgb8();
-            let map = task.run(&image, |_| ()).unwrap();
+            let map = task.run(&image, |_| ControlFlow::Continue(())).unwrap();
             assert_eq!((map.class.index, map.class.label.as_str()), (4, "4"));
             assert!(map.class.score < 0.1, "{}", map.class.score);
             assert!(map.values.iter().all(|x| *x >= 0.0) && map.values.iter().any(|x| *x > 0.0));

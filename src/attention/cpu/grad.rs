@@ -440,7 +440,8 @@ fn score_gradients<N: Simd>(
         // SAFETY: vectors of `p` and `grad`, which are as long, and of `mask`.
         unsafe {
             // ∞ in the lanes of the window, and 0 in others, where e^x is so small that its multiples may be
-            // denormal, and the gradient may be NaN. The order of operands keeps the window's NaN.
+            // denormal, and the gradient may be NaN. By the order of operands p keeps the window's NaN, and the
+            // gradient makes infinities of it.
             let mask = n.max(n.load(mask.as_ptr().add(at % row_lanes)), zero);
             let (p_at, grad_at) = (p.as_mut_ptr().add(at), grad.as_mut_ptr().add(at));
             let p = n.mul(n.min(mask, n.load(p_at)), factor);
