@@ -1,6 +1,7 @@
 //! Linear layers with what stands around them in a transformer block: the layer norm before, the
 //! activation, layer scale and residual after, and a block's whole MLP.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Result, Shape, Tensor};
@@ -289,7 +290,7 @@ impl FusedMlp {
         &self,
         x: &[f32],
         words: usize,
-        kernel: impl Fn(std::ops::Range<usize>, Output) -> K + Sync,
+        kernel: impl Fn(Range<usize>, Output) -> K + Sync,
     ) -> Vec<f32> {
         let rows = x.len() / self.dim;
         let isa = self.layers[0].weight.isa();
@@ -321,7 +322,7 @@ impl Layer for FusedMlp {
 struct Forward<'a> {
     mlp: &'a FusedMlp,
     x: &'a [f32],
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     out: Output,
 }
 
@@ -358,7 +359,7 @@ struct Backward<'a> {
     transposed: [&'a Packed; 2],
     x: &'a [f32],
     grad: &'a [f32],
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     out: Output,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Method::SmoothGrad`] (arXiv 1706.03825) is the gradient of the class's logit with respect to the normalised
 //! input, averaged over noisy copies of it: fine, to the pixel. [`Method::GradCam`] (arXiv 1610.02391) weighs the
-//! channels of the last level's map with their mean gradients: coarse, and a single forward pass.
+//! channels of the last level's map with their mean gradients: coarse, and of a single forward pass.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
