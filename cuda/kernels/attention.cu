@@ -60,9 +60,4 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
   }                                                                                                                        \
   KERNEL(name)
 
-ATTENTION(attention_f32, float, 1)
-ATTENTION(attention_f16, __half, 1)
-ATTENTION(attention_bf16, __nv_bfloat16, 1)
-ATTENTION(attention_wide_f32, float, 4)
-ATTENTION(attention_wide_f16, __half, 4)
-ATTENTION(attention_wide_bf16, __nv_bfloat16, 4)
+FOR_EACH_TYPE(ATTENTION, attention)

@@ -24,6 +24,15 @@ struct Sizes {
 #define PARAMETERS int batch, int height, int width, int heads, int dim, int kernel, int dilation, int aligned
 #define SIZES Sizes{batch, height, width, heads, dim, kernel, dilation, aligned}
 
+// A kernel for each type, and for narrow heads and wide ones: the PARTS of attention.cu.
+#define FOR_EACH_TYPE(DEFINE, name)                                                                                         \
+  DEFINE(name##_f32, float, 1)                                                                                             \
+  DEFINE(name##_f16, __half, 1)                                                                                            \
+  DEFINE(name##_bf16, __nv_bfloat16, 1)                                                                                    \
+  DEFINE(name##_wide_f32, float, 4)                                                                                        \
+  DEFINE(name##_wide_f16, __half, 4)                                                                                       \
+  DEFINE(name##_wide_bf16, __nv_bfloat16, 4)
+
 // The pixel and the head that a warp computes. Heads are fastest, since they lie side by side in memory.
 struct Point {
   int head, width;

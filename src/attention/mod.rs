@@ -22,8 +22,8 @@
 //! ∂q_i = Σ_t ∂score[i, t] · k_j(t) / √dim      ∂k_j += ∂score[i, t] · q_i / √dim      ∂v_j += p[i, t] · g_i
 //! ```
 //!
-//! `reference.rs` computes both in f64, plainly; `cpu.rs` and `cpu/grad.rs` are the fast path in f32, and `cuda.rs`
-//! launches the kernels of the crate nat-cuda. None of them stores anything of size H·W·K².
+//! `reference.rs` computes both in f64, plainly; `cpu.rs` and the files below it are the fast path in f32, and
+//! `cuda.rs` launches the kernels of the crate nat-cuda. None of them stores anything of size H·W·K².
 
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -251,6 +251,7 @@ impl CustomOp2 for NeighborhoodAttention {
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let problem = self.problem_with_bias(qkv.layout(), rpb.layout())?;
+        let rpb_too = rpb.track_op();
         let (grad_qkv, grad_rpb) = match (qkv.device(), qkv.dtype()) {
             #[cfg(feature = "cuda")]
             (Device::Cuda(_), _) => return cuda::backward(&problem, qkv, rpb, &grad.contiguous()?),
@@ -258,18 +259,19 @@ impl CustomOp2 for NeighborhoodAttention {
                 let [x, bias, grad] = [qkv, rpb, grad].map(|x| x.flatten_all()?.to_vec1());
                 let (grad_qkv, grad_rpb) = reference::backward(&problem, &x?, &bias?, &grad?);
                 let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), device);
-                (tensor(grad_qkv, qkv)?, tensor(grad_rpb, rpb)?)
+                (tensor(grad_qkv, qkv)?, rpb_too.then(|| tensor(grad_rpb, rpb)).transpose()?)
             }
             (device, dtype) => {
                 let (grad_qkv, grad_rpb) =
                     with_all_f32(&[qkv.clone(), rpb.clone(), grad.clone()], |inputs| {
-                        cpu::backward(&problem, Isa::best(), inputs[0], inputs[1], inputs[2])
+                        cpu::backward(&problem, Isa::best(), inputs[0], inputs[1], inputs[2], rpb_too)
                     })?;
-                let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), device);
-                (tensor(grad_qkv, qkv)?.to_dtype(dtype)?, tensor(grad_rpb, rpb)?.to_dtype(dtype)?)
+                let tensor =
+                    |values, like: &Tensor| Tensor::from_vec(values, like.shape(), device)?.to_dtype(dtype);
+                (tensor(grad_qkv, qkv)?, grad_rpb.map(|grad| tensor(grad, rpb)).transpose()?)
             }
         };
-        Ok((qkv.track_op().then_some(grad_qkv), rpb.track_op().then_some(grad_rpb)))
+        Ok((qkv.track_op().then_some(grad_qkv), grad_rpb))
     }
 }
 

@@ -46,6 +46,15 @@ fn normal(shape: impl Into<Shape>, deviation: f32) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
+/// Both gradients of the CPU's kernels; that of qkv is the same by itself.
+fn gradients(problem: &Problem, isa: Isa, qkv: &[f32], rpb: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let (grad_qkv, grad_rpb) = cpu::backward(problem, isa, qkv, rpb, grad, true);
+    let (alone, none) = cpu::backward(problem, isa, qkv, rpb, grad, false);
+    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert!(none.is_none() && bits(&alone) == bits(&grad_qkv), "{problem:?}");
+    (grad_qkv, grad_rpb.unwrap())
+}
+
 #[test]
 fn golden_cases_are_those_of_natten() {
     let mut cases = 0;
@@ -83,7 +92,7 @@ fn golden_cases_are_those_of_natten() {
         let narrow = |name: &str| values::<f32>(&tensors[name]);
         for &isa in Isa::available() {
             let (got_qkv, got_rpb) =
-                cpu::backward(&problem, isa, &narrow("qkv"), &narrow("rpb"), &narrow("grad_out"));
+                gradients(&problem, isa, &narrow("qkv"), &narrow("rpb"), &narrow("grad_out"));
             let errors = [relative(&got_qkv, &grad_qkv), relative(&got_rpb, &grad_rpb)];
             assert!(errors.iter().all(|e| *e < GRADIENT_TOLERANCES[0].1), "{path:?} on {isa:?}: {errors:?}");
         }
@@ -198,7 +207,7 @@ fn gradients_agree_with_the_reference() {
                 // However the map is cut: on one thread and on many.
                 for threads in [1, 5] {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                    let (got_qkv, got_rpb) = pool.install(|| cpu::backward(&problem, isa, &qkv, &rpb, &grad));
+                    let (got_qkv, got_rpb) = pool.install(|| gradients(&problem, isa, &qkv, &rpb, &grad));
                     let errors = [relative(&got_qkv, &exact_qkv), relative(&got_rpb, &exact_rpb)];
                     assert!(
                         errors.iter().all(|error| *error < tolerance),
@@ -252,7 +261,7 @@ fn nan_reaches_the_queries_that_see_it_and_no_others() {
             for &isa in Isa::available() {
                 let what = format!("{poison} in part {part} at pixel {at} on {isa:?}");
                 assert!(same(&cpu::forward(&problem, isa, &qkv, &rpb), &exact), "{what}");
-                let (got_qkv, got_rpb) = cpu::backward(&problem, isa, &qkv, &rpb, &grad);
+                let (got_qkv, got_rpb) = gradients(&problem, isa, &qkv, &rpb, &grad);
                 assert!(same(&got_qkv, &exact_qkv) && same(&got_rpb, &exact_rpb), "{what}, gradient");
             }
         }

@@ -63,7 +63,7 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let (dilations, batch_size) = (arguments.model.dilations.clone(), arguments.model.batch_size);
     let gradients = arguments.gradients;
     let settings = Settings::resolve(arguments.model, None, verbosity)?;
-    let settings = if gradients { settings.gradients() } else { settings };
+    let settings = if gradients { settings.gradients(batch_size) } else { settings };
     let (dtype, device) = (settings.dtype(), settings.device().clone());
     let (model, architecture, preprocessing, network) = match random {
         Some(entry) => {

@@ -93,7 +93,7 @@ Examples:
 /// Runs the command.
 pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let asked = arguments.model.batch_size;
-    let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.gradients();
+    let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.gradients(asked);
     let method = method(arguments.method, &arguments.smooth_grad, asked, settings.batch_size)?;
     let labels = arguments.labels.as_deref().map(labels::read).transpose()?;
     let images = Images::expand(&arguments.images.inputs, arguments.images.exif.into());

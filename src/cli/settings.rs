@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use nat_convert::arch::Dilations;
+use nat_infer::models::classifier::MOST_GRADIENTS;
 use nat_infer::tasks::{LoadOptions, Model, TaskError};
 use nat_infer::zoo::{self, Entry, Task};
 
@@ -40,7 +41,6 @@ pub struct Settings {
     threads: usize,
     /// Images a forward pass.
     pub batch_size: usize,
-    batch_size_asked: bool,
     verbosity: Verbosity,
 }
 
@@ -89,7 +89,6 @@ impl Settings {
             offline: options.offline,
             threads,
             batch_size: options.batch_size.unwrap_or(default_batch),
-            batch_size_asked: options.batch_size.is_some(),
             verbosity,
         })
     }
@@ -111,13 +110,13 @@ impl Settings {
         self
     }
 
-    /// Builds a network that has gradients. On a CPU, unless it was said how many, a copy of an image for each
-    /// thread is then computed at a time.
+    /// Builds a network that has gradients. On a CPU, unless --batch-size is `asked`, as many copies of an image
+    /// are computed together as there are threads.
     #[must_use]
-    pub fn gradients(mut self) -> Self {
+    pub fn gradients(mut self, asked: Option<usize>) -> Self {
         self.load.gradients = true;
-        if self.load.device.is_cpu() && !self.batch_size_asked {
-            self.batch_size = self.threads.min(8);
+        if self.load.device.is_cpu() && asked.is_none() {
+            self.batch_size = self.threads.min(MOST_GRADIENTS);
         }
         self
     }

@@ -32,17 +32,16 @@ fn shares(map: &[f32]) -> Vec<f32> {
 /// # Panics
 /// When there are not as many values as the size says.
 pub fn grey(map: &[f32], size: [usize; 2]) -> GrayImage {
-    plane(to_bytes(map), size)
+    plane(&to_bytes(map), size)
 }
 
 /// Values of a picture of one channel.
-fn plane<T: Primitive>(values: Vec<T>, [width, height]: [usize; 2]) -> ImageBuffer<Luma<T>, Vec<T>>
+fn plane<T: Primitive>(values: &[T], [width, height]: [usize; 2]) -> ImageBuffer<Luma<T>, Vec<T>>
 where
     Luma<T>: Pixel<Subpixel = T>,
 {
     assert_eq!(values.len(), width * height);
-    ImageBuffer::from_raw(width as u32, height as u32, values)
-        .unwrap_or_else(|| unreachable!("there is a value for each pixel"))
+    ImageBuffer::from_fn(width as u32, height as u32, |x, y| Luma([values[y as usize * width + x as usize]]))
 }
 
 /// The smallest short side of a picture: below it the map would have more to show than the picture has pixels.
@@ -75,7 +74,7 @@ const BLUR: f32 = 2.0;
 /// # Panics
 /// When there are not as many values as the size says, or the region is not inside the picture.
 pub fn draw(picture: &mut RgbImage, map: &[f32], [columns, rows]: [usize; 2], region: &Region) {
-    let values = shares(imageops::blur(&plane(shares(map), [columns, rows]), BLUR).as_raw());
+    let values = shares(imageops::blur(&plane(&shares(map), [columns, rows]), BLUR).as_raw());
     let (across, down) = (taps(columns, region.x.len()), taps(rows, region.y.len()));
     let palette: Vec<[f32; 3]> = (0..=255)
         .map(|i| INFERNO.eval_rational(i, 256))

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use candle_core::{DType, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{Activation, Epilogue, Operands, PackedLayer, Plain, Rows, Then, operands, product, room};
+use super::gemm::{Activation, Epilogue, PackedLayer, Then, product};
 use super::norm::{LayerNorm, Norm};
 use super::operator::{Layer, apply};
 use super::plain::{self, Finish};
 use super::profile::{Kind, span};
+use super::rows::{Operands, Plain, Rows, operands, room};
 use super::simd::Simd;
 use super::vector;
 use crate::weights::Weights;

@@ -8,13 +8,13 @@ use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
-    Activation, Blocks, Epilogue, Operands, Output, Packed, PackedLayer, Plain, Rows, Scaled, Scratch, Then,
-    block, output, product, room,
+    Activation, Blocks, Epilogue, Output, Packed, PackedLayer, Scratch, Then, block, output, product,
 };
 use super::norm::{LayerNorm, Norm, Normed};
 use super::operator::{Layer, apply};
 use super::plain::{self, Finish};
 use super::profile::{Kind, span};
+use super::rows::{Operands, Plain, Rows, Scaled, room};
 use super::simd::{Kernel, Simd};
 use super::vector;
 use crate::weights::Weights;

@@ -20,6 +20,7 @@ mod plain;
 pub mod profile;
 mod pyramid;
 pub(crate) mod resample;
+mod rows;
 pub mod simd;
 pub(crate) mod softmax;
 

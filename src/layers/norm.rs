@@ -6,9 +6,10 @@ use std::sync::Arc;
 use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{Blocks, Operands, Rows, room};
+use super::gemm::Blocks;
 use super::operator::{Layer, apply};
 use super::profile::{Kind, span};
+use super::rows::{Operands, Rows, room};
 use super::simd::{Isa, Kernel, Simd};
 use super::{plain, vector};
 use crate::weights::Weights;

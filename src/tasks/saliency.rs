@@ -19,7 +19,7 @@ use super::files::save_png;
 use super::{Classify, Model, TaskError, features};
 use crate::images::{CenterCrop, heat};
 use crate::layers::bilinear;
-use crate::models::classifier::Classifier;
+use crate::models::classifier::{Classifier, MOST_GRADIENTS};
 use crate::results::Scored;
 
 /// A classifier that has gradients, with its preprocessing and its labels.
@@ -58,7 +58,7 @@ pub struct SmoothGrad {
 impl Default for SmoothGrad {
     /// 25 copies, noise of 0.15.
     fn default() -> Self {
-        Self { samples: 25, noise: 0.15, seed: 0, signed: false, together: 8 }
+        Self { samples: 25, noise: 0.15, seed: 0, signed: false, together: MOST_GRADIENTS }
     }
 }
 

@@ -17,15 +17,16 @@ use rayon::prelude::*;
 
 use super::*;
 
-/// The gradients of a loss with respect to `qkv` [B, H, W, 3·heads·dim] and `rpb` [heads, 2K−1, 2K−1], from
-/// that with respect to the output, `grad` [B, H, W, heads·dim].
+/// The gradients of a loss with respect to `qkv` [B, H, W, 3·heads·dim] and, if `rpb_too`, to `rpb`
+/// [heads, 2K−1, 2K−1], from that with respect to the output, `grad` [B, H, W, heads·dim].
 pub(in crate::attention) fn backward(
     problem: &Problem,
     isa: Isa,
     qkv: &[f32],
     rpb: &[f32],
     grad: &[f32],
-) -> (Vec<f32>, Vec<f32>) {
+    rpb_too: bool,
+) -> (Vec<f32>, Option<Vec<f32>>) {
     let &Problem { batch, height, width, heads, dim, bias_side, .. } = problem;
     assert_eq!(grad.len(), batch * height * width * heads * dim);
     assert_eq!(qkv.len(), 3 * grad.len());
@@ -46,6 +47,7 @@ pub(in crate::attention) fn backward(
                     bias: &bias,
                     grad,
                     out: &out,
+                    rpb_too,
                     image,
                     head,
                     band,
@@ -63,12 +65,14 @@ pub(in crate::attention) fn backward(
             unsafe { band.add_beside(problem, image, head, &beside.keys, &out) };
         }
     });
-    let mut grad_rpb = vec![0.0; rpb.len()];
-    for (job, beside) in beside.iter().enumerate() {
-        let side = bias_side * bias_side;
-        let of_head = &mut grad_rpb[job % heads * side..][..side];
-        of_head.iter_mut().zip(&beside.biases).for_each(|(sum, x)| *sum += x);
-    }
+    let grad_rpb = rpb_too.then(|| {
+        let mut grad_rpb = vec![0.0; rpb.len()];
+        for (job, beside) in beside.iter().enumerate() {
+            let of_head = &mut grad_rpb[job % heads * bias_side * bias_side..];
+            of_head.iter_mut().zip(&beside.biases).for_each(|(sum, x)| *sum += x);
+        }
+        grad_rpb
+    });
     (grad_qkv, grad_rpb)
 }
 
@@ -84,7 +88,7 @@ struct Beside {
     /// Gradients of the keys and values of the rows that it reaches and that are not its own,
     /// [row, column, 2, dim].
     keys: Vec<f32>,
-    /// Gradients of its head's biases.
+    /// Gradients of its head's biases, where they are wanted.
     biases: Vec<f32>,
 }
 
@@ -145,6 +149,7 @@ struct Differentiate<'a> {
     grad: &'a [f32],
     /// The gradient of qkv.
     out: &'a Output,
+    rpb_too: bool,
     image: usize,
     head: usize,
     band: &'a Band,
@@ -166,13 +171,13 @@ impl Kernel for Differentiate<'_> {
 impl Differentiate<'_> {
     #[inline(always)]
     fn differentiate<S: Simd>(self, s: S, kernel_size: usize) -> Beside {
-        let Self { problem, qkv, bias, grad, out, image, head, band, scratch } = self;
+        let Self { problem, qkv, bias, grad, out, rpb_too, image, head, band, scratch } = self;
         let &Problem { heads, dim, bias_side, .. } = problem;
         let rows = reach(band.rows, &band.y, kernel_size);
         let others = rows.len() - band.y.len();
         let mut beside = Beside {
             keys: vec![0.0; others * band.columns.size() * 2 * dim],
-            biases: vec![0.0; bias_side * bias_side + BIAS_PAD],
+            biases: vec![0.0; if rpb_too { bias_side * bias_side + BIAS_PAD } else { 0 }],
         };
         for x in strips(band.columns, kernel_size) {
             let tile = &Tile { rows: band.rows, columns: band.columns, y: band.y.clone(), x };
@@ -322,7 +327,7 @@ impl<S: Simd> Work<'_, S> {
     }
 
     /// Makes probabilities of `p`, with `factors`, and of `grad_p` the gradients of the scores; adds these to
-    /// those of the biases.
+    /// those of the `biases`, if there are any.
     #[inline(always)]
     fn scores(&mut self, pairs: &[[Query; 2]], factors: &[[f32; 2]], biases: &mut [f32]) {
         let (n, layout, side) = (self.s.narrow(), &self.layout, self.problem.bias_side);
@@ -332,7 +337,7 @@ impl<S: Simd> Work<'_, S> {
             let first_x = pair[0].window_x;
             let (p, grad) = (&mut self.p[i * lanes..][..lanes], &mut self.grad_p[i * lanes..][..lanes]);
             score_gradients(n, layout, self.softmax.mask(layout, query, first_x), factor, p, grad);
-            if i % 2 == 0 || pair[0] != pair[1] {
+            if !biases.is_empty() && (i % 2 == 0 || pair[0] != pair[1]) {
                 let (y, x) = (self.tile.rows.bias(query.y), self.tile.columns.bias(query.x));
                 let shift = query.window_x - first_x;
                 add_rows(n, layout, &grad[shift..], &mut biases[y * side + x..], side);
