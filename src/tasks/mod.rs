@@ -20,6 +20,7 @@ use crate::zoo::{Entry, Located};
 pub use classify::Classify;
 pub use detect::Detect;
 pub use features::ExtractFeatures;
+pub use image_task::ImageTask;
 pub use saliency::Saliency;
 pub use segment::Segment;
 
@@ -28,6 +29,7 @@ pub mod classify;
 pub mod detect;
 pub mod features;
 pub mod files;
+mod image_task;
 pub mod saliency;
 pub mod segment;
 
