@@ -27,6 +27,7 @@ pub mod cuda;
 pub mod images;
 pub mod layers;
 pub mod models;
+pub mod pipeline;
 pub mod results;
 pub mod tasks;
 pub mod weights;

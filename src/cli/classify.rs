@@ -1,6 +1,8 @@
 //! `nat-infer classify`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
@@ -10,10 +12,11 @@ use nat_infer::tasks::classify::ClassifyOptions;
 use nat_infer::zoo::Task;
 
 use super::exit::{Exit, one_line};
-use super::output::{Output, Record};
-use super::pipeline::Images;
+use super::images::ImageOptions;
+use super::output::Record;
+use super::run::{Job, ResultOptions};
 use super::settings::Settings;
-use super::shared::{CropOptions, ImageOptions, ModelOptions, OutputOptions};
+use super::shared::{CropOptions, ModelOptions};
 use super::{Verbosity, labels};
 
 /// Say what is on images: the most probable classes of each
@@ -33,7 +36,7 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
-    output: OutputOptions,
+    results: ResultOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -46,37 +49,23 @@ Examples:
 /// Runs the command.
 pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?;
-    let labels = arguments.labels.as_deref().map(labels::read).transpose()?;
-    let images = Images::expand(&arguments.images.inputs, arguments.images.exif.into());
-    if images.inputs().is_empty() {
-        return Ok(Exit::Failed);
-    }
+    let read = [settings.file(), arguments.labels.as_deref()];
+    let job = Job::plan::<Classification>(&arguments.images, &arguments.results, None, &read, verbosity)?;
+    let job = match job {
+        ControlFlow::Continue(job) => job,
+        ControlFlow::Break(exit) => return Ok(exit),
+    };
     let options = ClassifyOptions {
         resolution: arguments.crop.resolution,
         crop_pct: arguments.crop.crop_pct,
-        labels,
+        labels: arguments.labels.as_deref().map(labels::read).transpose()?,
         top_k: Some(arguments.top_k),
     };
-    let task = Classify::new(settings.load()?, options)?;
+    let task = Arc::new(Classify::new(settings.load()?, options)?);
     verbosity.explain("input", task.crop());
-    let mut output = Output::open(&arguments.output)?;
-    let exit = images.run(
-        settings.batch_size,
-        |image| task.crop().apply(&image),
-        |inputs, batch| {
-            inputs.iter().zip(task.run_inputs(&batch)?).try_for_each(|(input, top)| {
-                output.write(&Classification {
-                    image: input.name(),
-                    model: task.model().name().to_owned(),
-                    top,
-                })
-            })
-        },
-    )?;
-    if exit != Exit::Interrupted {
-        output.finish::<Classification>()?;
-    }
-    Ok(exit)
+    job.run(&task, &settings, |image, answer| {
+        Ok(Classification { image: image.name(), model: task.model().name().to_owned(), top: answer.output })
+    })
 }
 
 impl Record for Classification {

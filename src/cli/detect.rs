@@ -1,9 +1,12 @@
 //! `nat-infer detect`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use nat_infer::pipeline::Answer;
 use nat_infer::results::Detections;
 use nat_infer::tasks::Detect;
 use nat_infer::tasks::detect::{DetectOptions, save};
@@ -12,10 +15,11 @@ use nat_infer::zoo::Task;
 use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
-use super::output::{Output, Record};
-use super::pipeline::Images;
+use super::images::ImageOptions;
+use super::output::Record;
+use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
-use super::shared::{ImageOptions, ModelOptions, OutputOptions, at_least_one, size};
+use super::shared::{ModelOptions, at_least_one, size};
 
 /// Find objects: their boxes, classes and masks
 ///
@@ -42,12 +46,12 @@ pub struct Arguments {
     #[arg(short, long, value_name = "DIR")]
     save: Option<PathBuf>,
     /// Draw objects of more than this probability, of those that are kept
-    #[arg(long, value_name = "X", default_value = "0.3", value_parser = probability, requires = "save")]
+    #[arg(long, value_name = "X", default_value_t = DRAWN, value_parser = probability, requires = "save")]
     draw_threshold: f32,
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
-    output: OutputOptions,
+    results: ResultOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -59,13 +63,13 @@ Examples:
 /// Runs the command.
 pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Detect), verbosity)?;
-    let images = Images::expand(&arguments.images.inputs, arguments.images.exif.into());
-    if images.inputs().is_empty() {
-        return Ok(Exit::Failed);
-    }
-    let folder = match &arguments.save {
-        Some(path) => Some(Folder::new(path, &["png"], images.inputs())?),
-        None => None,
+    let folder = arguments.save.as_deref().map(Folder::new);
+    let save = folder.as_ref().map(|folder| Save { folder, extensions: &["png"], draws: true });
+    let read = [settings.file()];
+    let job = Job::plan::<Detections>(&arguments.images, &arguments.results, save, &read, verbosity)?;
+    let job = match job {
+        ControlFlow::Continue(job) => job,
+        ControlFlow::Break(exit) => return Ok(exit),
     };
     let options = DetectOptions {
         scale: arguments.scale,
@@ -73,34 +77,21 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         max_detections: arguments.max_detections,
         masks: !arguments.no_masks,
     };
-    let task = Detect::new(settings.load()?, &options)?;
+    let task = Arc::new(Detect::new(settings.load()?, &options)?);
     verbosity.explain("input", task.fit());
-    folder.as_ref().map_or(Ok(()), Folder::make)?;
-    let mut output = Output::open(&arguments.output)?;
-    // The picture itself is needed again only to be drawn on.
-    let prepare = |image| (task.fit().apply(&image), folder.is_some().then_some(image));
-    let exit = images.run(settings.batch_size, prepare, |inputs, batch| {
-        for (input, (fitted, image)) in inputs.iter().zip(batch) {
-            let objects = task.run_input(&fitted)?;
-            if let (Some(folder), Some(image)) = (&folder, image) {
-                save(image, &objects, arguments.draw_threshold, &folder.file(input, "png"))?;
-            }
-            let [width, height] = fitted.original;
-            output.write(&Detections {
-                image: input.name(),
-                model: task.model().name().to_owned(),
-                width,
-                height,
-                detections: objects.into_iter().map(|object| object.detection).collect(),
-            })?;
+    job.run(&task, &settings, |image, Answer { output: objects, size: [width, height], picture }| {
+        if let (Some(folder), Some(picture)) = (&folder, picture) {
+            save(picture, &objects, arguments.draw_threshold, &folder.place(image, "png")?)?;
         }
-        Ok(())
-    })?;
-    if exit != Exit::Interrupted {
-        output.finish::<Detections>()?;
-    }
-    Ok(exit)
+        let detections = objects.into_iter().map(|object| object.detection).collect();
+        let (image, model) = (image.name(), task.model().name().to_owned());
+        Ok(Detections { image, model, width, height, detections })
+    })
 }
+
+/// Objects of more than this probability are drawn, unless another one is asked for, and shown in a table: an image has
+/// up to a hundred, most of which are not there.
+const DRAWN: f32 = 0.3;
 
 /// A number from 0 to 1.
 fn probability(text: &str) -> Result<f32, &'static str> {
@@ -109,21 +100,40 @@ fn probability(text: &str) -> Result<f32, &'static str> {
 
 impl Record for Detections {
     const COLUMNS: &'static [&'static str] =
-        &["image", "model", "rank", "category_id", "label", "score", "left", "top", "width", "height"];
+        &[
+            "image",
+            "model",
+            "image_width",
+            "image_height",
+            "rank",
+            "category_id",
+            "index",
+            "label",
+            "score",
+            "left",
+            "top",
+            "width",
+            "height",
+        ];
 
+    /// A row for each object; one without an object for an image without objects.
     fn rows(&self) -> Vec<Vec<String>> {
+        let image =
+            [self.image.clone(), self.model.clone(), self.width.to_string(), self.height.to_string()];
         let row = |(rank, object): (usize, &nat_infer::results::Detection)| {
-            let mut row = vec![
-                self.image.clone(),
-                self.model.clone(),
+            let of_object = [
                 rank.to_string(),
                 object.category_id.to_string(),
+                object.index.to_string(),
                 object.label.clone(),
                 object.score.to_string(),
             ];
-            row.extend(object.bbox.map(|edge| edge.to_string()));
-            row
+            [&image[..], &of_object, &object.bbox.map(|edge| edge.to_string())].concat()
         };
+        if self.detections.is_empty() {
+            let nothing = vec![String::new(); Self::COLUMNS.len() - image.len()];
+            return vec![[&image[..], &nothing].concat()];
+        }
         (1..).zip(&self.detections).map(row).collect()
     }
 
@@ -131,10 +141,15 @@ impl Record for Detections {
         let count = self.detections.len();
         let mut text =
             format!("{}: {count} object{}\n", one_line(&self.image), if count == 1 { "" } else { "s" });
-        for object in &self.detections {
+        let clear = |object: &&nat_infer::results::Detection| object.score > DRAWN;
+        for object in self.detections.iter().filter(clear) {
             let [x, y, w, h] = object.bbox.map(f32::round);
             let label = one_line(&object.label);
             text += &format!("  {:6.2}%  {label:16} {w}x{h} at {x},{y}\n", 100.0 * object.score);
+        }
+        let faint = count - self.detections.iter().filter(clear).count();
+        if faint > 0 {
+            text += &format!("  and {faint} of {:.0}% or less, which the other formats have\n", 100.0 * DRAWN);
         }
         text
     }

@@ -1,9 +1,12 @@
 //! `nat-infer features`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use nat_infer::pipeline::{Answer, name_of};
 use nat_infer::results::SavedFeatures;
 use nat_infer::tasks::ExtractFeatures;
 use nat_infer::tasks::features::save;
@@ -12,10 +15,11 @@ use nat_infer::zoo::Task;
 use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
-use super::output::{Output, Record};
-use super::pipeline::Images;
+use super::images::ImageOptions;
+use super::output::Record;
+use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
-use super::shared::{CropOptions, ImageOptions, ModelOptions, OutputOptions};
+use super::shared::{CropOptions, ModelOptions};
 
 /// Save what a network computes of images, as tensors
 ///
@@ -36,7 +40,7 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
-    output: OutputOptions,
+    results: ResultOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -47,36 +51,25 @@ Examples:
 /// Runs the command.
 pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.backbone();
-    let images = Images::expand(&arguments.images.inputs, arguments.images.exif.into());
-    if images.inputs().is_empty() {
-        return Ok(Exit::Failed);
-    }
-    let folder = Folder::new(&arguments.save, &["safetensors"], images.inputs())?;
+    let folder = Folder::new(&arguments.save);
+    let files = Save { folder: &folder, extensions: &["safetensors"], draws: false };
+    let read = [settings.file()];
+    let job =
+        Job::plan::<SavedFeatures>(&arguments.images, &arguments.results, Some(files), &read, verbosity)?;
+    let job = match job {
+        ControlFlow::Continue(job) => job,
+        ControlFlow::Break(exit) => return Ok(exit),
+    };
     let task = ExtractFeatures::new(settings.load()?, arguments.crop.resolution, arguments.crop.crop_pct)?;
-    folder.make()?;
+    let task = Arc::new(task);
     verbosity.explain("input", task.preparation());
-    let mut output = Output::open(&arguments.output)?;
-    let exit = images.run(
-        settings.batch_size,
-        |image| task.preparation().apply(&image),
-        |inputs, batch| {
-            for (input, tensors) in inputs.iter().zip(task.run_inputs(&batch)?) {
-                let file = folder.file(input, "safetensors");
-                save(&tensors, &file)?;
-                output.write(&SavedFeatures {
-                    image: input.name(),
-                    model: task.model().name().to_owned(),
-                    file: file.display().to_string(),
-                    tensors: tensors.iter().map(|(name, t)| (name.clone(), t.dims().to_vec())).collect(),
-                })?;
-            }
-            Ok(())
-        },
-    )?;
-    if exit != Exit::Interrupted {
-        output.finish::<SavedFeatures>()?;
-    }
-    Ok(exit)
+    job.run(&task, &settings, |image, Answer { output: tensors, .. }| {
+        let file = folder.place(image, "safetensors")?;
+        save(&tensors, &file)?;
+        let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.dims().to_vec())).collect();
+        let (image, model) = (image.name(), task.model().name().to_owned());
+        Ok(SavedFeatures { image, model, file: name_of(&file), tensors })
+    })
 }
 
 impl Record for SavedFeatures {

@@ -1,13 +1,17 @@
 //! Results, in four formats, to stdout or a file.
 
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Stdout, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use nat_infer::tasks::files::NewFile;
+use anyhow::{Context, Result, bail};
+use nat_infer::pipeline::partial::{Partial, partial_path};
+use nat_infer::pipeline::{Source, SourceError, name_of};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::exit::OrFailed;
+use super::resume::{Resumed, alike};
 use super::shared::{Format, OutputOptions};
 
 /// A result that every format can hold.
@@ -15,42 +19,149 @@ pub trait Record: Serialize {
     /// Names of the columns.
     const COLUMNS: &'static [&'static str];
 
-    /// Rows of a CSV file.
+    /// Rows of a CSV file, at least one.
     fn rows(&self) -> Vec<Vec<String>>;
 
     /// Lines for a person.
     fn table(&self) -> String;
 }
 
-/// Where the records of one command go, one after the other.
+/// Where the records of a command will go: chosen before work begins, opened when it does.
+pub struct Plan {
+    format: Format,
+    path: Option<PathBuf>,
+    resumed: Option<Resumed>,
+}
+
+/// Where the records of a command go, one after the other.
 pub struct Output {
     format: Format,
     sink: Sink,
-    path: Option<PathBuf>,
     records: usize,
+    /// The record that was the last of an interrupted run, with its file: it is computed again and has to come out
+    /// the same.
+    expected: Option<(String, PathBuf)>,
 }
 
 enum Sink {
     Stdout(BufWriter<Stdout>),
-    File(NewFile),
+    File { file: Partial, path: PathBuf },
+}
+
+/// How far a run came, which decides what becomes of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything was tried.
+    Complete,
+    /// Everything was tried, and everything failed.
+    Nothing,
+    /// The rest was not tried.
+    Early,
+}
+
+impl Plan {
+    /// Chooses format and place, and sees to it that nothing is lost: of `inputs` none is ever replaced, and a file that
+    /// is no earlier result only if that was asked for.
+    ///
+    /// # Errors
+    /// When the file must not be replaced, its folder is not there, or an interrupted run's results are.
+    pub fn new<'a>(
+        options: &OutputOptions,
+        resume: bool,
+        inputs: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<Self> {
+        let path = options.output.clone().filter(|path| path != Path::new("-"));
+        let for_a_person = path.is_none() && io::stdout().is_terminal();
+        let by_extension = path.as_deref().and_then(Format::of_extension);
+        let otherwise = if for_a_person { Format::Table } else { Format::Jsonl };
+        let format = options.format.or(by_extension).unwrap_or(otherwise);
+        if resume && !matches!(format, Format::Jsonl | Format::Csv) {
+            bail!("--resume goes on with jsonl and csv alone; --format chooses one, or an --output of that extension");
+        }
+        if let Some(path) = &path {
+            has_a_place(path)?;
+            let own: Vec<PathBuf> =
+                [path.clone(), partial_path(path)].into_iter().filter_map(|p| p.canonicalize().ok()).collect();
+            let replaced = inputs.into_iter().find(|input| {
+                !own.is_empty() && input.canonicalize().is_ok_and(|input| own.contains(&input))
+            });
+            if let Some(input) = replaced {
+                bail!("{} is an input of this run; --output needs another file", name_of(input));
+            }
+            if !options.overwrite {
+                may_be_replaced(path, resume, format)?;
+            }
+        }
+        Ok(Self { format, path, resumed: None })
+    }
+
+    /// Reads what an interrupted run finished, and takes its images out of `sources`. Gives their number.
+    ///
+    /// # Errors
+    /// When the file is none of ours, or there is nowhere to look.
+    pub fn resume<R: Record>(&mut self, sources: &mut Vec<Result<Source, SourceError>>) -> Result<usize> {
+        let Some(path) = self.path.as_deref().filter(|path| !path.exists() || path.is_file()) else {
+            bail!("--resume goes on with a file; --output names it");
+        };
+        let partial = partial_path(path);
+        // A run that was complete goes on with what its inputs have become.
+        let from = if partial.exists() { partial } else { path.to_owned() };
+        if !from.exists() {
+            return Ok(0);
+        }
+        let complete = from == path;
+        let mut resumed = Resumed::read(from, self.format, R::COLUMNS)?;
+        let before = resumed.take_from(sources, complete);
+        self.resumed = Some(resumed);
+        Ok(before)
+    }
+
+    /// Where the results are, if an earlier run finished them all.
+    pub fn finished_before(&self) -> Option<String> {
+        let path = self.path.as_ref()?;
+        self.resumed.as_ref().filter(|resumed| resumed.path == *path).map(|_| format!("results in {}", name_of(path)))
+    }
+
+    /// Begins to write.
+    ///
+    /// # Errors
+    /// When the file can't be made, another process writes it, or what it is to go on with was made by another model
+    /// than `model`.
+    pub fn open<R: Record>(self, model: Option<&str>) -> Result<Output> {
+        let Self { format, path, resumed } = self;
+        let Some(path) = path else {
+            let mut output =
+                Output { format, sink: Sink::Stdout(BufWriter::new(io::stdout())), records: 0, expected: None };
+            output.text(&format.opening(R::COLUMNS))?;
+            return Ok(output);
+        };
+        let (mut kept, mut records, mut expected) = (0, 0, None);
+        if let Some(resumed) = resumed {
+            if let Some((theirs, ours)) = resumed.model.as_deref().zip(model).filter(|(a, b)| a != b) {
+                let from = name_of(&resumed.path);
+                bail!("{from} has results of `{theirs}`, not of `{ours}`; --overwrite without --resume begins anew");
+            }
+            if resumed.path == path {
+                fs::copy(&path, partial_path(&path)).with_context(|| cannot_write(&path)).or_failed()?;
+            }
+            (kept, records) = (resumed.kept, resumed.records);
+            expected = resumed.last.map(|text| (text, resumed.path));
+        }
+        let file = match Partial::begin(&path, format.closing(), kept) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                bail!("{}: another process is writing it", name_of(&partial_path(&path)))
+            }
+            begun => begun.with_context(|| cannot_write(&path))?,
+        };
+        let mut output = Output { format, sink: Sink::File { file, path }, records, expected };
+        if kept == 0 {
+            output.text(&format.opening(R::COLUMNS))?;
+        }
+        Ok(output)
+    }
 }
 
 impl Output {
-    /// Chooses format and place. A file is in place only after [`Output::finish`].
-    ///
-    /// # Errors
-    /// When the file can't be made.
-    pub fn open(options: &OutputOptions) -> Result<Self> {
-        let path = options.output.clone();
-        let sink = match &path {
-            Some(path) => Sink::File(NewFile::create(path).with_context(|| cannot_write(path))?),
-            None => Sink::Stdout(BufWriter::new(io::stdout())),
-        };
-        let for_a_person = path.is_none() && io::stdout().is_terminal();
-        let format = options.format.unwrap_or(if for_a_person { Format::Table } else { Format::Jsonl });
-        Ok(Self { format, sink, path, records: 0 })
-    }
-
     /// The format that was asked for or chosen.
     pub fn format(&self) -> Format {
         self.format
@@ -59,24 +170,26 @@ impl Output {
     /// Writes one record, and sends it on.
     ///
     /// # Errors
-    /// When it can't be written.
+    /// When it can't be written, or is not what an interrupted run had.
     pub fn write<R: Record>(&mut self, record: &R) -> Result<()> {
         let text = match self.format {
             Format::Table => record.table(),
             Format::Json => {
-                let before = if self.records == 0 { "[" } else { ",\n" };
+                let before = if self.records == 0 { "" } else { ",\n" };
                 before.to_owned() + &serde_json::to_string(record)?
             }
             Format::Jsonl => serde_json::to_string(record)? + "\n",
-            Format::Csv => {
-                let mut writer = csv::Writer::from_writer(Vec::new());
-                if self.records == 0 {
-                    writer.write_record(R::COLUMNS)?;
-                }
-                record.rows().iter().try_for_each(|row| writer.write_record(row))?;
-                String::from_utf8(writer.into_inner()?)?
-            }
+            Format::Csv => csv_lines(&record.rows())?,
         };
+        if let Some((expected, from)) = self.expected.take()
+            && !alike(&expected, &text, self.format)
+        {
+            let from = name_of(&from);
+            return Err(anyhow::anyhow!(
+                "{from}: its last result comes out differently now: options, weights or the image have changed; \
+                 --overwrite without --resume begins anew"
+            ));
+        }
         self.records += 1;
         self.text(&text)
     }
@@ -86,39 +199,164 @@ impl Output {
     /// # Errors
     /// When it can't be written.
     pub fn text(&mut self, text: &str) -> Result<()> {
-        let written = match &mut self.sink {
-            Sink::Stdout(out) => out.write_all(text.as_bytes()).and_then(|()| out.flush()),
-            Sink::File(file) => file.write_all(text.as_bytes()),
-        };
-        self.context(written)
+        match &mut self.sink {
+            Sink::Stdout(out) => {
+                let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                written.context("can't write to stdout").or_failed()
+            }
+            Sink::File { file, path } => file.append(text).with_context(|| cannot_write(path)).or_failed(),
+        }
     }
 
-    /// Writes what follows the last record and puts a file in place.
+    /// Ends the results, puts a file in place unless the run ended early, and says where they are.
     ///
     /// # Errors
-    /// When it can't be written.
-    pub fn finish<R: Record>(mut self) -> Result<()> {
-        match (self.format, self.records) {
-            (Format::Json, 0) => self.text("[]\n")?,
-            (Format::Json, _) => self.text("]\n")?,
-            (Format::Csv, 0) => self.text(&(R::COLUMNS.join(",") + "\n"))?,
-            _ => {}
+    /// When the last bytes can't be written.
+    pub fn finish(mut self, end: End) -> Result<Option<String>> {
+        if matches!(self.sink, Sink::Stdout(_)) {
+            self.text(self.format.closing())?;
         }
-        match self.sink {
-            Sink::Stdout(_) => Ok(()),
-            Sink::File(file) => {
-                let path = self.path.unwrap_or_default();
-                file.keep().with_context(|| cannot_write(&path)).or_failed()
+        let Sink::File { file, path } = self.sink else { return Ok(None) };
+        let name = name_of(&path);
+        let partial = file.path().map(name_of);
+        match (end, partial) {
+            (End::Early, Some(partial)) if self.records > 0 => {
+                let on = if matches!(self.format, Format::Jsonl | Format::Csv) { ", --resume goes on there" } else { "" };
+                Ok(Some(format!("results in {partial}{on}")))
+            }
+            (End::Early | End::Nothing, Some(_)) if self.records == 0 => {
+                file.discard();
+                Ok(Some(if path.exists() { format!("{name} is left as it was") } else { format!("{name} is not written") }))
+            }
+            _ => {
+                file.finish().with_context(|| cannot_write(&path)).or_failed()?;
+                Ok(Some(format!("results in {name}")))
             }
         }
     }
+}
 
-    fn context(&self, written: io::Result<()>) -> Result<()> {
-        let place = self.path.as_ref().map_or("can't write to stdout".to_owned(), |path| cannot_write(path));
-        written.context(place).or_failed()
+impl Format {
+    /// The format that a file's name asks for.
+    fn of_extension(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "json" => Some(Self::Json),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "csv" => Some(Self::Csv),
+            _ => None,
+        }
+    }
+
+    /// What stands before the first record.
+    fn opening(self, columns: &[&str]) -> String {
+        match self {
+            Self::Json => "[".to_owned(),
+            Self::Csv => columns.join(",") + "\n",
+            Self::Jsonl | Self::Table => String::new(),
+        }
+    }
+
+    /// What stands behind the last record.
+    fn closing(self) -> &'static str {
+        if self == Self::Json { "]\n" } else { "" }
+    }
+}
+
+pub(super) fn csv_lines(rows: &[Vec<String>]) -> Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    rows.iter().try_for_each(|row| writer.write_record(row))?;
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}
+
+/// Refuses a path at which no file can be, in words.
+fn has_a_place(path: &Path) -> Result<()> {
+    let (name, folder) = (name_of(path), path.parent().filter(|folder| !folder.as_os_str().is_empty()));
+    if path.is_dir() {
+        bail!("{name}: can't be written: it is a folder; name a file in it");
+    }
+    match folder {
+        Some(folder) if !folder.exists() => {
+            bail!("{name}: can't be written: there is no folder {}", name_of(folder))
+        }
+        Some(folder) if !folder.is_dir() => bail!("{name}: can't be written: {} is no folder", name_of(folder)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to replace what is no earlier result, and results that an interrupted run left.
+fn may_be_replaced(path: &Path, resume: bool, format: Format) -> Result<()> {
+    let foreign = |path: &Path| path.is_file() && !is_result(path);
+    let partial = partial_path(path);
+    if let Some(path) = [path, &partial].into_iter().find(|path| foreign(path)) {
+        let name = name_of(path);
+        bail!("{name} is there already and is no result of an earlier run; --overwrite replaces it");
+    }
+    if !resume && partial.is_file() && has_records(&partial) {
+        let on = match format {
+            Format::Jsonl | Format::Csv => "--resume goes on with it",
+            Format::Json | Format::Table => "move it to keep it",
+        };
+        bail!("{} has the results of an interrupted run; {on}, --overwrite begins anew", name_of(&partial));
+    }
+    Ok(())
+}
+
+/// The first two fields of every kind of record.
+const LEADS: [[&str; 2]; 6] = [
+    ["image", "model"],
+    ["engine", "model"],
+    ["level", "batch"],
+    ["kind", "ms"],
+    ["name", "task"],
+    ["field", "value"],
+];
+
+/// Whether a file holds what this program wrote as results, or nothing.
+fn is_result(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let mut file = BufReader::new(file);
+    let Ok(begin) = file.fill_buf() else { return false };
+    match begin {
+        [] => true,
+        [b'{' | b'[', ..] => is_json_result(file),
+        // One line of a picture or a checkpoint may be all of it.
+        _ => {
+            let mut lines = file.take(1 << 16).lines();
+            let [first, second] = [lines.next(), lines.next()].map(|line| line.and_then(io::Result::ok));
+            let Some(first) = first else { return false };
+            let is_header = LEADS.iter().any(|lead| first.starts_with(&lead.join(",")));
+            // A table's: "  97.93%  nine" under the image's name, or a count behind it.
+            let is_score = |line: &str| line.starts_with("  ") && line.trim_start().split_once("%  ").is_some_and(|(score, _)| score.parse::<f64>().is_ok());
+            let is_count = first.ends_with(" object") || first.ends_with(" objects") || first.contains(" -> ");
+            is_header || second.as_deref().is_some_and(is_score) || (is_count && second.is_none())
+        }
+    }
+}
+
+fn is_json_result(mut file: impl BufRead) -> bool {
+    let mut first = [0];
+    if matches!(file.fill_buf(), Ok([b'[', ..])) && file.read_exact(&mut first).is_err() {
+        return false;
+    }
+    if matches!(file.fill_buf(), Ok([b']', ..])) {
+        return true;
+    }
+    let mut records = serde_json::Deserializer::from_reader(file).into_iter::<Map<String, Value>>();
+    let Some(Ok(record)) = records.next() else { return false };
+    LEADS.iter().any(|lead| lead.iter().all(|key| record.contains_key(*key)))
+}
+
+/// Whether a file of results has one.
+fn has_records(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let mut lines = BufReader::new(file).lines();
+    match (lines.next(), lines.next()) {
+        (Some(Ok(first)), None) => first.starts_with('{') || (first.starts_with('[') && first != "[]"),
+        (Some(_), Some(_)) => true,
+        _ => false,
     }
 }
 
 fn cannot_write(path: &Path) -> String {
-    format!("{}: can't be written", path.display())
+    format!("{}: can't be written", name_of(path))
 }

@@ -2,22 +2,24 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use nat_infer::pipeline::{Answer, name_of};
 use nat_infer::results::SavedSaliency;
 use nat_infer::tasks::Saliency;
+use nat_infer::tasks::files::save_png;
 use nat_infer::tasks::saliency::{Method, SaliencyOptions, SmoothGrad};
 use nat_infer::zoo::Task;
 
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
-use super::output::{Output, Record};
-use super::pipeline::Images;
+use super::images::ImageOptions;
+use super::output::Record;
+use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
-use super::shared::{CropOptions, ImageOptions, ModelOptions, OutputOptions, at_most};
+use super::shared::{CropOptions, ModelOptions, at_most};
 use super::{Verbosity, labels};
 
 /// Show which pixels of an image speak for a class
@@ -53,7 +55,7 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
-    output: OutputOptions,
+    results: ResultOptions,
 }
 
 /// `--method`.
@@ -95,75 +97,48 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let asked = arguments.model.batch_size;
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.gradients(asked);
     let method = method(arguments.method, &arguments.smooth_grad, asked, settings.batch_size)?;
-    let labels = arguments.labels.as_deref().map(labels::read).transpose()?;
-    let images = Images::expand(&arguments.images.inputs, arguments.images.exif.into());
-    if images.inputs().is_empty() {
-        return Ok(Exit::Failed);
-    }
     let extensions: &[&str] = match arguments.raw {
         true => &["saliency.png", "png", "saliency.safetensors"],
         false => &["saliency.png", "png"],
     };
-    let folder = Folder::new(&arguments.save, extensions, images.inputs())?;
+    let folder = Folder::new(&arguments.save);
+    let save = Some(Save { folder: &folder, extensions, draws: true });
+    let read = [settings.file(), arguments.labels.as_deref()];
+    let job = Job::plan::<SavedSaliency>(&arguments.images, &arguments.results, save, &read, verbosity)?;
+    let job = match job {
+        ControlFlow::Continue(job) => job,
+        ControlFlow::Break(exit) => return Ok(exit),
+    };
     let options = SaliencyOptions {
         class: arguments.class,
         resolution: arguments.crop.resolution,
         crop_pct: arguments.crop.crop_pct,
-        labels,
+        labels: arguments.labels.as_deref().map(labels::read).transpose()?,
     };
-    let task = Saliency::new(settings.load()?, method, options)?;
+    let task = Arc::new(Saliency::new(settings.load()?, method, options)?);
     verbosity.explain("input", task.crop());
-    folder.make()?;
-    let mut output = Output::open(&arguments.output)?;
-    let (all, stop) = (images.inputs().to_vec(), images.stop());
-    let bar = bar(all.len() * task.copies(), verbosity);
-    let mut done = 0;
-    let exit = images.run(
-        1,
-        |image| (task.crop().apply(&image), image),
-        |inputs, batch| {
-            for (input, (values, image)) in inputs.iter().zip(batch) {
-                // Images that could not be read are passed over.
-                done += all[done..].iter().take_while(|other| other != input).count();
-                bar.set_position((done * task.copies()) as u64);
-                bar.set_message(one_line(&input.name()));
-                let map = task.run_input(&values, |copies| {
-                    bar.inc(copies as u64);
-                    if stop.load(Ordering::Relaxed) {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
-                })?;
-                done += 1;
-                let [grey, picture, tensor] = ["saliency.png", "png", "saliency.safetensors"]
-                    .map(|extension| folder.file(input, extension));
-                map.save_grey(&grey)?;
-                nat_infer::tasks::files::save_png(&task.picture(&image, &map), &picture)?;
-                if arguments.raw {
-                    map.save_tensor(&tensor)?;
-                }
-                let name = |path: PathBuf| path.display().to_string();
-                let record = SavedSaliency {
-                    image: input.name(),
-                    model: task.model().name().to_owned(),
-                    method: arguments.method.name().to_owned(),
-                    class: map.class,
-                    map: name(grey),
-                    picture: name(picture),
-                    tensor: arguments.raw.then(|| name(tensor)),
-                };
-                bar.suspend(|| output.write(&record))?;
-            }
-            Ok(())
-        },
-    );
-    bar.finish_and_clear();
-    let exit = exit?;
-    if exit != Exit::Interrupted {
-        output.finish::<SavedSaliency>()?;
-    }
-    Ok(exit)
+    // The copies of one image are the batch.
+    let settings = settings.one_by_one();
+    job.run(&task, &settings, |image, Answer { output: map, picture, .. }| {
+        let file = |extension| folder.place(image, extension);
+        let [grey, drawn, tensor] = [file("saliency.png")?, file("png")?, file("saliency.safetensors")?];
+        map.save_grey(&grey)?;
+        if let Some(picture) = picture {
+            save_png(&task.picture(&picture, &map), &drawn)?;
+        }
+        if arguments.raw {
+            map.save_tensor(&tensor)?;
+        }
+        Ok(SavedSaliency {
+            image: image.name(),
+            model: task.model().name().to_owned(),
+            method: arguments.method.name().to_owned(),
+            class: map.class,
+            map: name_of(&grey),
+            picture: name_of(&drawn),
+            tensor: arguments.raw.then(|| name_of(&tensor)),
+        })
+    })
 }
 
 /// What was typed as what it means. `asked` is the number of --batch-size, `together` what came of it.
@@ -198,15 +173,6 @@ fn method(
         signed,
         together,
     }))
-}
-
-/// A bar over all copies of all images, on stderr where that is a terminal.
-fn bar(copies: usize, verbosity: Verbosity) -> ProgressBar {
-    if verbosity.quiet {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}, {eta} left  {msg}");
-    ProgressBar::new(copies as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// A share of something, 0 or more.

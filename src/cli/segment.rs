@@ -1,9 +1,12 @@
 //! `nat-infer segment`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use nat_infer::pipeline::Answer;
 use nat_infer::results::Segmentation;
 use nat_infer::tasks::Segment;
 use nat_infer::tasks::segment::SegmentOptions;
@@ -12,10 +15,11 @@ use nat_infer::zoo::Task;
 use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
-use super::output::{Output, Record};
-use super::pipeline::Images;
+use super::images::ImageOptions;
+use super::output::Record;
+use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
-use super::shared::{ImageOptions, ModelOptions, OutputOptions, size};
+use super::shared::{ModelOptions, size};
 
 /// Name every pixel: what covers an image, and how much of it
 ///
@@ -44,7 +48,7 @@ pub struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
-    output: OutputOptions,
+    results: ResultOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -56,52 +60,39 @@ Examples:
 /// Runs the command.
 pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Segment), verbosity)?;
-    let images = Images::expand(&arguments.images.inputs, arguments.images.exif.into());
-    if images.inputs().is_empty() {
-        return Ok(Exit::Failed);
-    }
-    let folder = match &arguments.save {
-        Some(path) => Some(Folder::new(path, &["labels.png", "png"], images.inputs())?),
-        None => None,
+    let folder = arguments.save.as_deref().map(Folder::new);
+    let save = folder.as_ref().map(|folder| Save { folder, extensions: &["labels.png", "png"], draws: true });
+    let read = [settings.file()];
+    let job = Job::plan::<Segmentation>(&arguments.images, &arguments.results, save, &read, verbosity)?;
+    let job = match job {
+        ControlFlow::Continue(job) => job,
+        ControlFlow::Break(exit) => return Ok(exit),
     };
     let options =
         SegmentOptions { scale: arguments.scale, multi_scale: arguments.multi_scale, flip: arguments.flip };
-    let task = Segment::new(settings.load()?, &options)?;
+    let task = Arc::new(Segment::new(settings.load()?, &options)?);
     task.fits().iter().for_each(|fit| verbosity.explain("input", fit));
-    folder.as_ref().map_or(Ok(()), Folder::make)?;
-    let mut output = Output::open(&arguments.output)?;
-    let exit = images.run(
-        1,
-        |image| image,
-        |inputs, batch| {
-            for (input, image) in inputs.iter().zip(batch) {
-                let map = task.run(&image)?;
-                let segments = task.shares(&map);
-                if let Some(folder) = &folder {
-                    task.save_labels(&map, arguments.palette, &folder.file(input, "labels.png"))?;
-                    task.save_picture(image, &map, &segments, &folder.file(input, "png"))?;
-                }
-                let [width, height] = map.size;
-                let (image, model) = (input.name(), task.model().name().to_owned());
-                output.write(&Segmentation { image, model, width, height, segments })?;
-            }
-            Ok(())
-        },
-    )?;
-    if exit != Exit::Interrupted {
-        output.finish::<Segmentation>()?;
-    }
-    Ok(exit)
+    job.run(&task, &settings, |image, Answer { output: map, picture, .. }| {
+        let segments = task.shares(&map);
+        if let (Some(folder), Some(picture)) = (&folder, picture) {
+            task.save_labels(&map, arguments.palette, &folder.place(image, "labels.png")?)?;
+            task.save_picture(picture, &map, &segments, &folder.place(image, "png")?)?;
+        }
+        let ([width, height], model) = (map.size, task.model().name().to_owned());
+        Ok(Segmentation { image: image.name(), model, width, height, segments })
+    })
 }
 
 impl Record for Segmentation {
-    const COLUMNS: &'static [&'static str] = &["image", "model", "index", "label", "pixels", "fraction"];
+    const COLUMNS: &'static [&'static str] = &["image", "model", "width", "height", "index", "label", "pixels", "fraction"];
 
     fn rows(&self) -> Vec<Vec<String>> {
         let row = |segment: &nat_infer::results::Segment| {
             vec![
                 self.image.clone(),
                 self.model.clone(),
+                self.width.to_string(),
+                self.height.to_string(),
                 segment.index.to_string(),
                 segment.label.clone(),
                 segment.pixels.to_string(),

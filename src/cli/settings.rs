@@ -1,11 +1,13 @@
 //! From what was typed to what it means on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use nat_convert::arch::Dilations;
 use nat_infer::models::classifier::MOST_GRADIENTS;
+use nat_infer::pipeline::Fetch;
 use nat_infer::tasks::{LoadOptions, Model, TaskError};
 use nat_infer::zoo::{self, Entry, Task};
 
@@ -91,6 +93,26 @@ impl Settings {
             batch_size: options.batch_size.unwrap_or(default_batch),
             verbosity,
         })
+    }
+
+    /// The file or folder of --weights.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::Checkpoint(path) => Some(path),
+            Origin::Zoo(_) => None,
+        }
+    }
+
+    /// Reads images from the web, if that is allowed.
+    pub fn fetch(&self) -> Arc<Fetch> {
+        Arc::new(|_: &str, _: u64| Err("not yet".to_owned()))
+    }
+
+    /// The same for images that go through the network one by one.
+    #[must_use]
+    pub fn one_by_one(mut self) -> Self {
+        self.batch_size = 1;
+        self
     }
 
     /// Where to compute.

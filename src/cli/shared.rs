@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use nat_convert::arch::Dilations;
-use nat_infer::images::Exif;
 use nat_infer::images::preprocess::MAX_SIDE;
 use nat_infer::zoo::{self, Entry, UnknownModel};
 
@@ -43,18 +42,6 @@ pub struct ModelOptions {
     pub offline: bool,
 }
 
-/// Which images.
-#[derive(Args)]
-#[command(next_help_heading = "Images")]
-pub struct ImageOptions {
-    /// Image, folder of images (one level), glob, or - for an image on stdin
-    #[arg(required = true, value_name = "INPUT", help_heading = None)]
-    pub inputs: Vec<PathBuf>,
-    /// What to do with the orientation that a camera wrote into the file
-    #[arg(long, value_enum, default_value = "apply")]
-    pub exif: ExifName,
-}
-
 /// How images become a classifier's inputs.
 #[derive(Args)]
 #[command(next_help_heading = "Images")]
@@ -71,12 +58,15 @@ pub struct CropOptions {
 #[derive(Args)]
 #[command(next_help_heading = "Results")]
 pub struct OutputOptions {
-    /// How results are written [default: table on a terminal, jsonl otherwise]
+    /// How results are written [default: by the extension of --output, else table on a terminal and jsonl otherwise]
     #[arg(short, long, value_enum)]
     pub format: Option<Format>,
-    /// File for the results instead of stdout
+    /// File for the results, - for stdout; it grows as PATH.partial and gets its name when the run ends
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
+    /// Let --output replace a file that is no earlier result, or what an interrupted run left; never an input
+    #[arg(long, requires = "output")]
+    pub overwrite: bool,
 }
 
 /// How results are written.
@@ -99,24 +89,6 @@ pub enum DTypeName {
     F32,
     F16,
     Bf16,
-}
-
-/// `--exif`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExifName {
-    /// Turn the image upright
-    Apply,
-    /// Leave it as stored, as the published accuracies were measured
-    Ignore,
-}
-
-impl From<ExifName> for Exif {
-    fn from(name: ExifName) -> Self {
-        match name {
-            ExifName::Apply => Self::Apply,
-            ExifName::Ignore => Self::Ignore,
-        }
-    }
 }
 
 /// `--device`.

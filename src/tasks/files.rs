@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Cursor, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use image::{ImageBuffer, ImageFormat, PixelWithColorType};
 use tempfile::{Builder, NamedTempFile};
@@ -12,7 +13,19 @@ use super::TaskError;
 /// A file that grows under a temporary name beside its target and takes the target's name when it is
 /// kept. Dropped before, it leaves nothing. What is no plain file (a pipe, a device) is written as it
 /// is.
-pub struct NewFile(BufWriter<Form>);
+pub struct NewFile {
+    form: BufWriter<Form>,
+    _unfinished: RwLockReadGuard<'static, ()>,
+}
+
+/// Held by every file that is not in place yet.
+static UNFINISHED: RwLock<()> = RwLock::new(());
+
+/// Waits until every file that is being written is in place or gone, and lets none begin while the guard lives: for a
+/// program that ends at once and leaves nothing half written.
+pub fn settle() -> RwLockWriteGuard<'static, ()> {
+    UNFINISHED.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 enum Form {
     Staged { file: NamedTempFile, target: PathBuf },
@@ -25,6 +38,7 @@ impl NewFile {
     /// # Errors
     /// When the target is a folder or its folder can't be written to.
     pub fn create(target: &Path) -> io::Result<Self> {
+        let unfinished = UNFINISHED.read().unwrap_or_else(PoisonError::into_inner);
         // Through a symbolic link, so that it stays one.
         let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
         let form = match fs::metadata(&target) {
@@ -43,7 +57,7 @@ impl NewFile {
                 Form::Staged { file, target }
             }
         };
-        Ok(Self(BufWriter::new(form)))
+        Ok(Self { form: BufWriter::new(form), _unfinished: unfinished })
     }
 
     /// Ends the file and puts it in place.
@@ -51,7 +65,7 @@ impl NewFile {
     /// # Errors
     /// When the last bytes can't be written.
     pub fn keep(self) -> io::Result<()> {
-        match self.0.into_inner().map_err(io::IntoInnerError::into_error)? {
+        match self.form.into_inner().map_err(io::IntoInnerError::into_error)? {
             Form::Staged { file, target } => file.persist(target).map(drop).map_err(|e| e.error),
             Form::Direct(_) => Ok(()),
         }
@@ -60,11 +74,11 @@ impl NewFile {
 
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        self.form.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.form.flush()
     }
 }
 
@@ -82,6 +96,12 @@ impl Write for Form {
             Self::Direct(file) => file.flush(),
         }
     }
+}
+
+/// Whether an error of one file would be every other file's too: there is no room, or nothing may be written at all.
+pub fn concerns_all(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
 /// Writes an image to a PNG file, whole or not at all.

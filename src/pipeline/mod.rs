@@ -1,0 +1,407 @@
+//! Many images through a task: named, read ahead, computed in batches, and answered in order, one result for each.
+//!
+//! [`Listing`] finds images, [`Pipeline`] does them, [`Partial`](partial::Partial) keeps what comes of them. An image
+//! that is damaged, crashes its decoder or gives no number is an error of its own; the others are done.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use nat_infer::pipeline::{Listing, Pipeline, PipelineOptions};
+//! use nat_infer::tasks::classify::ClassifyOptions;
+//! use nat_infer::tasks::{Classify, LoadOptions, Model};
+//! use nat_infer::zoo::{self, Located};
+//!
+//! let model = Model::named(zoo::find("demo-digits")?, &Located::Embedded, &LoadOptions::default())?;
+//! let task = Arc::new(Classify::new(model, ClassifyOptions::default())?);
+//! let images = Listing::expand(&["assets/nine.png".into(), "none.png".into()], false, &mut || Ok(Vec::new()));
+//! let mut answers = Vec::new();
+//! for done in Pipeline::new(task, images.sources, PipelineOptions::default())? {
+//!     match done.result {
+//!         Ok(answer) => answers.push(answer.output[0].label.clone()),
+//!         Err(failure) => answers.push(failure.to_string()),
+//!     }
+//! }
+//! assert_eq!(answers, ["9", "none.png: no such file or folder"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use image::RgbImage;
+
+use self::queue::{Bounds, Prepared, Queue};
+pub use self::source::{Listing, Place, Source, SourceError, name_of};
+use crate::images::decode::{ImageErrorKind, Limits};
+use crate::images::{ImageError, Reader};
+use crate::tasks::{ImageTask, TaskError};
+
+mod glob;
+pub mod partial;
+mod queue;
+mod source;
+
+/// Reads the bytes behind an address, at most so many.
+pub type Fetch = dyn Fn(&str, u64) -> Result<Vec<u8>, String> + Send + Sync;
+
+/// How a pipeline works.
+#[derive(Clone)]
+pub struct PipelineOptions {
+    /// Images that go through the network together, where they are of one size.
+    pub batch_size: usize,
+    /// Threads that read, decode and prepare images ahead of the network.
+    pub readers: usize,
+    /// Bytes of prepared images that may wait for the network; beside them each reader has one at work.
+    pub memory: u64,
+    /// How images are read.
+    pub reader: Reader,
+    /// Reads addresses; without it an address is an error.
+    pub fetch: Option<Arc<Fetch>>,
+    /// Give each image back with its answer, to draw on.
+    pub keep_pictures: bool,
+    /// Once this is true no image is begun any more, and the one at work is left where that takes long.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Default for PipelineOptions {
+    /// One image at a time, as many readers as rayon has threads, 512 MiB.
+    fn default() -> Self {
+        Self {
+            batch_size: 1,
+            readers: rayon::current_num_threads(),
+            memory: 512 << 20,
+            reader: Reader::default(),
+            fetch: None,
+            keep_pictures: false,
+            stop: Arc::default(),
+        }
+    }
+}
+
+/// What became of one image.
+pub struct Done<O> {
+    /// Its number among the sources, from 0.
+    pub index: usize,
+    /// The answer, or why there is none.
+    pub result: Result<Answer<O>, Failure>,
+}
+
+/// What the network says of an image.
+pub struct Answer<O> {
+    /// The task's output.
+    pub output: O,
+    /// Width and height of the image, turned upright.
+    pub size: [usize; 2],
+    /// The image, if [`PipelineOptions::keep_pictures`] asks for it.
+    pub picture: Option<RgbImage>,
+}
+
+/// Why an image has no answer: one line that begins with its name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// What was named is no image.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The image can't be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The task failed on it.
+    #[error("{name}: {error}")]
+    Task {
+        /// The image.
+        name: String,
+        /// Why.
+        error: TaskError,
+    },
+    /// The program itself failed on it.
+    #[error("{name}: the program failed on this image ({message}); please report it")]
+    Crash {
+        /// The image.
+        name: String,
+        /// What it said.
+        message: String,
+    },
+    /// The device does not answer any more: no image after this one can be done.
+    #[error("{name}: the device is lost: {error}")]
+    DeviceLost {
+        /// The image.
+        name: String,
+        /// What it said last.
+        error: TaskError,
+    },
+}
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Readers' time to read and decode, all threads together.
+    pub read: Duration,
+    /// Readers' time to make inputs of images, all threads together.
+    pub prepare: Duration,
+    /// Time in the network.
+    pub compute: Duration,
+    /// Time in which the network waited for an image.
+    pub wait: Duration,
+}
+
+/// Images on their way through a task: an iterator over what became of each, in their order.
+///
+/// Reading is [`PipelineOptions::readers`] threads ahead. Images of one size are computed together, as many as
+/// [`PipelineOptions::batch_size`] says; what others wait for longest is computed first, so that an image is never
+/// more than four batches behind. Dropped before its end, it ends the reading.
+pub struct Pipeline<T: ImageTask> {
+    task: Arc<T>,
+    names: Arc<dyn Fn(usize) -> String + Send + Sync>,
+    queue: Arc<Queue<T::Input>>,
+    /// Images that were taken off the queue and not given out, in order.
+    line: VecDeque<Slot<T>>,
+    /// The number of the first of them.
+    first: usize,
+    batch_size: usize,
+    stop: Arc<AtomicBool>,
+    step: Option<Box<dyn FnMut(usize)>>,
+    compute: Duration,
+    wait: Duration,
+}
+
+/// An image in the line.
+enum Slot<T: ImageTask> {
+    Waiting(Prepared<T::Input>),
+    /// In the network; it stays so where that was broken off.
+    AtWork,
+    Done(Result<Answer<T::Output>, Failure>),
+}
+
+/// How many batches' images an image may wait for others of its size.
+const PATIENCE: usize = 4;
+
+impl<T: ImageTask> Pipeline<T> {
+    /// Begins to read `sources`; an entry that is an error already is given out as it is, in its place.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(
+        task: Arc<T>,
+        sources: impl Into<Arc<[Result<Source, SourceError>]>>,
+        options: PipelineOptions,
+    ) -> io::Result<Self> {
+        let PipelineOptions { batch_size, readers, memory, reader, fetch, keep_pictures, stop } = options;
+        let batch_size = batch_size.max(1);
+        let sources = sources.into();
+        let count = sources.len();
+        let names = {
+            let sources = Arc::clone(&sources);
+            Arc::new(move |index: usize| match &sources[index] {
+                Ok(source) => source.name(),
+                Err(error) => error.to_string(),
+            })
+        };
+        let make = {
+            let task = Arc::clone(&task);
+            move |index: usize, times: &[AtomicU64; 2]| {
+                let source = sources[index].as_ref().map_err(Clone::clone)?;
+                let begin = Instant::now();
+                let picture = read(source, &reader, fetch.as_deref());
+                let middle = Instant::now();
+                add(&times[0], middle - begin);
+                let picture = picture?;
+                let input = catch_unwind(AssertUnwindSafe(|| task.prepare(&picture)))
+                    .map_err(|panic| Failure::Crash { name: source.name(), message: said(&*panic) })?;
+                add(&times[1], middle.elapsed());
+                let size = [picture.width() as usize, picture.height() as usize];
+                let picture = keep_pictures.then_some(picture);
+                let held = picture.as_ref().map_or(0, |picture| picture.as_raw().len());
+                let bytes = (task.bytes(&input) + held) as u64;
+                Ok(Prepared { input, picture, size, bytes })
+            }
+        };
+        // Enough for the batches that wait, and for every reader to be at work on the next.
+        let bounds = Bounds { images: batch_size + readers, bytes: memory };
+        let queue = Queue::start(readers, count, bounds, Arc::clone(&stop), make)?;
+        Ok(Self {
+            task,
+            names,
+            queue,
+            line: VecDeque::new(),
+            first: 0,
+            batch_size,
+            stop,
+            step: None,
+            compute: Duration::ZERO,
+            wait: Duration::ZERO,
+        })
+    }
+
+    /// Calls `step` with how many of an image's [`ImageTask::steps`] are done, each time that some are.
+    #[must_use]
+    pub fn on_step(mut self, step: impl FnMut(usize) + 'static) -> Self {
+        self.step = Some(Box::new(step));
+        self
+    }
+
+    /// Where the time went so far.
+    pub fn times(&self) -> Times {
+        let [read, prepare] = self.queue.times();
+        Times { read, prepare, compute: self.compute, wait: self.wait }
+    }
+
+    /// The images to compute next, by their places in the line; none while it is better to wait for more.
+    fn batch(&self, more: bool) -> Vec<usize> {
+        let waiting: Vec<(usize, &T::Input)> = self
+            .line
+            .iter()
+            .enumerate()
+            .filter_map(|(place, slot)| match slot {
+                Slot::Waiting(prepared) => Some((place, &prepared.input)),
+                _ => None,
+            })
+            .collect();
+        let alike = |input: &T::Input| -> Vec<usize> {
+            let alike = waiting.iter().filter(|(_, other)| self.task.goes_with(input, other));
+            alike.map(|(place, _)| *place).take(self.batch_size).collect()
+        };
+        let (Some((_, oldest)), Some((_, newest))) = (waiting.first(), waiting.last()) else { return Vec::new() };
+        // Only the newest can have filled a batch: the others were looked at when they came.
+        let full = alike(newest);
+        if full.len() == self.batch_size {
+            return full;
+        }
+        let long_enough = waiting.len() >= PATIENCE * self.batch_size || self.queue.is_full();
+        if long_enough || !more { alike(oldest) } else { Vec::new() }
+    }
+
+    /// Computes the images at `places` of the line, together or, where that fails, one by one.
+    fn infer(&mut self, places: &[usize]) {
+        let (mut inputs, mut pictures) = (Vec::new(), Vec::new());
+        for &place in places {
+            if let Slot::Waiting(prepared) = std::mem::replace(&mut self.line[place], Slot::AtWork) {
+                self.queue.release(prepared.bytes);
+                inputs.push(prepared.input);
+                pictures.push((prepared.picture, prepared.size));
+            }
+        }
+        let begin = Instant::now();
+        let results = match self.attempt(&inputs) {
+            Ok(outputs) => outputs.into_iter().map(|output| output.map_err(Attempt::Failed)).collect(),
+            Err(Attempt::Failed(TaskError::Stopped)) => {
+                self.stop.store(true, Ordering::Relaxed);
+                Vec::new()
+            }
+            Err(error) if inputs.len() == 1 => vec![Err(error)],
+            Err(_) => inputs.iter().map(|input| self.alone(input)).collect::<Vec<_>>(),
+        };
+        self.compute += begin.elapsed();
+        for ((&place, (picture, size)), result) in places.iter().zip(pictures).zip(results) {
+            let result = result.map(|output| Answer { output, size, picture });
+            self.line[place] = Slot::Done(result.map_err(|error| {
+                let name = (self.names)(self.first + place);
+                match error {
+                    Attempt::Crashed(message) => Failure::Crash { name, message },
+                    Attempt::Failed(error) if self.task.model().works() => Failure::Task { name, error },
+                    Attempt::Failed(error) => Failure::DeviceLost { name, error },
+                }
+            }));
+        }
+    }
+
+    fn attempt(&mut self, inputs: &[T::Input]) -> Result<Vec<Result<T::Output, TaskError>>, Attempt> {
+        let (task, stop, step) = (&self.task, &self.stop, &mut self.step);
+        let mut watch = |steps| {
+            if let Some(step) = step {
+                step(steps);
+            }
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        match catch_unwind(AssertUnwindSafe(|| task.infer(inputs, &mut watch))) {
+            Ok(done) => done.map_err(Attempt::Failed),
+            Err(panic) => Err(Attempt::Crashed(said(&*panic))),
+        }
+    }
+
+    fn alone(&mut self, input: &T::Input) -> Result<T::Output, Attempt> {
+        let mut outputs = self.attempt(std::slice::from_ref(input))?;
+        let output = outputs.pop().ok_or_else(|| Attempt::Crashed("no answer".to_owned()))?;
+        output.map_err(Attempt::Failed)
+    }
+}
+
+/// How a computation failed.
+enum Attempt {
+    Failed(TaskError),
+    Crashed(String),
+}
+
+impl<T: ImageTask> Iterator for Pipeline<T> {
+    type Item = Done<T::Output>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut more = true;
+        loop {
+            match self.line.pop_front() {
+                Some(Slot::Done(result)) => {
+                    self.first += 1;
+                    return Some(Done { index: self.first - 1, result });
+                }
+                Some(not_done) => self.line.push_front(not_done),
+                None if !more => return None,
+                None => {}
+            }
+            let batch = self.batch(more);
+            if batch.is_empty() {
+                match self.queue.take() {
+                    Some((made, waited)) => {
+                        self.wait += waited;
+                        self.line.push_back(made.map_or_else(|failure| Slot::Done(Err(failure)), Slot::Waiting));
+                    }
+                    None => more = false,
+                }
+            } else {
+                self.infer(&batch);
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                // What was computed already is given out, as far as the order allows.
+                self.line.truncate(self.line.iter().take_while(|slot| matches!(slot, Slot::Done(_))).count());
+                more = false;
+            }
+        }
+    }
+}
+
+impl<T: ImageTask> Drop for Pipeline<T> {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// The pixels of a source.
+fn read(source: &Source, reader: &Reader, fetch: Option<&Fetch>) -> Result<RgbImage, ImageError> {
+    let named = |kind| ImageError { name: source.name(), kind };
+    match &source.place {
+        Place::File(path) => reader.file(path).map_err(|error| named(error.kind)),
+        Place::Memory { name, bytes } => reader.bytes(name, bytes),
+        Place::Url(address) => {
+            let Limits { memory, .. } = reader.limits;
+            let none = || Err("addresses are not fetched here".to_owned());
+            let fetched = fetch.map_or_else(none, |fetch| fetch(address, memory));
+            let bytes = fetched.map_err(|why| named(ImageErrorKind::Unreadable(io::Error::other(why))))?;
+            reader.bytes(address, &bytes)
+        }
+    }
+}
+
+fn add(total: &AtomicU64, time: Duration) {
+    total.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+}
+
+/// What a panic said.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason".to_owned())
+}

@@ -1,0 +1,224 @@
+//! Images read ahead of the network: several threads decode and prepare, one takes what they made, in order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use image::RgbImage;
+
+use super::Failure;
+
+/// What one image became: its input, and the picture itself where it is wanted again.
+pub(super) struct Prepared<I> {
+    pub input: I,
+    pub picture: Option<RgbImage>,
+    /// Width and height of the picture.
+    pub size: [usize; 2],
+    /// Bytes of both.
+    pub bytes: u64,
+}
+
+/// What there may be ahead of the network.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Images, decoded or being decoded.
+    pub images: usize,
+    /// Bytes of what was prepared. One image more may be there for each thread.
+    pub bytes: u64,
+}
+
+/// The threads' end and the taker's end of the queue.
+pub(super) struct Queue<I> {
+    state: Mutex<State<I>>,
+    changed: Condvar,
+    bounds: Bounds,
+    count: usize,
+    /// Set by the user.
+    stop: Arc<AtomicBool>,
+    /// Nanoseconds that threads spent to read and decode, and to prepare.
+    times: [AtomicU64; 2],
+}
+
+struct State<I> {
+    /// The image that a thread takes up next.
+    next: usize,
+    /// The image that is taken next.
+    taken: usize,
+    ready: BTreeMap<usize, Result<Prepared<I>, Failure>>,
+    /// Bytes of what is ready, and of what was taken and not given back.
+    bytes: u64,
+    closed: bool,
+}
+
+impl<I: Send + 'static> Queue<I> {
+    /// Starts `threads` threads that make `count` images with `make`, which adds its times to what it is given.
+    ///
+    /// # Errors
+    /// When not even one thread can be started.
+    pub fn start(
+        threads: usize,
+        count: usize,
+        bounds: Bounds,
+        stop: Arc<AtomicBool>,
+        make: impl Fn(usize, &[AtomicU64; 2]) -> Result<Prepared<I>, Failure> + Send + Sync + 'static,
+    ) -> io::Result<Arc<Self>> {
+        let state = State { next: 0, taken: 0, ready: BTreeMap::new(), bytes: 0, closed: false };
+        let queue = Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            bounds,
+            count,
+            stop,
+            times: Default::default(),
+        });
+        let make = Arc::new(make);
+        for started in 0..threads.clamp(1, count.max(1)) {
+            let (queue, make) = (Arc::clone(&queue), Arc::clone(&make));
+            let work = move || {
+                while let Some(index) = queue.claim() {
+                    let made = make(index, &queue.times);
+                    queue.put(index, made);
+                }
+            };
+            // The threads are not waited for: one that hangs in a read must not keep the program from ending.
+            match thread::Builder::new().name(format!("images {started}")).spawn(work) {
+                Err(error) if started == 0 => return Err(error),
+                // With fewer threads it takes longer.
+                Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        Ok(queue)
+    }
+
+    /// The next image to make, once there is room for it; `None` when there is no more to do.
+    fn claim(&self) -> Option<usize> {
+        let mut state = self.state();
+        loop {
+            if state.closed || state.next == self.count {
+                return None;
+            }
+            // What the taker waits for is always made.
+            let room = state.next < state.taken + self.bounds.images && state.bytes < self.bounds.bytes;
+            if room || state.next == state.taken {
+                state.next += 1;
+                return Some(state.next - 1);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn put(&self, index: usize, made: Result<Prepared<I>, Failure>) {
+        let mut state = self.state();
+        state.bytes += made.as_ref().map_or(0, |made| made.bytes);
+        state.ready.insert(index, made);
+        self.changed.notify_all();
+    }
+
+    /// The next image in order, with how long it was waited for; `None` after the last, or when the user stops.
+    pub fn take(&self) -> Option<(Result<Prepared<I>, Failure>, Duration)> {
+        // A signal's handler sets the flag and nothing else: it is looked at again and again.
+        const LOOK: Duration = Duration::from_millis(50);
+        let begin = Instant::now();
+        let mut state = self.state();
+        loop {
+            if state.taken == self.count || self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let index = state.taken;
+            if let Some(made) = state.ready.remove(&index) {
+                state.taken += 1;
+                self.changed.notify_all();
+                return Some((made, begin.elapsed()));
+            }
+            state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Gives the bytes of what was taken back.
+    pub fn release(&self, bytes: u64) {
+        self.state().bytes -= bytes;
+        self.changed.notify_all();
+    }
+
+    /// Whether what was prepared takes all the memory that it may.
+    pub fn is_full(&self) -> bool {
+        self.state().bytes >= self.bounds.bytes
+    }
+
+    /// Time that threads spent to read and decode, and to prepare.
+    pub fn times(&self) -> [Duration; 2] {
+        [0, 1].map(|i| Duration::from_nanos(self.times[i].load(Ordering::Relaxed)))
+    }
+
+    /// Lets the threads end.
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<I>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    fn prepared(index: usize) -> Result<Prepared<usize>, Failure> {
+        Ok(Prepared { input: index, picture: None, size: [1, 1], bytes: 10 })
+    }
+
+    /// What is ahead never exceeds either bound, whatever the threads do, and comes in order.
+    #[test]
+    fn what_is_ahead_is_bounded_and_in_order() {
+        for (threads, images, bytes) in [(1, 4, 1000), (4, 4, 1000), (4, 100, 35), (3, 1, 1), (4, 100, 0)] {
+            let (begun, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let most = Arc::new(AtomicUsize::new(0));
+            let make = {
+                let (begun, done, most) = (Arc::clone(&begun), Arc::clone(&done), Arc::clone(&most));
+                move |index: usize, _: &[AtomicU64; 2]| {
+                    let ahead = begun.fetch_add(1, Ordering::SeqCst) + 1 - done.load(Ordering::SeqCst);
+                    most.fetch_max(ahead, Ordering::SeqCst);
+                    thread::sleep(Duration::from_micros(fastrand::u64(0..300)));
+                    prepared(index)
+                }
+            };
+            let bounds = Bounds { images, bytes };
+            let queue = Queue::start(threads, 200, bounds, Arc::default(), make).unwrap();
+            for index in 0..200 {
+                let (made, _) = queue.take().unwrap();
+                assert_eq!(made.unwrap_or_else(|error| panic!("{error}")).input, index);
+                done.fetch_add(1, Ordering::SeqCst);
+                queue.release(10);
+            }
+            assert!(queue.take().is_none());
+            // One may have been taken and not counted yet.
+            let allowed = images.min(bytes as usize / 10 + 1 + threads).max(1) + 1;
+            assert!(most.load(Ordering::SeqCst) <= allowed, "{} of {allowed}", most.load(Ordering::SeqCst));
+        }
+    }
+
+    #[test]
+    fn a_stop_is_seen_while_an_image_hangs() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let hang = |_, _: &[AtomicU64; 2]| {
+            thread::sleep(Duration::from_secs(600));
+            prepared(0)
+        };
+        let bounds = Bounds { images: 2, bytes: 100 };
+        let queue = Queue::start(2, 5, bounds, Arc::clone(&stop), hang).unwrap();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            stop.store(true, Ordering::Relaxed);
+        });
+        let begin = Instant::now();
+        assert!(queue.take().is_none() && begin.elapsed() < Duration::from_secs(10));
+    }
+}

@@ -1,0 +1,371 @@
+//! From what a user names to single images: files, folders, globs, lists, addresses.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use walkdir::{DirEntry, WalkDir};
+
+use super::glob::Glob;
+
+/// One image: where it is, and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Where its bytes are.
+    pub place: Place,
+    /// Its path below the folder, the glob's first folder or the list that it came from; of a file that was named
+    /// itself the file's name.
+    pub below: PathBuf,
+}
+
+/// Where the bytes of an image are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file.
+    File(PathBuf),
+    /// At an address, `http://…` or `https://…`.
+    Url(String),
+    /// In memory, as of an image that came through standard input.
+    Memory {
+        /// What records and messages call it.
+        name: String,
+        /// The bytes of the file.
+        bytes: Arc<[u8]>,
+    },
+}
+
+impl Source {
+    /// An image in a file.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { below: path.file_name().map_or_else(|| path.clone(), PathBuf::from), place: Place::File(path) }
+    }
+
+    /// An image in memory: the bytes of a file of any format, under the name that records and messages use.
+    pub fn memory(name: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self { place: Place::Memory { name: name.to_owned(), bytes: bytes.into() }, below: PathBuf::from(name) }
+    }
+
+    /// An image at an address.
+    fn url(address: &str) -> Self {
+        let path = address.split(['?', '#']).next().unwrap_or(address);
+        let path = path.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        let name = Path::new(path).file_name().unwrap_or(OsStr::new("image"));
+        Self { place: Place::Url(address.to_owned()), below: PathBuf::from(name) }
+    }
+
+    /// As records and messages call it; two images never have the same name by accident, see [`name_of`].
+    pub fn name(&self) -> String {
+        match &self.place {
+            Place::File(path) => name_of(path),
+            Place::Url(address) => address.clone(),
+            Place::Memory { name, .. } => name.clone(),
+        }
+    }
+}
+
+/// A path as text. Most paths are text. On Unix a byte that is part of no character becomes `\xNN`, and backslashes
+/// right before something that reads like `xNN` are doubled, so that two paths never become the same text.
+pub fn name_of(path: &Path) -> String {
+    if cfg!(not(unix)) {
+        return path.display().to_string();
+    }
+    let mut text = String::new();
+    // Backslashes that have been read and not been written yet: what follows says how.
+    let mut backslashes = 0;
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        let valid = chunk.valid();
+        for (at, c) in valid.char_indices() {
+            if c == '\\' {
+                backslashes += 1;
+                continue;
+            }
+            let like_an_escape = match valid.as_bytes()[at..] {
+                [b'x', a, b, ..] => a.is_ascii_hexdigit() && b.is_ascii_hexdigit(),
+                _ => false,
+            };
+            text.extend(std::iter::repeat_n('\\', if like_an_escape { 2 * backslashes } else { backslashes }));
+            text.push(c);
+            backslashes = 0;
+        }
+        for byte in chunk.invalid() {
+            text.extend(std::iter::repeat_n('\\', 2 * backslashes));
+            text += &format!("\\x{byte:02x}");
+            backslashes = 0;
+        }
+    }
+    text.extend(std::iter::repeat_n('\\', backslashes));
+    text
+}
+
+/// Why something that was named gives no image: one line each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum SourceError {
+    #[error("{0}: no such file or folder")]
+    Missing(String),
+    #[error("{name}: no image in this folder{} ({})", if *.below { " or below it" } else {
+        "; folders in it are not searched unless that is asked for"
+    }, EXTENSIONS.join(", "))]
+    Empty { name: String, below: bool },
+    #[error("{name}: can't be read: {reason}")]
+    Unreadable { name: String, reason: String },
+    #[error("{0}: no file matches")]
+    NoMatch(String),
+    #[error("{0}: a link that leads nowhere")]
+    DeadLink(String),
+    #[error("{name}: a link that leads back to {to}; what is in it is done once")]
+    Loop { name: String, to: String },
+    #[error("-: standard input can be given once")]
+    StdinTwice,
+}
+
+/// Names that are images in a folder; a file that is named itself may be called anything.
+const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
+
+/// Images to do, in order, and between them what gave none.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The images, in the order in which they were named, those of a folder sorted by name.
+    pub sources: Vec<Result<Source, SourceError>>,
+    /// What was passed over without being wrong: folders in a folder, files of other kinds. A line each.
+    pub passed_over: Vec<String>,
+}
+
+impl Listing {
+    /// The images of `arguments`: files, folders, globs, addresses, and `-` for standard input, which `stdin` reads.
+    /// With `recursive` folders are searched with all below them. No image is opened here.
+    pub fn expand(
+        arguments: &[PathBuf],
+        recursive: bool,
+        stdin: &mut dyn FnMut() -> io::Result<Vec<u8>>,
+    ) -> Self {
+        let mut listing = Self::default();
+        for argument in arguments {
+            listing.add(argument, recursive, stdin);
+        }
+        listing
+    }
+
+    /// The images of a list of arguments, one per line, or with `nul` each ended by a NUL byte. Files keep the folders
+    /// that the list names in [`Source::below`].
+    pub fn expand_list(
+        list: &[u8],
+        nul: bool,
+        recursive: bool,
+        stdin: &mut dyn FnMut() -> io::Result<Vec<u8>>,
+    ) -> Self {
+        let mut listing = Self::default();
+        let list = if nul { list } else { list.strip_prefix(b"\xef\xbb\xbf").unwrap_or(list) };
+        for entry in list.split(|&byte| byte == if nul { 0 } else { b'\n' }) {
+            let entry = if nul { entry } else { entry.strip_suffix(b"\r").unwrap_or(entry) };
+            if entry.is_empty() {
+                continue;
+            }
+            let path = PathBuf::from(os_string(entry));
+            let first = listing.sources.len();
+            listing.add(&path, recursive, stdin);
+            for source in listing.sources[first..].iter_mut().flatten() {
+                if let Place::File(path) = &source.place {
+                    source.below = plain(path);
+                }
+            }
+        }
+        listing
+    }
+
+    /// Appends what another listing has.
+    pub fn append(&mut self, mut other: Self) {
+        self.sources.append(&mut other.sources);
+        self.passed_over.append(&mut other.passed_over);
+    }
+
+    fn add(&mut self, path: &Path, recursive: bool, stdin: &mut dyn FnMut() -> io::Result<Vec<u8>>) {
+        if path == Path::new("-") {
+            self.stdin(stdin);
+        } else if let Some(address) = path.to_str().filter(|text| is_url(text)) {
+            self.sources.push(Ok(Source::url(address)));
+        } else {
+            let name = || name_of(path);
+            match fs::metadata(path) {
+                Ok(found) if found.is_dir() => self.folder(path, recursive),
+                Ok(_) => self.sources.push(Ok(Source::file(path))),
+                Err(_) if path.is_symlink() => self.sources.push(Err(SourceError::DeadLink(name()))),
+                Err(error) => match Glob::parse(path) {
+                    Some(glob) => self.glob(&glob, path),
+                    None => self.sources.push(Err(match error.kind() {
+                        io::ErrorKind::NotFound => SourceError::Missing(name()),
+                        _ => SourceError::Unreadable { name: name(), reason: reason(&error) },
+                    })),
+                },
+            }
+        }
+    }
+
+    fn stdin(&mut self, read: &mut dyn FnMut() -> io::Result<Vec<u8>>) {
+        let is_stdin = |source: &Source| matches!(&source.place, Place::Memory { name, .. } if name == "-");
+        let given = self.sources.iter().flatten().any(is_stdin);
+        self.sources.push(if given {
+            Err(SourceError::StdinTwice)
+        } else {
+            read()
+                .map(|bytes| Source { below: PathBuf::from("stdin"), ..Source::memory("-", bytes) })
+                .map_err(|error| SourceError::Unreadable { name: "-".to_owned(), reason: reason(&error) })
+        });
+    }
+
+    fn folder(&mut self, path: &Path, recursive: bool) {
+        let (mut folders, mut files) = (0, 0);
+        let first = self.sources.len();
+        let depth = if recursive { usize::MAX } else { 1 };
+        for entry in walk(path, depth, |_| true) {
+            match entry {
+                Ok(entry) if entry.file_type().is_dir() => folders += usize::from(!recursive),
+                Ok(entry) if entry.file_type().is_file() && is_image(entry.path()) => {
+                    self.sources.push(Ok(found(entry.path(), path)));
+                }
+                Ok(_) => files += 1,
+                Err(error) if error.loop_ancestor().is_some() && !recursive => folders += 1,
+                // A folder that can't be opened, a loop, or a link that is called like an image.
+                Err(error) => match source_error(path, &error) {
+                    SourceError::DeadLink(_) if !error.path().is_some_and(is_image) => files += 1,
+                    error => self.sources.push(Err(error)),
+                },
+            }
+        }
+        self.pass_over(path, folders, files);
+        if self.sources.len() == first {
+            self.sources.push(Err(SourceError::Empty { name: name_of(path), below: recursive }));
+        }
+    }
+
+    /// The files that match a glob. Shells do it too, where there is one.
+    fn glob(&mut self, glob: &Glob, pattern: &Path) {
+        let base = if glob.base.as_os_str().is_empty() { Path::new(".") } else { &glob.base };
+        let first = self.sources.len();
+        let (mut folders, mut others) = (0, 0);
+        let depth = glob.depth().unwrap_or(usize::MAX);
+        let inside = |entry: &DirEntry| {
+            !entry.file_type().is_dir() || glob.may_match_in(below(entry.path(), base)) || entry.depth() == depth
+        };
+        for entry in walk(base, depth, inside) {
+            match entry {
+                Ok(entry) if !glob.matches(below(entry.path(), base)) => {}
+                Ok(entry) if entry.file_type().is_dir() => folders += 1,
+                // A pipe or a device, from which reading would never end.
+                Ok(entry) if !entry.file_type().is_file() => others += 1,
+                Ok(entry) => {
+                    // As it was typed: without the `./` of a walk that begins here.
+                    let path = if glob.base.as_os_str().is_empty() { below(entry.path(), base) } else { entry.path() };
+                    let below = below(entry.path(), base).to_owned();
+                    self.sources.push(Ok(Source { place: Place::File(path.to_owned()), below }));
+                }
+                Err(error) => {
+                    let path = error.path().map_or(Path::new(""), |path| below(path, base));
+                    let matters = match error.io_error().map(io::Error::kind) {
+                        Some(io::ErrorKind::NotFound) => error.depth() > 0 && glob.matches(path),
+                        _ => glob.matches(path) || glob.may_match_in(path),
+                    };
+                    if matters {
+                        self.sources.push(Err(source_error(base, &error)));
+                    }
+                }
+            }
+        }
+        self.pass_over(pattern, folders, others);
+        if self.sources.len() == first {
+            self.sources.push(Err(SourceError::NoMatch(name_of(pattern))));
+        }
+    }
+
+    fn pass_over(&mut self, argument: &Path, folders: usize, others: usize) {
+        let count = |n: usize, one: &str, many: &str| (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }));
+        let counts: Vec<_> = [count(folders, "folder", "folders"), count(others, "file of another kind", "files of other kinds")].into_iter().flatten().collect();
+        if !counts.is_empty() {
+            self.passed_over.push(format!("{}: passed over {}", name_of(argument), counts.join(" and ")));
+        }
+    }
+
+    /// Leaves share `index` of `count`, `index` from 1: what is `index`, `index + count`, … of the listing, so that
+    /// the shares of one listing have everything once.
+    pub fn shard(&mut self, index: usize, count: usize) {
+        let mut number = 0;
+        self.sources.retain(|_| {
+            number += 1;
+            (number - 1) % count == index - 1
+        });
+    }
+}
+
+/// Everything below a folder down to `depth`, sorted by name, through links but not in circles. What is hidden is
+/// left out: macOS leaves `._photo.jpg` beside photo.jpg.
+fn walk(
+    folder: &Path,
+    depth: usize,
+    inside: impl Fn(&DirEntry) -> bool,
+) -> impl Iterator<Item = walkdir::Result<DirEntry>> {
+    let hidden = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+    WalkDir::new(folder)
+        .min_depth(1)
+        .max_depth(depth)
+        .follow_links(true)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_entry(move |entry| entry.depth() == 0 || (!hidden(entry) && inside(entry)))
+}
+
+fn found(path: &Path, folder: &Path) -> Source {
+    Source { place: Place::File(path.to_owned()), below: below(path, folder).to_owned() }
+}
+
+fn below<'a>(path: &'a Path, folder: &Path) -> &'a Path {
+    path.strip_prefix(folder).unwrap_or(path)
+}
+
+/// The names of a path that lead down.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|component| matches!(component, Component::Normal(_))).collect()
+}
+
+fn is_image(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
+    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
+}
+
+fn is_url(text: &str) -> bool {
+    let begins = |scheme: &str| text.get(..scheme.len()).is_some_and(|t| t.eq_ignore_ascii_case(scheme));
+    begins("http://") || begins("https://")
+}
+
+fn source_error(folder: &Path, error: &walkdir::Error) -> SourceError {
+    let path = error.path().unwrap_or(folder);
+    let name = name_of(path);
+    match (error.loop_ancestor(), error.io_error()) {
+        (Some(to), _) => SourceError::Loop { name, to: name_of(to) },
+        // What was listed a moment ago and is not there leads elsewhere; so does a link to itself.
+        (None, Some(_)) if path.is_symlink() => SourceError::DeadLink(name),
+        (None, Some(error)) => SourceError::Unreadable { name, reason: reason(error) },
+        (None, None) => SourceError::Unreadable { name, reason: error.to_string() },
+    }
+}
+
+/// What the system says, without its number.
+pub(super) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = words.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+#[cfg(unix)]
+fn os_string(bytes: &[u8]) -> OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec())
+}
+
+#[cfg(not(unix))]
+fn os_string(bytes: &[u8]) -> OsString {
+    String::from_utf8_lossy(bytes).into_owned().into()
+}
