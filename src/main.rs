@@ -6,6 +6,7 @@ mod cli;
 
 fn main() -> ExitCode {
     keep_freed_memory();
+    let_large_files_be_errors();
     let_idle_threads_sleep();
     cli::main().into()
 }
@@ -14,13 +15,28 @@ fn main() -> ExitCode {
 /// blocks to the system at once, and maps and clears every page of them again a layer later.
 fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: no other thread exists yet.
-    unsafe {
+    {
         const NEVER: libc::c_int = 1 << 30;
-        libc::mallopt(libc::M_MMAP_THRESHOLD, NEVER);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, NEVER);
-        // Other arenas than the main one cannot hold large blocks.
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        // What glibc before 2.35 takes at most: half of a heap of another arena.
+        const OF_OLD: libc::c_int = 32 << 20;
+        // SAFETY: no other thread exists yet.
+        let set = |what, value| unsafe { libc::mallopt(what, value) } == 1;
+        // With one of these set, glibc adapts neither to the program any more: both or none.
+        if [NEVER, OF_OLD].into_iter().any(|size| set(libc::M_MMAP_THRESHOLD, size)) {
+            set(libc::M_TRIM_THRESHOLD, NEVER);
+            // Other arenas than the main one cannot hold large blocks.
+            set(libc::M_ARENA_MAX, 1);
+        }
+    }
+}
+
+/// Lets a write beyond the limit of a file's size (`ulimit -f`) fail as any other, where the signal that it sends
+/// would end the program.
+fn let_large_files_be_errors() {
+    #[cfg(unix)]
+    // SAFETY: no handler is installed, the signal is ignored.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 

@@ -18,6 +18,7 @@ use nat_convert::source;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
+use crate::layers::in_words;
 use crate::layers::simd::Isa;
 
 /// Tensors by name, seen from one prefix of the names.
@@ -25,13 +26,14 @@ use crate::layers::simd::Isa;
 pub struct Weights {
     shared: Rc<Shared>,
     prefix: String,
+    /// Of this view: layers that take their tensors of another one may have another form.
+    form: Form,
 }
 
 struct Shared {
     source: Source,
     device: Device,
     dtype: DType,
-    form: Form,
     state: RefCell<State>,
 }
 
@@ -151,8 +153,8 @@ impl Weights {
 
     fn new(source: Source, dtype: DType, device: Device) -> Self {
         let state = RefCell::default();
-        let shared = Shared { source, device, dtype, form: Form::Inference, state };
-        Self { shared: Rc::new(shared), prefix: String::new() }
+        let shared = Rc::new(Shared { source, device, dtype, state });
+        Self { shared, prefix: String::new(), form: Form::Inference }
     }
 
     /// The same weights for a network that candle's `backward` goes through, from its results to its input:
@@ -163,43 +165,32 @@ impl Weights {
     /// candle adds gradients up on threads that spin between two sums, and keep the layers' own threads from their
     /// work where there are few cores: with the environment variable `CANDLE_BARRIER_POOL_SPIN_LIMIT=1`, set before
     /// the first pass, a pass there and back is a quarter faster on two.
-    ///
-    /// # Panics
-    /// When a clone of these weights is alive.
     #[must_use]
     pub fn differentiable(self) -> Self {
-        self.formed(Form::Differentiable)
+        Self { form: Form::Differentiable, ..self }
     }
 
     /// The same weights for layers made of plain candle operators: any device, any float type, with
     /// gradients.
-    ///
-    /// # Panics
-    /// When a clone of these weights is alive.
     #[must_use]
     pub fn plain(self) -> Self {
-        self.formed(Form::Plain)
-    }
-
-    fn formed(self, form: Form) -> Self {
-        let shared = Rc::into_inner(self.shared).expect("weights change form before they are shared");
-        Self { shared: Rc::new(Shared { form, ..shared }), prefix: self.prefix }
+        Self { form: Form::Plain, ..self }
     }
 
     /// Whether layers are to keep their weights as tensors, for candle's operators or a GPU's kernels.
     pub fn is_plain(&self) -> bool {
-        self.shared.form == Form::Plain || !self.shared.device.is_cpu()
+        self.form == Form::Plain || !self.shared.device.is_cpu()
     }
 
     /// Whether packed layers are to keep what takes gradients back.
     pub(crate) fn is_differentiable(&self) -> bool {
-        self.shared.form == Form::Differentiable
+        self.form == Form::Differentiable
     }
 
     /// Whether layers compute on a GPU with kernels that have no gradients.
     #[cfg(feature = "cuda")]
     pub(crate) fn has_kernels(&self) -> bool {
-        self.shared.device.is_cuda() && self.shared.form == Form::Inference
+        self.shared.device.is_cuda() && self.form == Form::Inference
     }
 
     /// The instruction set that packed layers are packed for.
@@ -210,7 +201,7 @@ impl Weights {
     /// The weights below `name`: `name.` goes before every name that is asked for.
     #[must_use]
     pub fn pp(&self, name: impl std::fmt::Display) -> Self {
-        Self { shared: Rc::clone(&self.shared), prefix: format!("{}{name}.", self.prefix) }
+        Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
     }
 
     /// Learnable values given out so far (BatchNorm's running statistics are not learnt).
@@ -230,7 +221,7 @@ impl Weights {
         };
         let placed = tensor.and_then(|tensor| {
             let unreadable =
-                |e: candle_core::Error| Problem::Unreadable { name: name.clone(), why: e.to_string() };
+                |e: candle_core::Error| Problem::Unreadable { name: name.clone(), why: in_words(&e) };
             let (dtype, plain) = (self.shared.dtype, self.is_plain());
             tensor
                 .to_dtype(dtype)
@@ -255,7 +246,7 @@ impl Weights {
     pub(crate) fn made(&self, shape: &[usize], name: &str, tensor: candle_core::Result<Tensor>) -> Tensor {
         tensor.unwrap_or_else(|error| {
             let name = format!("{}{name}", self.prefix);
-            self.state(|state| state.problems.push(Problem::Unreadable { name, why: error.to_string() }));
+            self.state(|state| state.problems.push(Problem::Unreadable { name, why: in_words(&error) }));
             zeros(shape, self.shared.dtype, &self.shared.device)
         })
     }
@@ -302,10 +293,10 @@ impl Container {
         }
         let (start, end) = info.data_offsets;
         let values = &self.bytes.all()[self.data + start..self.data + end];
-        let dtype = DType::try_from(info.dtype).map_err(|e| unreadable(e.to_string()))?;
+        let dtype = DType::try_from(info.dtype).map_err(|e| unreadable(in_words(&e)))?;
         let tensor = Tensor::from_raw_buffer(values, dtype, shape, &Device::Cpu);
         self.bytes.release(values);
-        tensor.map_err(|e| unreadable(e.to_string()))
+        tensor.map_err(|e| unreadable(in_words(&e)))
     }
 }
 
@@ -347,7 +338,7 @@ fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, Proble
         source::DType::BF16 => DType::BF16,
         other => return Err(unreadable(format!("elements of type {other:?}"))),
     };
-    Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu).map_err(|e| unreadable(e.to_string()))
+    Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu).map_err(|e| unreadable(in_words(&e)))
 }
 
 /// The name with the longest common beginning and end.
@@ -375,11 +366,30 @@ fn random(seed: u64, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
     };
     let values = (0..shape.iter().product()).map(|_| centre + spread * (2.0 * rng.f32() - 1.0)).collect();
     Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu)
-        .map_err(|e| Problem::Unreadable { name: name.to_owned(), why: e.to_string() })
+        .map_err(|e| Problem::Unreadable { name: name.to_owned(), why: in_words(&e) })
 }
 
 /// Zeros stand in for a tensor that could not be taken; the model is never run with them.
 fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Tensor {
     let zeros = |device| Tensor::zeros(Shape::from(shape), dtype, device);
     zeros(device).or_else(|_| zeros(&Device::Cpu)).expect("zeros on the CPU")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_has_the_form_that_was_asked_of_it() {
+        let weights = Weights::random(1, DType::F32, Device::Cpu);
+        let below = weights.pp("head");
+        let (plain, differentiable) = (weights.clone().plain(), weights.clone().differentiable());
+        assert!(plain.is_plain() && plain.pp("head").is_plain() && !plain.is_differentiable());
+        assert!(differentiable.pp("head").is_differentiable() && !differentiable.is_plain());
+        assert!(!weights.is_plain() && !below.is_plain() && !below.is_differentiable());
+        // They remain the same weights.
+        let values = |weights: &Weights| weights.get(&[3], "bias").to_vec1::<f32>().unwrap();
+        assert_eq!(values(&plain.pp("head")), values(&below));
+        assert_eq!(weights.parameters(), 6);
+    }
 }

@@ -186,7 +186,7 @@ fn stages(case: &Case, path: &Path, image: &RgbImage, device: &Device) {
         case.map(&format!("rpn.reg.{i}"), &level.reg);
     }
 
-    let proposals = proposals(&predictions, &STRIDES, picture.size).unwrap();
+    let proposals = proposals(&predictions, &STRIDES, &[picture.size]).unwrap().remove(0).unwrap();
     let rois: Vec<Corners> = proposals.iter().map(|p| p.corners).collect();
     let want = case.get("proposals").to_vec2::<f32>().unwrap();
     let mut order = matched(&format!("{name}: proposals"), &rois, &corners(&case.get("proposals")));

@@ -17,6 +17,22 @@ pub struct Mask {
     pub pixels: Vec<bool>,
 }
 
+/// Why a mask has no encoding.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MaskError {
+    /// Runs are counted in 32 bits.
+    #[error("a picture of {0}x{1} pixels is too large for a mask")]
+    Size(usize, usize),
+    /// The rectangle is not in the picture, or its pixels are not as many as it has.
+    #[error("a mask of {size:?} pixels at {origin:?} is not one of a picture of {picture:?}")]
+    #[allow(missing_docs)]
+    Outside { origin: [usize; 2], size: [usize; 2], picture: [usize; 2] },
+    /// The pixels can't be encoded.
+    #[error("a mask can't be encoded: {0}")]
+    Encoding(String),
+}
+
 /// Where a pixel's centre lies on one axis of the grid: between two cells, `None` outside, `part` of
 /// the way to the second.
 struct Place {
@@ -69,10 +85,19 @@ impl Mask {
     /// The mask of the whole picture of `size` (width, height) in COCO's compressed form.
     ///
     /// # Errors
-    /// When the picture has more pixels than the form can count.
-    pub fn encode(&self, size: [usize; 2]) -> Result<Rle, hotcoco::Error> {
+    /// When the picture has more pixels than the form can count, or is another one.
+    pub fn encode(&self, size: [usize; 2]) -> Result<Rle, MaskError> {
         let [width, height] = size;
         let ([x, y], [columns, rows]) = (self.origin, self.size);
+        let in_picture =
+            |axis: usize| self.origin[axis].checked_add(self.size[axis]).is_some_and(|end| end <= size[axis]);
+        if !(in_picture(0) && in_picture(1)) || columns.checked_mul(rows) != Some(self.pixels.len()) {
+            return Err(MaskError::Outside { origin: self.origin, size: self.size, picture: size });
+        }
+        // A run is of all pixels at most, so that every count below fits.
+        let too_large = || MaskError::Size(width, height);
+        let all = width.checked_mul(height).ok_or_else(too_large)?;
+        u32::try_from(all.max(width).max(height)).map_err(|_| too_large())?;
         // Only the columns of the rectangle are gone through; those beside it join the outer runs.
         let mut pixels = vec![0; columns * height];
         for (row, values) in self.pixels.chunks_exact(columns.max(1)).enumerate() {
@@ -80,9 +105,9 @@ impl Mask {
                 pixels[column * height + y + row] = u8::from(on);
             }
         }
-        debug_assert!(x + columns <= width && y + rows <= height);
         let count = |n: usize| n as u32;
-        let mut rle = hotcoco::mask::encode(&pixels, count(height), count(columns))?;
+        let mut rle = hotcoco::mask::encode(&pixels, count(height), count(columns))
+            .map_err(|error| MaskError::Encoding(error.to_string()))?;
         rle.w = count(width);
         let (before, after) = (count(x * height), count((width - x - columns) * height));
         rle.counts[0] += before;
@@ -142,5 +167,25 @@ mod tests {
                 assert_eq!((got.size, got.counts), ([4, 5], expected), "{mask:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_can_not_be_counted_is_an_error() {
+        let mask = |origin, size: [usize; 2]| Mask { origin, size, pixels: vec![true; size[0] * size[1]] };
+        // The first has more pixels than 32 bits count, the second just as few as they do.
+        for (picture, fits) in [([65_537, 65_536], false), ([65_535, 65_536], true), ([usize::MAX, 2], false)]
+        {
+            let rle = mask([65_534, 0], [1, 1]).encode(picture);
+            assert_eq!(rle.is_ok(), fits, "{picture:?}: {rle:?}");
+        }
+        let rle = mask([65_534, 0], [1, 1]).encode([65_535, 65_536]).unwrap();
+        let runs = hotcoco::mask::rle_from_string(&rle.counts, 65_536, 65_535).unwrap();
+        assert_eq!(runs.counts, [65_534 * 65_536, 1, 65_535]);
+        for (origin, size) in [([4, 0], [2, 1]), ([0, 3], [1, 2]), ([usize::MAX, 0], [1, 1])] {
+            let error = mask(origin, size).encode([5, 4]).unwrap_err();
+            assert!(matches!(error, MaskError::Outside { .. }), "{error}");
+        }
+        let short = Mask { pixels: Vec::new(), ..mask([0, 0], [2, 2]) };
+        assert!(matches!(short.encode([5, 4]), Err(MaskError::Outside { .. })));
     }
 }

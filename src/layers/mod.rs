@@ -24,7 +24,7 @@ mod rows;
 pub mod simd;
 pub(crate) mod softmax;
 
-use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Error, Result, Shape, Storage, Tensor};
 
 pub use conv::{Conv2d, MapLayout, Window};
 pub use linear::{LayerScale, Linear, Mlp};
@@ -32,6 +32,21 @@ pub use norm::LayerNorm;
 pub(crate) use plain::mean;
 pub use pyramid::PyramidConv2d;
 pub use resample::{adaptive_mean, bilinear};
+
+/// What an error of candle says, in one line: its own form has a line for each context, and with
+/// `RUST_BACKTRACE` the backtrace.
+pub fn in_words(error: &Error) -> String {
+    match error {
+        Error::WithBacktrace { inner, .. } => in_words(inner),
+        Error::WithPath { inner, path } => format!("{}: {}", path.display(), in_words(inner)),
+        Error::Context { inner, context } => format!("{context}: {}", in_words(inner)),
+        Error::WrappedContext { wrapped, context } => match wrapped.downcast_ref::<Error>() {
+            Some(inner) => format!("{context}: {}", in_words(inner)),
+            None => format!("{context}: {wrapped}"),
+        },
+        plain => plain.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" "),
+    }
+}
 
 /// Runs `f` on a thread of the pool. Called from any other thread, every parallel layer would wake the
 /// pool and wait to be woken by it.
@@ -77,4 +92,32 @@ pub(crate) fn map_f32(x: &Tensor, shape: &Shape, f: impl FnOnce(&[f32]) -> Vec<f
 /// The values of a weight that `Weights` gave: on the CPU by then.
 pub(crate) fn vector(x: &Tensor) -> Vec<f32> {
     with_f32(x, <[f32]>::to_vec).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Context;
+
+    use super::*;
+
+    #[test]
+    fn errors_are_one_line_without_their_backtrace() {
+        let plain = || Error::Msg("no such shape".to_owned());
+        // As candle makes it where RUST_BACKTRACE is set, which is read once in a process.
+        let traced = |inner| Error::WithBacktrace {
+            inner: Box::new(inner),
+            backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+        };
+        assert!(traced(plain()).to_string().lines().count() > 1);
+        for (error, says) in [
+            (plain(), "no such shape"),
+            (traced(plain()), "no such shape"),
+            (traced(traced(plain()).context("layer 3")), "layer 3: no such shape"),
+            (traced(plain()).with_path("a.bin"), "a.bin: no such shape"),
+            (Err::<(), _>(traced(plain())).context("layer 3").unwrap_err(), "layer 3: no such shape"),
+            (Error::Msg("first\n  second".to_owned()), "first second"),
+        ] {
+            assert_eq!(in_words(&error), says, "{error}");
+        }
+    }
 }

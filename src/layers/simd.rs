@@ -25,21 +25,66 @@ pub enum Isa {
     Avx512Bf16,
 }
 
-static BEST: LazyLock<Isa> = LazyLock::new(|| {
-    let best = Isa::available().last().copied().unwrap_or(Isa::Portable);
-    match std::env::var("NAT_INFER_ISA").as_deref() {
-        Ok("portable") => Isa::Portable,
-        Ok("avx2") => best.min(Isa::Avx2),
-        _ => best,
-    }
-});
+/// The environment variable that asks for an instruction set.
+pub const ISA_VARIABLE: &str = "NAT_INFER_ISA";
+
+static BEST: LazyLock<Isa> = LazyLock::new(|| Isa::from_env().unwrap_or(Isa::widest(Isa::available())));
+
+/// That [`ISA_VARIABLE`] asks for what this processor has not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{ISA_VARIABLE}={asked}: possible on this processor are {}", possible.join(", "))]
+pub struct IsaError {
+    /// What it asks for.
+    pub asked: String,
+    /// What could be asked for.
+    pub possible: Vec<&'static str>,
+}
 
 impl Isa {
     /// The widest instruction set of this processor that computes in f32, or a narrower one that the
-    /// environment variable
-    /// `NAT_INFER_ISA` (`portable`, `avx2`) asks for. Decided once.
+    /// environment variable `NAT_INFER_ISA` asks for by its [name](Isa::name). What that can't have counts as
+    /// nothing: [`Isa::from_env`] says so. Decided once.
     pub fn best() -> Self {
         *BEST
+    }
+
+    /// What the environment variable `NAT_INFER_ISA` asks for, or the widest instruction set where it is not set or
+    /// empty.
+    ///
+    /// # Errors
+    /// When it names none, or one that this processor lacks.
+    pub fn from_env() -> Result<Self, IsaError> {
+        match std::env::var_os(ISA_VARIABLE) {
+            Some(name) => Self::asked(&name.to_string_lossy(), Self::available()),
+            None => Ok(Self::widest(Self::available())),
+        }
+    }
+
+    /// The one of `available` that `name` names.
+    fn asked(name: &str, available: &[Self]) -> Result<Self, IsaError> {
+        if name.is_empty() {
+            return Ok(Self::widest(available));
+        }
+        let error = || IsaError {
+            asked: name.to_owned(),
+            possible: available.iter().map(|isa| isa.name()).collect(),
+        };
+        available.iter().copied().find(|isa| isa.name() == name).ok_or_else(error)
+    }
+
+    /// The last of `available`.
+    fn widest(available: &[Self]) -> Self {
+        available.last().copied().unwrap_or(Self::Portable)
+    }
+
+    /// Its name in lower case: `portable`, `avx2`, `avx512`, `avx512bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512bf16",
+        }
     }
 
     /// The instruction set for products with weights of type `dtype`: [`Isa::best`], unless they are
@@ -115,8 +160,7 @@ impl Isa {
     }
 }
 
-static WIDEST: LazyLock<Isa> =
-    LazyLock::new(|| Isa::bf16().or_else(|| Isa::available().last().copied()).unwrap_or(Isa::Portable));
+static WIDEST: LazyLock<Isa> = LazyLock::new(|| Isa::bf16().unwrap_or_else(|| Isa::widest(Isa::available())));
 
 /// A computation that [`Isa::run`] compiles for each instruction set: its inputs are its fields.
 pub trait Kernel {
@@ -540,5 +584,25 @@ mod tests {
                 assert_eq!(isa.run(Reduce(&x)), (3.0 - lanes as f32, 2.0), "{isa:?} lane {at}");
             }
         }
+    }
+
+    #[test]
+    fn an_instruction_set_is_asked_for_by_its_name() {
+        let all = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+        for (name, available, isa) in [
+            ("portable", &all[..], Some(Isa::Portable)),
+            ("avx2", &all, Some(Isa::Avx2)),
+            ("avx512", &all, Some(Isa::Avx512)),
+            ("", &all, Some(Isa::Avx512)),
+            ("", &all[..1], Some(Isa::Portable)),
+            ("avx512", &all[..2], None),
+            ("avx2", &all[..1], None),
+            ("AVX2", &all, None),
+            ("typo", &all, None),
+        ] {
+            assert_eq!(Isa::asked(name, available).ok(), isa, "{name} of {available:?}");
+        }
+        let error = Isa::asked("typo", &all[..2]).unwrap_err().to_string();
+        assert_eq!(error, "NAT_INFER_ISA=typo: possible on this processor are portable, avx2");
     }
 }

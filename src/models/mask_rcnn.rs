@@ -83,6 +83,16 @@ pub struct Found {
     pub corners: Corners,
 }
 
+/// What is on a picture.
+#[derive(Clone, Debug)]
+pub struct Detected {
+    /// The objects, best first.
+    pub found: Vec<Found>,
+    /// Where they were asked for, the probability of each pixel of each object's box to belong to it, in a grid of
+    /// 28x28: [objects, 28, 28], f32.
+    pub masks: Option<Tensor>,
+}
+
 impl MaskRcnn {
     /// Builds the network, whose head is a `detector`, and takes all of its weights.
     ///
@@ -113,44 +123,52 @@ impl MaskRcnn {
         Ok(network)
     }
 
-    /// The objects on one picture, best first, and with `masks` the probability of each pixel of each
-    /// box's 28x28 grid to belong to the object, [objects, 28, 28]. `image` [1, 3, H, W] is normalised,
-    /// its sides multiples of 32.
+    /// The objects on each of the `pictures` that `images` [B, 3, H, W] were made of, normalised and with sides that
+    /// are multiples of 32; with `masks` their masks. `None` of a picture of which the network says what is no
+    /// number.
+    ///
+    /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by themselves.
     ///
     /// # Errors
-    /// When the image does not suit the network.
+    /// When the images do not suit the network, or are not as many as `pictures`.
     pub fn forward(
         &self,
-        image: &Tensor,
-        picture: Picture,
+        images: &Tensor,
+        pictures: &[Picture],
         selection: Selection,
         masks: bool,
-    ) -> Result<(Vec<Found>, Option<Tensor>)> {
+    ) -> Result<Vec<Option<Detected>>> {
         on_pool(|| {
-            let pyramid = self.pyramid(&self.backbone.forward(image)?)?;
-            let proposals = proposals(&self.predict(&pyramid)?, &STRIDES, picture.size)?;
-            let rois = proposals.iter().map(|proposal| proposal.corners).collect();
-            let regions = self.regions(&pyramid, rois, picture)?;
-            let mut values = regions.logits.iter().chain(&regions.deltas).flatten().flatten();
-            if !values.all(|x| x.is_finite()) {
-                candle_core::bail!("class scores are no numbers; a wider compute type helps if it is f16");
-            }
-            let found = self.select(&regions, picture, selection);
-            let masks =
-                if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
-            Ok((found, masks))
+            let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
+            let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
+            let proposals = proposals(&self.predict(&pyramid)?, &STRIDES, &sizes)?;
+            let detect = |(i, (proposals, &picture)): (usize, (Option<Vec<Candidate>>, &Picture))| {
+                let Some(proposals) = proposals else { return Ok(None) };
+                let pyramid = pyramid.iter().map(|map| map.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
+                let rois = proposals.iter().map(|proposal| proposal.corners).collect();
+                let regions = self.regions(&pyramid, rois, picture)?;
+                let mut values = regions.logits.iter().chain(&regions.deltas).flatten().flatten();
+                if !values.all(|x| x.is_finite()) {
+                    return Ok(None);
+                }
+                let found = self.select(&regions, picture, selection);
+                let masks =
+                    if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
+                Ok(Some(Detected { found, masks }))
+            };
+            proposals.into_iter().zip(pictures).enumerate().map(detect).collect()
         })
     }
 
-    /// The backbone's maps, [1, H/4, W/4, C] and on.
+    /// The backbone's maps, [B, H/4, W/4, C] and on.
     ///
     /// # Errors
-    /// When the image does not suit the network.
-    pub fn maps(&self, image: &Tensor) -> Result<Vec<Tensor>> {
-        self.backbone.forward(image)
+    /// When the images do not suit the network.
+    pub fn maps(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+        self.backbone.forward(images)
     }
 
-    /// The pyramid of the backbone's maps: [1, H/4, W/4, C] to [1, H/64, W/64, C].
+    /// The pyramid of the backbone's maps: [B, H/4, W/4, C] to [B, H/64, W/64, C].
     ///
     /// # Errors
     /// When the maps are not the backbone's.
@@ -166,7 +184,7 @@ impl MaskRcnn {
         pyramid.iter().map(|map| self.rpn.forward(map)).collect()
     }
 
-    /// Runs the box heads: each looks at the boxes of the one before it, refined for the class that this one
+    /// Runs the box heads on the pyramid [1, ..] of one picture: each looks at the boxes of the one before it, refined for the class that this one
     /// thought likeliest.
     ///
     /// # Errors
@@ -224,7 +242,7 @@ impl MaskRcnn {
         kept.into_iter().map(found).collect()
     }
 
-    /// Mask logits of what was found, from each mask head, [objects, 28, 28].
+    /// Mask logits of what was found on one picture, from each mask head, [objects, 28, 28].
     ///
     /// # Errors
     /// When the maps are not the pyramid's.
@@ -388,7 +406,8 @@ mod tests {
         let picture = Picture { size: [90.0, 60.0], scale_factor: [1.5, 1.5] };
         let all = Selection { score_threshold: 0.0, max_detections: 10_000 };
         let pyramid = network.pyramid(&network.maps(&image).unwrap()).unwrap();
-        let proposals = proposals(&network.predict(&pyramid).unwrap(), &STRIDES, picture.size).unwrap();
+        let predictions = network.predict(&pyramid).unwrap();
+        let proposals = proposals(&predictions, &STRIDES, &[picture.size]).unwrap().remove(0).unwrap();
         let rois: Vec<Corners> = proposals.iter().map(|proposal| proposal.corners).collect();
         let regions = network.regions(&pyramid, rois.clone(), picture).unwrap();
         assert!(regions.deltas.iter().flatten().all(|deltas| deltas.len() == 4));
@@ -411,8 +430,12 @@ mod tests {
         let masks = network.masks(&pyramid, &found[..2], picture).unwrap();
         assert!(masks.len() == 3 && masks.iter().all(|logits| logits.dims() == [2, 28, 28]));
 
-        // What is no number is said, not taken for an empty picture.
-        let error = network.forward(&(image * f64::NAN).unwrap(), picture, all, true).unwrap_err();
-        assert!(error.to_string().contains("proposals are no numbers"), "{error}");
+        // What is no number is said, not taken for an empty picture; what goes with it is not harmed.
+        let images = Tensor::cat(&[&(&image * f64::NAN).unwrap(), &image], 0).unwrap();
+        let [none, some] = network.forward(&images, &[picture; 2], all, true).unwrap().try_into().unwrap();
+        assert!(none.is_none());
+        let some = some.unwrap();
+        assert!(some.found == found && some.masks.unwrap().dims() == [found.len(), 28, 28]);
+        assert!(network.forward(&images, &[picture], all, true).is_err());
     }
 }

@@ -25,9 +25,9 @@ pub struct Rpn {
 
 /// What the network says about one level, channels-last.
 pub struct Predictions {
-    /// Objectness logits, [1, H, W, 3].
+    /// Objectness logits, [B, H, W, 3].
     pub cls: Tensor,
-    /// Deltas (dx, dy, dw, dh) of each anchor, [1, H, W, 12].
+    /// Deltas (dx, dy, dw, dh) of each anchor, [B, H, W, 12].
     pub reg: Tensor,
 }
 
@@ -45,7 +45,7 @@ impl Rpn {
         }
     }
 
-    /// The predictions of one level's map [1, H, W, C].
+    /// The predictions of one level's map [B, H, W, C].
     ///
     /// # Errors
     /// When the map has other channels.
@@ -55,22 +55,64 @@ impl Rpn {
     }
 }
 
-/// The best boxes of all levels, best first, at most 1000; a box's group is its level. Levels have
-/// `strides` pixels a position; `size` is width and height of the picture without padding.
+/// The best boxes of all levels of each picture, best first, at most 1000; a box's group is its level. `None` of a
+/// picture of which a prediction is no number. Levels have `strides` pixels a position; `sizes` are width and
+/// height of the pictures without padding.
 ///
 /// # Errors
-/// When a tensor can't be read, or holds what is no number.
-pub fn proposals(levels: &[Predictions], strides: &[usize], size: [f32; 2]) -> Result<Vec<Candidate>> {
-    let mut candidates = Vec::new();
+/// When a tensor can't be read, or there are not as many pictures as `sizes`.
+pub fn proposals(
+    levels: &[Predictions],
+    strides: &[usize],
+    sizes: &[[f32; 2]],
+) -> Result<Vec<Option<Vec<Candidate>>>> {
+    let device = levels.first().map_or(&Device::Cpu, |first| first.cls.device());
+    let values =
+        |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2::<f32>();
+    let mut candidates: Vec<Option<Vec<Candidate>>> = vec![Some(Vec::new()); sizes.len()];
     for (level, (predictions, &stride)) in levels.iter().zip(strides).enumerate() {
-        let (_, _, width, _) = predictions.cls.dims4()?;
-        let values =
-            |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
-        let (logits, deltas) = (values(&predictions.cls)?, values(&predictions.reg)?);
-        // They would be sorted first, and dropped later without a word.
-        if !logits.iter().chain(&deltas).all(|x| x.is_finite()) {
-            candle_core::bail!("proposals are no numbers; a wider compute type helps if it is f16");
+        let (batch, _, width, _) = predictions.cls.dims4()?;
+        if batch != sizes.len() {
+            candle_core::bail!("predictions of {batch} pictures and {} sizes", sizes.len());
         }
+        let (logits, deltas) = (values(&predictions.cls)?, values(&predictions.reg)?);
+        for (candidates, ((logits, deltas), &size)) in
+            candidates.iter_mut().zip(logits.iter().zip(&deltas).zip(sizes))
+        {
+            // They would be sorted first, and dropped later without a word.
+            if !logits.iter().chain(deltas).all(|x| x.is_finite()) {
+                *candidates = None;
+            }
+            if let Some(candidates) = candidates {
+                let predictions = Flat { logits, deltas, width, stride };
+                candidates.extend(predictions.best(size).map(|(corners, score)| Candidate {
+                    corners,
+                    score,
+                    group: level,
+                }));
+            }
+        }
+    }
+    let suppress = |candidates: Vec<Candidate>| {
+        let mut kept = nms_on(device, &candidates, IOU_THRESHOLD)?;
+        kept.truncate(MOST);
+        Ok(kept.into_iter().map(|index| candidates[index]).collect())
+    };
+    candidates.into_iter().map(|candidates| candidates.map(suppress).transpose()).collect()
+}
+
+/// The predictions of one level of one picture: values of [H, W, 3] and [H, W, 12].
+struct Flat<'a> {
+    logits: &'a [f32],
+    deltas: &'a [f32],
+    width: usize,
+    stride: usize,
+}
+
+impl Flat<'_> {
+    /// The boxes of the best anchors, best first, with their scores; none that are empty.
+    fn best(&self, size: [f32; 2]) -> impl Iterator<Item = (Corners, f32)> {
+        let &Self { logits, deltas, width, stride } = self;
         let scores: Vec<f32> = logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
         let mut order: Vec<usize> = (0..scores.len()).collect();
         if order.len() > MOST {
@@ -81,21 +123,15 @@ pub fn proposals(levels: &[Predictions], strides: &[usize], size: [f32; 2]) -> R
             order.sort_unstable_by(best_first);
         }
         let base = RATIOS.map(|ratio| anchor(ratio, stride as f32));
-        for index in order {
+        order.into_iter().filter_map(move |index| {
             let (place, ratio) = (index / RATIOS.len(), index % RATIOS.len());
             let [x, y] = [place % width, place / width].map(|i| (i * stride) as f32);
             let [x1, y1, x2, y2] = base[ratio];
             let delta = std::array::from_fn(|i| deltas[4 * index + i]);
             let corners = decode([x1 + x, y1 + y, x2 + x, y2 + y], delta, [1.0; 4], size);
-            if corners[2] > corners[0] && corners[3] > corners[1] {
-                candidates.push(Candidate { corners, score: scores[index], group: level });
-            }
-        }
+            (corners[2] > corners[0] && corners[3] > corners[1]).then_some((corners, scores[index]))
+        })
     }
-    let device = levels.first().map_or(&Device::Cpu, |first| first.cls.device());
-    let mut kept = nms_on(device, &candidates, IOU_THRESHOLD)?;
-    kept.truncate(MOST);
-    Ok(kept.into_iter().map(|index| candidates[index]).collect())
 }
 
 /// The anchor of a height to width `ratio` around the origin.

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Tensor};
 use nat_convert::arch::{Architecture, Family, Head};
 
+use super::TaskError;
 use crate::attention::NeighborhoodAttention;
 use crate::layers::on_pool;
 use crate::layers::profile::{self, Kind};
@@ -34,11 +35,33 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// Whether `network` can be timed like this, before anything is.
+    ///
+    /// # Errors
+    /// [`TaskError::NoGradients`] when gradients are asked of a network that is no classifier.
+    pub fn check(&self, network: &Network) -> Result<(), TaskError> {
+        match network {
+            Network::Detector(_) | Network::Segmenter(_) if self.gradients => {
+                Err(TaskError::NoGradients { model: self.model.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Times passes of `network` on random images.
     ///
     /// # Errors
-    /// When the network refuses the size.
-    pub fn network(&self, network: &Network) -> Result<NetworkTiming> {
+    /// Those of [`Bench::check`], and when the network refuses the size.
+    pub fn network(&self, network: &Network) -> Result<NetworkTiming, TaskError> {
+        self.check(network)?;
+        self.time(network).map_err(|error| self.compute_error(error))
+    }
+
+    fn compute_error(&self, error: candle_core::Error) -> TaskError {
+        TaskError::Compute { model: self.model.clone(), error }
+    }
+
+    fn time(&self, network: &Network) -> candle_core::Result<NetworkTiming> {
         let ([width, height], batch) = (self.size, self.batch_size);
         let images = self.images()?;
         let times = self.measure(|| self.pass(network, &images))?;
@@ -58,11 +81,7 @@ impl Bench {
             dtype: self.dtype.as_str().to_owned(),
             gradients: self.gradients,
             threads: rayon::current_num_threads(),
-            isa: if self.device.is_cpu() {
-                format!("{:?}", Isa::best()).to_lowercase()
-            } else {
-                "cuda".to_owned()
-            },
+            isa: if self.device.is_cpu() { Isa::best().name().to_owned() } else { "cuda".to_owned() },
             median_ms: per_image * times.median(),
             min_ms: per_image * times.min(),
             max_ms: per_image * times.max(),
@@ -76,7 +95,7 @@ impl Bench {
     }
 
     /// Noise of the input's size, padded as the task pads.
-    fn images(&self) -> Result<Tensor> {
+    fn images(&self) -> candle_core::Result<Tensor> {
         let [width, height] = match self.architecture.head {
             Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => self.size.map(|side| side.next_multiple_of(32)),
             _ => self.size,
@@ -85,7 +104,7 @@ impl Bench {
     }
 
     /// One pass. A detector keeps as many objects as it may, so that all its heads work.
-    fn pass(&self, network: &Network, images: &Tensor) -> Result<()> {
+    fn pass(&self, network: &Network, images: &Tensor) -> candle_core::Result<()> {
         match network {
             Network::Classifier(network) if self.gradients => {
                 network.gradients(images, &vec![0; self.batch_size])?.device().synchronize()
@@ -96,9 +115,11 @@ impl Bench {
             Network::Detector(network) => {
                 let picture = Picture { size: self.size.map(|side| side as f32), scale_factor: [1.0; 2] };
                 let selection = Selection { score_threshold: 0.0, ..Selection::default() };
-                (0..self.batch_size).try_for_each(|i| {
-                    network.forward(&images.narrow(0, i, 1)?, picture, selection, true).map(drop)
-                })
+                let detected = network.forward(images, &vec![picture; self.batch_size], selection, true)?;
+                if detected.iter().any(Option::is_none) {
+                    candle_core::bail!("proposals or scores are no numbers, so not all of its heads work");
+                }
+                Ok(())
             }
         }
     }
@@ -107,8 +128,13 @@ impl Bench {
     /// in none, `total` is all.
     ///
     /// # Errors
-    /// When the network refuses the size.
-    pub fn layers(&self, network: &Network) -> Result<Vec<LayerTiming>> {
+    /// As [`Bench::network`].
+    pub fn layers(&self, network: &Network) -> Result<Vec<LayerTiming>, TaskError> {
+        self.check(network)?;
+        self.time_layers(network).map_err(|error| self.compute_error(error))
+    }
+
+    fn time_layers(&self, network: &Network) -> candle_core::Result<Vec<LayerTiming>> {
         let (images, batch) = (self.images()?, self.batch_size);
         // A recording is of one thread: of the one that the network itself will run on.
         let (times, totals) = on_pool(|| profile::record(|| self.measure(|| self.pass(network, &images))));
@@ -136,7 +162,11 @@ impl Bench {
     ///
     /// # Errors
     /// When a map does not suit the operator.
-    pub fn operator(&self) -> Result<Vec<OperatorTiming>> {
+    pub fn operator(&self) -> Result<Vec<OperatorTiming>, TaskError> {
+        self.time_operator().map_err(|error| self.compute_error(error))
+    }
+
+    fn time_operator(&self) -> candle_core::Result<Vec<OperatorTiming>> {
         let (backbone, batch) = (&self.architecture.backbone, self.batch_size);
         let [widths, heights] = self.size.map(|side| backbone.map_sides(side));
         let mut timings = Vec::new();
@@ -188,14 +218,14 @@ impl Bench {
 
     /// GFLOP/s of a large square product: what this machine can do. On the CPU in f32, by the crate `gemm`,
     /// which candle uses; on a GPU in the compute type, by cuBLAS.
-    fn matmul_peak(&self) -> Result<f64> {
+    fn matmul_peak(&self) -> candle_core::Result<f64> {
         let (side, dtype) = if self.device.is_cpu() { (1024, DType::F32) } else { (8192, self.dtype) };
         let a = Tensor::randn(0f32, 1.0, (side, side), &self.device)?.to_dtype(dtype)?;
         let best = Times::measure(Some(15), || a.matmul(&a)?.device().synchronize())?.min();
         Ok(2e-9 * (side as f64).powi(3) / best)
     }
 
-    fn measure(&self, run: impl FnMut() -> Result<()>) -> Result<Times> {
+    fn measure(&self, run: impl FnMut() -> candle_core::Result<()>) -> candle_core::Result<Times> {
         Times::measure(self.runs, run)
     }
 }
@@ -211,7 +241,10 @@ struct Times {
 }
 
 impl Times {
-    fn measure(runs: Option<usize>, mut run: impl FnMut() -> Result<()>) -> Result<Self> {
+    fn measure(
+        runs: Option<usize>,
+        mut run: impl FnMut() -> candle_core::Result<()>,
+    ) -> candle_core::Result<Self> {
         const WARM_UP: usize = 2;
         const LONG_ENOUGH: Duration = Duration::from_secs(5);
         const AT_LEAST: usize = 5;

@@ -1,10 +1,13 @@
 //! Classification: the most probable classes of an image.
 
+use std::ops::ControlFlow;
+
 use image::RgbImage;
 use nat_convert::arch::Head;
 use nat_convert::zoo::Task;
 
-use super::{Model, TaskError};
+use super::image_task::all;
+use super::{ImageTask, Model, TaskError};
 use crate::images::CenterCrop;
 use crate::layers::softmax::likeliest;
 use crate::results::Scored;
@@ -14,6 +17,7 @@ pub struct Classify {
     model: Model,
     crop: CenterCrop,
     labels: Vec<String>,
+    has_names: bool,
     top_k: usize,
 }
 
@@ -40,12 +44,13 @@ impl Classify {
             return Err(model.other_task(Task::Classify));
         };
         let crop = model.center_crop(options.resolution, options.crop_pct)?;
-        let labels = options.labels.or_else(|| model.metadata.labels.clone());
-        let labels = labels.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect());
+        let names = options.labels.or_else(|| model.metadata.labels.clone());
+        let has_names = names.is_some();
+        let labels = names.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect());
         if labels.len() != classes {
             return Err(TaskError::Labels { model: model.name, given: labels.len(), classes });
         }
-        Ok(Self { crop, labels, top_k: options.top_k.unwrap_or(5), model })
+        Ok(Self { crop, labels, has_names, top_k: options.top_k.unwrap_or(5), model })
     }
 
     /// The model.
@@ -53,9 +58,63 @@ impl Classify {
         &self.model
     }
 
-    /// Names of the classes.
+    /// Names of the classes; their indices where nothing names them.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// Whether the model or the options name the classes.
+    pub fn has_names(&self) -> bool {
+        self.has_names
+    }
+
+    /// The class that `name` stands for: an index, or else a label, but for case if none is the same.
+    ///
+    /// # Errors
+    /// When it is neither, or the label of several classes.
+    pub fn class_named(&self, name: &str) -> Result<usize, TaskError> {
+        let model = || self.model.name.clone();
+        let classes = self.labels.len();
+        let index = name.parse().ok();
+        if let Some(index) = index.filter(|&index| index < classes) {
+            return Ok(index);
+        }
+        let those = |same: &dyn Fn(&str) -> bool| -> Vec<usize> {
+            (0..classes).filter(|&index| same(&self.labels[index])).collect()
+        };
+        let mut found = those(&|label| label == name);
+        if found.is_empty() {
+            let lower = name.to_lowercase();
+            found = those(&|label| label.to_lowercase() == lower);
+        }
+        match (found.as_slice(), index) {
+            (&[index], _) => Ok(index),
+            ([], Some(class)) => Err(TaskError::Class { model: model(), class, classes }),
+            ([], None) => {
+                let nearest = if self.has_names { self.nearest(name) } else { Vec::new() };
+                Err(TaskError::ClassName { model: model(), name: name.to_owned(), classes, nearest })
+            }
+            _ => Err(TaskError::Ambiguous { model: model(), name: name.to_owned(), indices: found }),
+        }
+    }
+
+    /// The labels that are most like `name`.
+    fn nearest(&self, name: &str) -> Vec<String> {
+        const OFFERED: usize = 3;
+        // Longer names are no class's; comparing takes the product of the lengths.
+        const COMPARED: usize = 64;
+        let beginning = |text: &str| text.chars().take(COMPARED).collect::<String>().to_lowercase();
+        let name = beginning(name);
+        let likeness = |label: &String| {
+            let label = beginning(label);
+            let within = !name.is_empty() && label.contains(&name);
+            strsim::normalized_levenshtein(&name, &label) + f64::from(u8::from(within))
+        };
+        let mut labels: Vec<(f64, &String)> =
+            self.labels.iter().map(|label| (likeness(label), label)).collect();
+        labels.sort_by(|a, b| b.0.total_cmp(&a.0));
+        labels.dedup_by(|a, b| a.1 == b.1);
+        labels.into_iter().take(OFFERED).map(|(_, label)| label.clone()).collect()
     }
 
     /// How images become inputs.
@@ -68,7 +127,7 @@ impl Classify {
     /// # Errors
     /// When the network can't be computed at this resolution, or overflows.
     pub fn run(&self, images: &[RgbImage]) -> Result<Vec<Vec<Scored>>, TaskError> {
-        self.run_inputs(&images.iter().map(|image| self.crop.apply(image)).collect::<Vec<_>>())
+        all(self, &images.iter().map(|image| self.prepare(image)).collect::<Vec<_>>())
     }
 
     /// As [`Classify::run`], of images that went through [`Classify::crop`].
@@ -76,14 +135,7 @@ impl Classify {
     /// # Errors
     /// As [`Classify::run`].
     pub fn run_inputs(&self, inputs: &[Vec<f32>]) -> Result<Vec<Vec<Scored>>, TaskError> {
-        let network = self.model.classifier(Task::Classify)?;
-        let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-        let logits = self
-            .model
-            .stack(&inputs, [self.crop.resolution(); 2])
-            .and_then(|images| network.forward(&images)?.to_vec2::<f32>())
-            .map_err(|error| self.model.compute_error(error))?;
-        logits.iter().map(|logits| self.top(logits)).collect()
+        all(self, inputs)
     }
 
     fn top(&self, logits: &[f32]) -> Result<Vec<Scored>, TaskError> {
@@ -111,6 +163,48 @@ impl Classify {
 
     fn scored(&self, index: usize, scores: &[f64]) -> Scored {
         Scored { index, label: self.labels[index].clone(), score: scores[index] as f32 }
+    }
+}
+
+impl ImageTask for Classify {
+    /// [3, resolution, resolution], normalised.
+    type Input = Vec<f32>;
+    /// The most probable classes, highest score first.
+    type Output = Vec<Scored>;
+
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn prepare(&self, image: &RgbImage) -> Self::Input {
+        self.crop.apply(image)
+    }
+
+    fn goes_with(&self, a: &Self::Input, b: &Self::Input) -> bool {
+        a.len() == b.len()
+    }
+
+    fn bytes(&self, input: &Self::Input) -> usize {
+        size_of_val(input.as_slice())
+    }
+
+    fn infer(
+        &self,
+        inputs: &[Self::Input],
+        watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Result<Self::Output, TaskError>>, TaskError> {
+        if inputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let network = self.model.classifier(Task::Classify)?;
+        let values: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
+        let logits = self
+            .model
+            .stack(&values, [self.crop.resolution(); 2])
+            .and_then(|images| network.forward(&images)?.to_vec2::<f32>())
+            .map_err(|error| self.model.compute_error(error))?;
+        let _ = watch(inputs.len());
+        Ok(logits.iter().map(|logits| self.top(logits)).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Detection: the objects on an image, with their boxes and masks.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::{DType, Device};
@@ -10,11 +11,12 @@ use nat_convert::zoo::Task;
 use rayon::prelude::*;
 
 use super::files::save_png;
-use super::{Model, TaskError};
+use super::image_task::{one, unwatched};
+use super::{ImageTask, Model, TaskError};
 use crate::images::mask::{Mask, paste};
 use crate::images::{Fitted, KeepRatio, draw};
 use crate::models::Network;
-use crate::models::mask_rcnn::{Picture, Selection};
+use crate::models::mask_rcnn::{Detected, Found, Picture, Selection};
 use crate::results::Detection;
 
 /// A detector with its preprocessing and its labels.
@@ -48,13 +50,36 @@ impl Default for DetectOptions {
     }
 }
 
-/// An object with its mask as pixels, for drawing.
+/// An object, with what its mask is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     /// The record.
     pub detection: Detection,
-    /// Its pixels, unless only boxes were asked for.
-    pub mask: Option<Mask>,
+    grid: Option<Grid>,
+}
+
+/// A mask as the network gives it: its pixels take up to a thousand times the memory.
+#[derive(Clone, Debug, PartialEq)]
+struct Grid {
+    /// Probabilities, side by side.
+    values: Vec<f32>,
+    /// The box that they lie over.
+    corners: [f32; 4],
+    /// Width and height of the image.
+    size: [usize; 2],
+}
+
+impl Object {
+    /// Its pixels, made anew at each call, unless only boxes were asked for.
+    pub fn mask(&self) -> Option<Mask> {
+        self.grid.as_ref().map(Grid::paste)
+    }
+}
+
+impl Grid {
+    fn paste(&self) -> Mask {
+        paste(&self.values, self.values.len().isqrt(), self.corners, self.size)
+    }
 }
 
 impl Detect {
@@ -91,7 +116,7 @@ impl Detect {
     /// # Errors
     /// When the network can't be computed on an image of this size, or overflows.
     pub fn run(&self, image: &RgbImage) -> Result<Vec<Object>, TaskError> {
-        self.run_input(&self.fit.apply(image))
+        self.run_input(&self.prepare(image))
     }
 
     /// As [`Detect::run`], of an image that went through [`Detect::fit`].
@@ -99,40 +124,88 @@ impl Detect {
     /// # Errors
     /// As [`Detect::run`].
     pub fn run_input(&self, input: &Fitted) -> Result<Vec<Object>, TaskError> {
+        one(self, input, &mut unwatched)
+    }
+
+    /// What was found on an image, as its records.
+    fn objects(&self, input: &Fitted, detected: Option<Detected>) -> Result<Vec<Object>, TaskError> {
+        let not_finite = || TaskError::NotFinite { model: self.model.name.clone() };
+        let Detected { found, masks } = detected.ok_or_else(not_finite)?;
+        let grids = masks
+            .map(|masks| {
+                masks.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2::<f32>()
+            })
+            .transpose()
+            .map_err(|error| self.model.compute_error(error))?;
+        if !grids.iter().flatten().flatten().all(|x| x.is_finite()) {
+            return Err(not_finite());
+        }
+        let grids =
+            grids.map_or_else(|| vec![None; found.len()], |grids| grids.into_iter().map(Some).collect());
+        found.into_par_iter().zip(grids).map(|(found, grid)| self.object(input, found, grid)).collect()
+    }
+
+    fn object(&self, input: &Fitted, found: Found, grid: Option<Vec<f32>>) -> Result<Object, TaskError> {
+        let Found { index, score, corners } = found;
+        let [x1, y1, x2, y2] = corners;
+        let size = input.original;
+        let grid = grid.map(|values| Grid { values, corners, size });
+        let segmentation = grid.as_ref().map(|grid| grid.paste().encode(size)).transpose()?;
+        let detection = Detection {
+            category_id: if self.coco { Labels::Coco.category_id(index) } else { index + 1 },
+            index,
+            label: self.labels[index].clone(),
+            score,
+            bbox: [x1, y1, x2 - x1, y2 - y1],
+            segmentation,
+        };
+        Ok(Object { detection, grid })
+    }
+}
+
+impl ImageTask for Detect {
+    type Input = Fitted;
+    /// The objects, highest score first.
+    type Output = Vec<Object>;
+
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn prepare(&self, image: &RgbImage) -> Self::Input {
+        self.fit.apply(image)
+    }
+
+    fn goes_with(&self, a: &Self::Input, b: &Self::Input) -> bool {
+        a.size == b.size
+    }
+
+    fn bytes(&self, input: &Self::Input) -> usize {
+        size_of_val(input.values.as_slice())
+    }
+
+    fn infer(
+        &self,
+        inputs: &[Self::Input],
+        watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Result<Self::Output, TaskError>>, TaskError> {
         let Network::Detector(network) = &self.model.network else {
             return Err(self.model.other_task(Task::Detect));
         };
-        let picture =
-            Picture { size: input.resized.map(|side| side as f32), scale_factor: input.scale_factor() };
-        let compute = || {
-            let image = self.model.stack(&[&input.values], input.size)?;
-            let (found, masks) = network.forward(&image, picture, self.selection, self.masks)?;
-            let masks = masks.map(|masks| {
-                masks.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2::<f32>()
-            });
-            Ok((found, masks.transpose()?))
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let picture = |input: &Fitted| Picture {
+            size: input.resized.map(|side| side as f32),
+            scale_factor: input.scale_factor(),
         };
-        let (found, grids) = compute().map_err(|error| self.model.compute_error(error))?;
-        let object = |i: usize| {
-            let found = found[i];
-            let [x1, y1, x2, y2] = found.corners;
-            let mask = grids.as_ref().map(|grids| {
-                let side = grids[i].len().isqrt();
-                paste(&grids[i], side, found.corners, input.original)
-            });
-            let [width, height] = input.original;
-            let segmentation = mask.as_ref().map(|mask| mask.encode(input.original)).transpose();
-            let detection = Detection {
-                category_id: if self.coco { Labels::Coco.category_id(found.index) } else { found.index + 1 },
-                index: found.index,
-                label: self.labels[found.index].clone(),
-                score: found.score,
-                bbox: [x1, y1, x2 - x1, y2 - y1],
-                segmentation: segmentation.map_err(|error| TaskError::Mask { width, height, error })?,
-            };
-            Ok(Object { detection, mask })
-        };
-        (0..found.len()).into_par_iter().map(object).collect()
+        let pictures: Vec<Picture> = inputs.iter().map(picture).collect();
+        let values: Vec<&[f32]> = inputs.iter().map(|input| input.values.as_slice()).collect();
+        let detected = self
+            .model
+            .stack(&values, first.size)
+            .and_then(|images| network.forward(&images, &pictures, self.selection, self.masks))
+            .map_err(|error| self.model.compute_error(error))?;
+        let _ = watch(inputs.len());
+        Ok(inputs.iter().zip(detected).map(|(input, detected)| self.objects(input, detected)).collect())
     }
 }
 
@@ -142,10 +215,12 @@ impl Detect {
 /// # Errors
 /// When the file can't be written; what was there before is then unchanged.
 pub fn save(mut image: RgbImage, objects: &[Object], threshold: f32, path: &Path) -> Result<(), TaskError> {
-    let drawn: Vec<draw::Object> = objects
+    let drawn = objects.iter().filter(|object| object.detection.score > threshold);
+    let drawn: Vec<(&Detection, Option<Mask>)> =
+        drawn.map(|object| (&object.detection, object.mask())).collect();
+    let drawn: Vec<draw::Object> = drawn
         .iter()
-        .filter(|object| object.detection.score > threshold)
-        .map(|Object { detection, mask }| {
+        .map(|(detection, mask)| {
             let [x, y, w, h] = detection.bbox;
             draw::Object {
                 index: detection.index,

@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
 use nat_convert::arch::Geometry;
 use nat_convert::zoo::Task;
 
 use super::files::NewFile;
-use super::{Model, TaskError};
+use super::image_task::all;
+use super::{ImageTask, Model, TaskError};
 use crate::images::{CenterCrop, KeepRatio};
+use crate::layers::with_all_f32;
 
 /// A network with its preprocessing.
 pub struct ExtractFeatures {
@@ -97,7 +100,7 @@ impl ExtractFeatures {
     /// # Errors
     /// When the network can't be computed at this resolution.
     pub fn run(&self, images: &[RgbImage]) -> Result<Vec<Tensors>, TaskError> {
-        self.run_inputs(&images.iter().map(|image| self.preparation.apply(image)).collect::<Vec<_>>())
+        self.run_inputs(&images.iter().map(|image| self.prepare(image)).collect::<Vec<_>>())
     }
 
     /// As [`ExtractFeatures::run`], of images that went through [`ExtractFeatures::preparation`].
@@ -106,32 +109,73 @@ impl ExtractFeatures {
     /// As [`ExtractFeatures::run`].
     pub fn run_inputs(&self, inputs: &[Prepared]) -> Result<Vec<Tensors>, TaskError> {
         let mut tensors = Vec::with_capacity(inputs.len());
-        for together in inputs.chunk_by(|a, b| a.size == b.size) {
-            tensors.extend(self.compute(together)?);
+        for together in inputs.chunk_by(|a, b| self.goes_with(a, b)) {
+            tensors.extend(all(self, together)?);
         }
         Ok(tensors)
     }
 
-    /// The tensors of inputs of one size.
-    fn compute(&self, inputs: &[Prepared]) -> Result<Vec<Tensors>, TaskError> {
+    /// The tensors of image `b` among those of a batch, in memory of their own.
+    fn of_image(&self, of_batch: &[(String, Tensor)], b: usize) -> Result<Tensors, TaskError> {
+        let tensors = of_batch.iter().map(|(name, batch)| {
+            let tensor = batch.narrow(0, b, 1)?;
+            let finite = with_all_f32(std::slice::from_ref(&tensor), |values| {
+                values.iter().all(|values| values.iter().all(|x| x.is_finite()))
+            })?;
+            Ok((name.clone(), tensor.force_contiguous()?, finite))
+        });
+        let tensors = tensors.collect::<candle_core::Result<Vec<_>>>();
+        let tensors = tensors.map_err(|error| self.model.compute_error(error))?;
+        if !tensors.iter().all(|(_, _, finite)| *finite) {
+            return Err(TaskError::NotFinite { model: self.model.name.clone() });
+        }
+        Ok(tensors.into_iter().map(|(name, tensor, _)| (name, tensor)).collect())
+    }
+}
+
+impl ImageTask for ExtractFeatures {
+    type Input = Prepared;
+    type Output = Tensors;
+
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn prepare(&self, image: &RgbImage) -> Self::Input {
+        self.preparation.apply(image)
+    }
+
+    fn goes_with(&self, a: &Self::Input, b: &Self::Input) -> bool {
+        a.size == b.size
+    }
+
+    fn bytes(&self, input: &Self::Input) -> usize {
+        size_of_val(input.values.as_slice())
+    }
+
+    fn infer(
+        &self,
+        inputs: &[Self::Input],
+        watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Result<Self::Output, TaskError>>, TaskError> {
         let network = self.model.classifier(Task::Classify)?;
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         let values: Vec<&[f32]> = inputs.iter().map(|input| input.values.as_slice()).collect();
-        let compute = || -> candle_core::Result<Vec<Tensors>> {
+        let compute = || -> candle_core::Result<Vec<(String, Tensor)>> {
             let images = self.model.stack(&values, first.size)?;
             let features = network.features(&images)?;
             let stages = features.stages.into_iter().zip(1..).map(|(map, i)| (format!("stage{i}"), map));
-            let of_batch: Vec<_> = [("input".to_owned(), images.to_dtype(DType::F32)?)]
+            [("input".to_owned(), images)]
                 .into_iter()
                 .chain(stages)
                 .chain(features.pooled.map(|pooled| ("pooled".to_owned(), pooled)))
                 .chain(features.logits.map(|logits| ("logits".to_owned(), logits)))
-                .collect();
-            let of_image =
-                |b| of_batch.iter().map(move |(name, t)| Ok((name.clone(), t.narrow(0, b, 1)?))).collect();
-            (0..inputs.len()).map(of_image).collect()
+                .map(|(name, tensor)| Ok((name, tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)))
+                .collect()
         };
-        compute().map_err(|error| self.model.compute_error(error))
+        let of_batch = compute().map_err(|error| self.model.compute_error(error))?;
+        let _ = watch(inputs.len());
+        Ok((0..inputs.len()).map(|b| self.of_image(&of_batch, b)).collect())
     }
 }
 

@@ -42,13 +42,34 @@ pub trait ImageTask: Send + Sync + 'static {
 
     /// One result for each input, in their order; each of the inputs [goes with](ImageTask::goes_with) each other.
     /// What concerns one image alone, as a result that is no number, is the error of that image. `watch` is told how
-    /// many steps were done since it was last called, and may break off. Of no inputs there are no results.
+    /// many steps were done since it was last called, and may break off; what is complete by then is not dropped. Of
+    /// no inputs there are no results.
     ///
     /// # Errors
-    /// When nothing of the batch could be computed; [`TaskError::Stopped`] when `watch` breaks off.
+    /// When nothing of the batch could be computed; [`TaskError::Stopped`] when `watch` breaks off before the last
+    /// step.
     fn infer(
         &self,
         inputs: &[Self::Input],
         watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<Result<Self::Output, TaskError>>, TaskError>;
+}
+
+/// The results of inputs that go together, where an error of one is an error of all.
+pub(super) fn all<T: ImageTask>(task: &T, inputs: &[T::Input]) -> Result<Vec<T::Output>, TaskError> {
+    task.infer(inputs, &mut unwatched)?.into_iter().collect()
+}
+
+/// The result of one input.
+pub(super) fn one<T: ImageTask>(
+    task: &T,
+    input: &T::Input,
+    watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<T::Output, TaskError> {
+    task.infer(std::slice::from_ref(input), watch)?.swap_remove(0)
+}
+
+/// Does not watch.
+pub(super) fn unwatched(_: usize) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }

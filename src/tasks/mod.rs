@@ -10,8 +10,11 @@ use nat_convert::error::ConvertError;
 use nat_convert::metadata::Metadata;
 use nat_convert::zoo::Task;
 
+use self::fingerprint::Fingerprint;
+use crate::images::mask::MaskError;
 use crate::images::preprocess::CropError;
 use crate::images::{CenterCrop, KeepRatio};
+use crate::layers::in_words;
 use crate::models::Network;
 use crate::models::classifier::Classifier;
 use crate::weights::{LoadError, Weights};
@@ -29,6 +32,7 @@ pub mod classify;
 pub mod detect;
 pub mod features;
 pub mod files;
+mod fingerprint;
 mod image_task;
 pub mod saliency;
 pub mod segment;
@@ -49,8 +53,19 @@ pub struct LoadOptions {
     pub gradients: bool,
     /// Where to compute.
     pub device: Device,
-    /// In which type to compute.
+    /// In which type to compute: f32, f16 or bf16.
     pub dtype: DType,
+}
+
+impl LoadOptions {
+    /// # Errors
+    /// When the model, which is called `model`, can't be computed like this.
+    fn check(&self, model: &str) -> Result<(), TaskError> {
+        match self.dtype {
+            DType::F32 | DType::F16 | DType::BF16 => Ok(()),
+            dtype => Err(TaskError::DType { model: model.to_owned(), dtype }),
+        }
+    }
 }
 
 impl Default for LoadOptions {
@@ -85,23 +100,33 @@ pub enum TaskError {
     OtherTask { model: String, task: &'static str, wanted: &'static str },
     #[error("{given} labels are given and `{model}` has {classes} classes")]
     Labels { model: String, given: usize, classes: usize },
+    #[error("`{model}` carries {own} labels and has {classes} classes")]
+    OwnLabels { model: String, own: usize, classes: usize },
+    #[error("`{model}` can't compute in {}: f32, f16 and bf16 are possible", dtype.as_str())]
+    DType { model: String, dtype: DType },
     #[error("`{model}`: {error}")]
     Dilations { model: String, error: nat_convert::arch::DilationsError },
     #[error("the weights in the program can't be used: {0}")]
     Embedded(String),
-    #[error("`{model}` has no resolution of its own to crop to: give one with --resolution")]
+    #[error("`{model}` has no resolution of its own to crop to: `resolution` has to be given")]
     NoCrop { model: String },
     #[error("`{model}` has {classes} classes, a label map holds up to 256")]
     Classes { model: String, classes: usize },
     #[error("`{model}` is fed by a crop, it has no scale")]
     NoScale { model: String },
-    #[error("a picture of {width}x{height} pixels has no mask: {error}")]
-    Mask { width: usize, height: usize, error: hotcoco::Error },
+    #[error(transparent)]
+    Mask(#[from] MaskError),
     #[error("`{model}` has the classes 0 to {}, {class} is none", classes - 1)]
     Class { model: String, class: usize, classes: usize },
+    #[error("`{model}` has no class `{name}`{}", instead(nearest, *classes))]
+    ClassName { model: String, name: String, classes: usize, nearest: Vec<String> },
+    #[error("`{name}` is the name of the classes {} of `{model}`: an index is one class", listed(indices))]
+    Ambiguous { model: String, name: String, indices: Vec<usize> },
+    #[error("`{model}` has no gradients: only classifiers have")]
+    NoGradients { model: String },
     #[error("`{model}` answers with what is no number; a wider compute type helps if it is f16")]
     NotFinite { model: String },
-    #[error("`{model}` can't be computed: {error}")]
+    #[error("`{model}` can't be computed: {}", in_words(error))]
     Compute { model: String, error: candle_core::Error },
     #[error("stopped before it was done")]
     Stopped,
@@ -109,12 +134,46 @@ pub enum TaskError {
     Write { path: String, error: std::io::Error },
 }
 
+/// What a name that is no class's should have been.
+fn instead(nearest: &[String], classes: usize) -> String {
+    match nearest {
+        [] => format!(": its classes have no names, only indices from 0 to {}", classes - 1),
+        nearest => format!("; the nearest names are {}", nearest.join(", ")),
+    }
+}
+
+/// The first of some indices in words.
+fn listed(indices: &[usize]) -> String {
+    const SHOWN: usize = 8;
+    let shown = indices.iter().take(SHOWN).map(usize::to_string).collect::<Vec<_>>().join(", ");
+    if indices.len() > SHOWN { shown + " …" } else { shown }
+}
+
 impl Model {
-    /// Loads a checkpoint of any kind that the converter reads, file or folder.
+    /// Loads a checkpoint of any kind that the converter reads, file or folder. It is named after the file or folder
+    /// and what is in it, `model.pth@1a2b3c4d`: the beginning of the weights' SHA-256 tells two of one name apart.
     ///
     /// # Errors
     /// When it can't be read or its tensors are not those of one of our networks.
     pub fn open(path: &Path, options: &LoadOptions) -> Result<Self, TaskError> {
+        let file = match path.file_name() {
+            Some(name) => name.to_string_lossy().into_owned(),
+            // `.` or `..`
+            None => match path.canonicalize() {
+                Ok(whole) => whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned(),
+                Err(_) => path.display().to_string(),
+            },
+        };
+        let checkpoint = Self::checkpoint(&file, path, options)?;
+        let fingerprint = Fingerprint::of(checkpoint.path());
+        let model = Self::of(file, checkpoint, options)?;
+        let name = format!("{}@{}", model.name, fingerprint.beginning()?);
+        Ok(Self { name, ..model })
+    }
+
+    /// Opens the checkpoint of a model that is called `name`.
+    fn checkpoint(name: &str, path: &Path, options: &LoadOptions) -> Result<Checkpoint, TaskError> {
+        options.check(name)?;
         let open = |part| {
             let (arch, dilations) = (options.arch.clone(), options.dilations.clone());
             Checkpoint::open(path, &Options { arch, dilations, part, weights_key: None })
@@ -124,9 +183,11 @@ impl Model {
         if options.backbone && !matches!(head, Head::Classifier { .. } | Head::Features) {
             checkpoint = open(Part::Backbone)?;
         }
+        Ok(checkpoint)
+    }
+
+    fn of(name: String, checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self, TaskError> {
         let metadata = checkpoint.metadata().clone();
-        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let name = metadata.model.clone().unwrap_or(file);
         let weights = Weights::from_checkpoint(checkpoint, options.dtype, options.device.clone())?;
         Self::new(name, metadata, weights, options)
     }
@@ -140,8 +201,9 @@ impl Model {
             Located::Embedded => Self::embedded(&entry.name, DEMO, options),
             Located::At(path) => {
                 let arch = Some(entry.name.clone());
-                let model = Self::open(path, &LoadOptions { arch, ..options.clone() })?;
-                Ok(Self { name: entry.name.clone(), ..model })
+                let options = LoadOptions { arch, ..options.clone() };
+                let checkpoint = Self::checkpoint(&entry.name, path, &options)?;
+                Self::of(entry.name.clone(), checkpoint, &options)
             }
         }
     }
@@ -151,6 +213,7 @@ impl Model {
     /// # Errors
     /// When it was not written by the converter.
     pub fn embedded(name: &str, bytes: &'static [u8], options: &LoadOptions) -> Result<Self, TaskError> {
+        options.check(name)?;
         let unusable = |e: &dyn std::fmt::Display| TaskError::Embedded(e.to_string());
         let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| unusable(&e))?;
         let map = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -173,6 +236,16 @@ impl Model {
         weights: Weights,
         options: &LoadOptions,
     ) -> Result<Self, TaskError> {
+        let classes = match &metadata.architecture.head {
+            &Head::Classifier { classes } | &Head::Upernet { classes, .. } => Some(classes),
+            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => Some(detector.classes),
+            Head::Features => None,
+        };
+        if let (Some(labels), Some(classes)) = (&metadata.labels, classes)
+            && labels.len() != classes
+        {
+            return Err(TaskError::OwnLabels { model: name, own: labels.len(), classes });
+        }
         let weights = if options.gradients { weights.differentiable() } else { weights };
         let network = Network::new(&metadata.architecture, &weights)?;
         Ok(Self { name, metadata, network, device: options.device.clone(), dtype: options.dtype })
@@ -183,9 +256,20 @@ impl Model {
         (self.name, self.metadata, self.network)
     }
 
-    /// The name in the zoo, or the file's.
+    /// The name in the zoo, or that of [`Model::open`].
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the device still answers: it is sent a few numbers and has to add them up. After a computation that
+    /// failed, this tells a device that is lost from an image that can't be computed.
+    pub fn works(&self) -> bool {
+        let answers = || {
+            let sum = Tensor::new(&[1f32, 2.0, 3.0], &self.device)?.sum_all()?;
+            self.device.synchronize()?;
+            sum.to_scalar::<f32>()
+        };
+        self.device.is_cpu() || matches!(answers(), Ok(6.0))
     }
 
     /// Architecture, labels and preprocessing.

@@ -16,7 +16,8 @@ use rayon::prelude::*;
 
 use super::classify::ClassifyOptions;
 use super::files::save_png;
-use super::{Classify, Model, TaskError, features};
+use super::image_task::one;
+use super::{Classify, ImageTask, Model, TaskError, features};
 use crate::images::{CenterCrop, heat};
 use crate::layers::bilinear;
 use crate::models::classifier::{Classifier, MOST_GRADIENTS};
@@ -112,6 +113,19 @@ impl Saliency {
         self.classify.crop()
     }
 
+    /// The task with maps of the class that `name` stands for, see [`Classify::class_named`].
+    ///
+    /// # Errors
+    /// When it stands for none, or for several.
+    pub fn about(self, name: &str) -> Result<Self, TaskError> {
+        Ok(Self { class: Some(self.classify.class_named(name)?), ..self })
+    }
+
+    /// The classifier that is asked.
+    pub fn classify(&self) -> &Classify {
+        &self.classify
+    }
+
     /// How many copies of an image a map is made of.
     pub fn copies(&self) -> usize {
         match self.method {
@@ -121,7 +135,7 @@ impl Saliency {
     }
 
     /// The map of an image. `progress` is told how many copies are done, each time that some are, and may end the
-    /// work.
+    /// work before the last.
     ///
     /// # Errors
     /// When the network can't be computed at this resolution, overflows, or has no gradients;
@@ -129,9 +143,9 @@ impl Saliency {
     pub fn run(
         &self,
         image: &RgbImage,
-        progress: impl FnMut(usize) -> ControlFlow<()>,
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<SaliencyMap, TaskError> {
-        self.run_input(&self.crop().apply(image), progress)
+        one(self, &self.prepare(image), &mut progress)
     }
 
     /// As [`Saliency::run`], of an image that went through [`Saliency::crop`].
@@ -143,6 +157,14 @@ impl Saliency {
         input: &[f32],
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<SaliencyMap, TaskError> {
+        self.map(input, &mut progress)
+    }
+
+    fn map(
+        &self,
+        input: &[f32],
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<SaliencyMap, TaskError> {
         let (model, size) = (self.model(), [self.crop().resolution(); 2]);
         let network = model.classifier(Task::Classify)?;
         let failed = |error| model.compute_error(error);
@@ -151,11 +173,12 @@ impl Saliency {
             Method::SmoothGrad(settings) => {
                 let logits = network.forward(&images).and_then(|logits| logits.flatten_all()?.to_vec1());
                 let class = self.classify.one(&logits.map_err(failed)?, self.class)?;
-                let values = settings.map(model, input, size, class.index, &mut progress)?;
+                let values = settings.map(model, input, size, class.index, progress)?;
                 (class, values)
             }
             Method::GradCam => {
                 let (logits, values) = grad_cam(network, &images, self.class).map_err(failed)?;
+                let _ = progress(1);
                 (self.classify.one(&logits, self.class)?, values)
             }
         };
@@ -171,6 +194,60 @@ impl Saliency {
         let region = self.crop().region([picture.width() as usize, picture.height() as usize]);
         heat::draw(&mut picture, &map.values, map.size, &region);
         picture
+    }
+}
+
+impl ImageTask for Saliency {
+    /// [3, resolution, resolution], normalised.
+    type Input = Vec<f32>;
+    type Output = SaliencyMap;
+
+    fn model(&self) -> &Model {
+        self.classify.model()
+    }
+
+    fn prepare(&self, image: &RgbImage) -> Self::Input {
+        self.classify.prepare(image)
+    }
+
+    fn goes_with(&self, a: &Self::Input, b: &Self::Input) -> bool {
+        self.classify.goes_with(a, b)
+    }
+
+    fn bytes(&self, input: &Self::Input) -> usize {
+        self.classify.bytes(input)
+    }
+
+    fn steps(&self) -> usize {
+        self.copies()
+    }
+
+    /// One image after the other: a batch is made of an image's copies.
+    fn infer(
+        &self,
+        inputs: &[Self::Input],
+        watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Result<Self::Output, TaskError>>, TaskError> {
+        let mut maps = Vec::with_capacity(inputs.len());
+        for (i, input) in inputs.iter().enumerate() {
+            let mut stopped = false;
+            let map = self.map(input, &mut |steps| {
+                let flow = watch(steps);
+                stopped |= flow.is_break();
+                flow
+            });
+            if matches!(map, Err(TaskError::Stopped)) || (stopped && i + 1 < inputs.len()) {
+                return Err(TaskError::Stopped);
+            }
+            maps.push(map);
+        }
+        let failed = |map: &Result<SaliencyMap, TaskError>| matches!(map, Err(TaskError::Compute { .. }));
+        if maps.iter().all(failed)
+            && let Some(Err(error)) = maps.pop()
+        {
+            return Err(error);
+        }
+        Ok(maps)
     }
 }
 
@@ -210,7 +287,7 @@ impl SmoothGrad {
         input: &[f32],
         size: [usize; 2],
         class: usize,
-        progress: &mut impl FnMut(usize) -> ControlFlow<()>,
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<f32>, TaskError> {
         let &Self { noise, seed, signed, together, .. } = self;
         let network = model.classifier(Task::Classify)?;
@@ -226,13 +303,15 @@ impl SmoothGrad {
         let mut seeds = Rng::with_seed(seed);
         let mut rngs: Vec<Rng> = (0..samples).map(|_| seeds.fork()).collect();
         let mut sum = vec![0.0; input.len()];
+        let mut remaining = samples;
         for rngs in rngs.chunks_mut(together.max(1)) {
             let copies: Vec<_> = rngs.par_iter_mut().map(|rng| noisy(input, deviation, rng)).collect();
             let gradients = gradients(&copies).map_err(|error| model.compute_error(error))?;
             for gradient in gradients.chunks_exact(input.len()) {
                 sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
             }
-            if progress(copies.len()).is_break() {
+            remaining -= copies.len();
+            if progress(copies.len()).is_break() && remaining > 0 {
                 return Err(TaskError::Stopped);
             }
         }

@@ -1,8 +1,9 @@
 //! Segmentation: a class for every pixel of an image.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use nat_convert::arch::{Geometry, Head};
 use nat_convert::labels::Labels;
@@ -10,8 +11,9 @@ use nat_convert::zoo::Task;
 use rayon::prelude::*;
 
 use super::files::{NewFile, save_png};
-use super::{Model, TaskError};
-use crate::images::{KeepRatio, draw, palette};
+use super::image_task::{one, unwatched};
+use super::{ImageTask, Model, TaskError};
+use crate::images::{Fitted, KeepRatio, draw, palette};
 use crate::layers::resample::{Tap, row, taps};
 use crate::layers::softmax::{likeliest, softmax};
 use crate::layers::with_all_f32;
@@ -96,10 +98,15 @@ impl Segment {
     /// # Errors
     /// When the network can't be computed on an image of this size, or overflows.
     pub fn run(&self, image: &RgbImage) -> Result<LabelMap, TaskError> {
-        let size = [image.width() as usize, image.height() as usize];
-        let views = self.views(image)?;
+        one(self, &self.prepare(image), &mut unwatched)
+    }
+
+    /// The class of every pixel of image `b` of a batch, which has this `size`.
+    fn label_map(&self, views: &[View], b: usize, size: [usize; 2]) -> Result<LabelMap, TaskError> {
+        let failed = |error| self.model.compute_error(error);
         let classes = self.labels.len();
-        let logits: Vec<Tensor> = views.iter().map(|view| view.logits.clone()).collect();
+        let logits = views.iter().map(|view| view.logits.narrow(0, b, 1));
+        let logits = logits.collect::<candle_core::Result<Vec<_>>>().map_err(failed)?;
         let mut labels = vec![0; size[0] * size[1]];
         let finite = with_all_f32(&logits, |logits| {
             let passes: Vec<Pass> = views
@@ -130,7 +137,7 @@ impl Segment {
                 })
                 .reduce(|| true, |a, b| a && b)
         })
-        .map_err(|error| self.model.compute_error(error))?;
+        .map_err(failed)?;
         if !finite {
             return Err(TaskError::NotFinite { model: self.model.name.clone() });
         }
@@ -202,24 +209,72 @@ impl Segment {
         save_png(&image, path)
     }
 
-    /// The logits of the image at each size, and of its mirror image.
-    fn views(&self, image: &RgbImage) -> Result<Vec<View>, TaskError> {
+    /// How many passes an image takes.
+    fn passes(&self) -> usize {
+        self.fits.len() * if self.flip { 2 } else { 1 }
+    }
+}
+
+impl ImageTask for Segment {
+    /// The image at each size.
+    type Input = Vec<Fitted>;
+    type Output = LabelMap;
+
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn prepare(&self, image: &RgbImage) -> Self::Input {
+        self.fits.iter().map(|fit| fit.apply(image)).collect()
+    }
+
+    fn goes_with(&self, a: &Self::Input, b: &Self::Input) -> bool {
+        a.iter().map(|fitted| fitted.size).eq(b.iter().map(|fitted| fitted.size))
+    }
+
+    fn bytes(&self, input: &Self::Input) -> usize {
+        input.iter().map(|fitted| size_of_val(fitted.values.as_slice())).sum()
+    }
+
+    fn steps(&self) -> usize {
+        self.passes()
+    }
+
+    fn infer(
+        &self,
+        inputs: &[Self::Input],
+        watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Vec<Result<Self::Output, TaskError>>, TaskError> {
         let Network::Segmenter(network) = &self.model.network else {
             return Err(self.model.other_task(Task::Segment));
         };
-        let mut views = Vec::new();
         let failed = |error| self.model.compute_error(error);
-        for fit in &self.fits {
-            let fitted = fit.apply(image);
-            let straight = self.model.stack(&[&fitted.values], fitted.size).map_err(failed)?;
-            let logits = network.forward(&straight).map_err(failed)?;
-            views.push(View { logits, size: fitted.size, mirrored: false });
-            if self.flip {
-                let logits = mirror(&straight).and_then(|x| network.forward(&x)).map_err(failed)?;
-                views.push(View { logits, size: fitted.size, mirrored: true });
+        let mut remaining = inputs.len() * self.passes();
+        let mut maps = Vec::with_capacity(inputs.len());
+        // The logits of all passes are kept until an image's last one: at a time of so few images that they take no
+        // more memory than those of all images in one pass.
+        for inputs in inputs.chunks((inputs.len() / self.passes()).max(1)) {
+            let mut views = Vec::with_capacity(self.passes());
+            for (i, first) in inputs[0].iter().enumerate() {
+                let values: Vec<&[f32]> = inputs.iter().map(|input| input[i].values.as_slice()).collect();
+                let straight = self.model.stack(&values, first.size).map_err(failed)?;
+                for mirrored in [false, true].into_iter().take(1 + usize::from(self.flip)) {
+                    let compute = || {
+                        let images = if mirrored { mirror(&straight)? } else { straight.clone() };
+                        network.forward(&images)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)
+                    };
+                    let logits = compute().map_err(failed)?;
+                    views.push(View { logits, size: first.size, mirrored });
+                    remaining -= inputs.len();
+                    if watch(inputs.len()).is_break() && remaining > 0 {
+                        return Err(TaskError::Stopped);
+                    }
+                }
             }
+            let sizes = inputs.iter().map(|input| input[0].original).enumerate();
+            maps.extend(sizes.map(|(b, size)| self.label_map(&views, b, size)));
         }
-        Ok(views)
+        Ok(maps)
     }
 }
 
@@ -231,7 +286,7 @@ fn mirror(x: &Tensor) -> candle_core::Result<Tensor> {
 
 /// What one forward pass gave.
 struct View {
-    /// [1, h, w, classes]
+    /// [B, h, w, classes], f32, on the CPU.
     logits: Tensor,
     /// Width and height of the input.
     size: [usize; 2],
