@@ -13,95 +13,10 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
 
-const DIGIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/nine.png");
+use place::{DIGIT, Done, Place, golden};
 
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-}
-
-/// The program in an empty folder, without network, caches or the user's variables.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Makes a file, and its folders.
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    fn digit(&self, name: &str) -> PathBuf {
-        self.file(name, fs::read(DIGIT).unwrap())
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nat-infer"));
-        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null());
-        command.env_clear().env("HOME", self.path("home")).env("HF_HUB_OFFLINE", "1");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Done {
-        Done(self.command(arguments).output().unwrap())
-    }
-
-    fn classify(&self, arguments: &[&str]) -> Done {
-        self.run(&[&["classify", "--model", "demo-digits"], arguments].concat())
-    }
-
-    /// Everything below, by its path in here.
-    fn files(&self) -> Vec<String> {
-        fn walk(folder: &Path, root: &Path, found: &mut Vec<String>) {
-            for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-                match entry.is_dir() {
-                    true => walk(&entry, root, found),
-                    false => found.push(entry.strip_prefix(root).unwrap().display().to_string()),
-                }
-            }
-        }
-        let mut found = Vec::new();
-        walk(self.0.path(), self.0.path(), &mut found);
-        found.sort();
-        found
-    }
-}
-
-struct Done(Output);
-
-impl Done {
-    fn status(&self) -> i32 {
-        self.0.status.code().unwrap()
-    }
-
-    fn stdout(&self) -> String {
-        String::from_utf8(self.0.stdout.clone()).unwrap()
-    }
-
-    fn stderr(&self) -> String {
-        String::from_utf8(self.0.stderr.clone()).unwrap()
-    }
-
-    #[track_caller]
-    fn success(self) -> String {
-        assert_eq!(self.status(), 0, "{}", self.stderr());
-        self.stdout()
-    }
-
-    /// The records of a run that succeeded, one a line.
-    #[track_caller]
-    fn records(self) -> Vec<Classification> {
-        self.success().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
+#[path = "common/place.rs"]
+mod place;
 
 fn images(records: &[Classification]) -> Vec<&str> {
     records.iter().map(|record| record.image.as_str()).collect()

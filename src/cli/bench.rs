@@ -11,7 +11,7 @@ use nat_infer::zoo;
 
 use super::Verbosity;
 use super::exit::{Exit, OrFailed};
-use super::output::{Output, Record};
+use super::output::{End, Output, Record};
 use super::settings::Settings;
 use super::shared::{ModelOptions, OutputOptions, at_least_one, size};
 
@@ -89,20 +89,22 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let batch_size = batch_size.unwrap_or(1);
     let runs = arguments.runs;
     let bench = Bench { model, architecture, size, batch_size, runs, gradients, dtype, device };
-    let mut output = Output::open(&arguments.output)?;
     if arguments.op {
+        let mut output = Output::open::<OperatorTiming>(&arguments.output)?;
         for timing in bench.operator().context("the operator can't be timed").or_failed()? {
             output.write(&timing)?;
         }
-        output.finish::<OperatorTiming>()?;
+        output.finish(End::Complete)?;
     } else if arguments.profile {
+        let mut output = Output::open::<LayerTiming>(&arguments.output)?;
         for timing in bench.layers(&network).context("the network can't be timed").or_failed()? {
             output.write(&timing)?;
         }
-        output.finish::<LayerTiming>()?;
+        output.finish(End::Complete)?;
     } else {
+        let mut output = Output::open::<NetworkTiming>(&arguments.output)?;
         output.write(&bench.network(&network).context("the network can't be timed").or_failed()?)?;
-        output.finish::<NetworkTiming>()?;
+        output.finish(End::Complete)?;
     }
     Ok(Exit::Success)
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use nat_infer::pipeline::Answer;
 use nat_infer::results::Detections;
 use nat_infer::tasks::Detect;
-use nat_infer::tasks::detect::{DetectOptions, save};
+use nat_infer::tasks::detect::{DetectOptions, save as draw};
 use nat_infer::zoo::Task;
 
 use super::Verbosity;
@@ -81,7 +81,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     verbosity.explain("input", task.fit());
     job.run(&task, &settings, |image, Answer { output: objects, size: [width, height], picture }| {
         if let (Some(folder), Some(picture)) = (&folder, picture) {
-            save(picture, &objects, arguments.draw_threshold, &folder.place(image, "png")?)?;
+            draw(picture, &objects, arguments.draw_threshold, &folder.place(image, "png")?)?;
         }
         let detections = objects.into_iter().map(|object| object.detection).collect();
         let (image, model) = (image.name(), task.model().name().to_owned());
@@ -99,27 +99,25 @@ fn probability(text: &str) -> Result<f32, &'static str> {
 }
 
 impl Record for Detections {
-    const COLUMNS: &'static [&'static str] =
-        &[
-            "image",
-            "model",
-            "image_width",
-            "image_height",
-            "rank",
-            "category_id",
-            "index",
-            "label",
-            "score",
-            "left",
-            "top",
-            "width",
-            "height",
-        ];
+    const COLUMNS: &'static [&'static str] = &[
+        "image",
+        "model",
+        "image_width",
+        "image_height",
+        "rank",
+        "category_id",
+        "index",
+        "label",
+        "score",
+        "left",
+        "top",
+        "width",
+        "height",
+    ];
 
     /// A row for each object; one without an object for an image without objects.
     fn rows(&self) -> Vec<Vec<String>> {
-        let image =
-            [self.image.clone(), self.model.clone(), self.width.to_string(), self.height.to_string()];
+        let image = [self.image.clone(), self.model.clone(), self.width.to_string(), self.height.to_string()];
         let row = |(rank, object): (usize, &nat_infer::results::Detection)| {
             let of_object = [
                 rank.to_string(),
@@ -149,7 +147,8 @@ impl Record for Detections {
         }
         let faint = count - self.detections.iter().filter(clear).count();
         if faint > 0 {
-            text += &format!("  and {faint} of {:.0}% or less, which the other formats have\n", 100.0 * DRAWN);
+            text +=
+                &format!("  and {faint} of {:.0}% or less, which the other formats have\n", 100.0 * DRAWN);
         }
         text
     }

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -50,6 +52,15 @@ pub fn report(error: &anyhow::Error) -> Exit {
     }
     say(&format!("{error:#}"));
     if error.is::<Failed>() { Exit::Failed } else { Exit::Usage }
+}
+
+/// Writes to stdout what is no record.
+///
+/// # Errors
+/// When it can't be written.
+pub fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref()).and_then(|()| out.flush()).context("can't write to stdout").or_failed()
 }
 
 /// One line on stderr.

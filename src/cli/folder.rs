@@ -56,7 +56,8 @@ impl Folder {
         for (source, stem) in sources.iter_mut().flatten().zip(stems) {
             source.below = stem;
             let mut planned = extensions.iter().map(|extension| self.file(source, extension));
-            let replaced = planned.find_map(|file| file.canonicalize().ok().filter(|file| images.contains(file)));
+            let replaced =
+                planned.find_map(|file| file.canonicalize().ok().filter(|file| images.contains(file)));
             if let Some(image) = replaced {
                 bail!("{} would be replaced by a result; use another --save folder", name_of(&image));
             }
@@ -109,7 +110,8 @@ fn shared<'a>(
     for (i, (source, stem)) in sources.iter().flatten().zip(stems).enumerate() {
         groups.entry(stem).or_default().push((i, source));
     }
-    let differ = |group: &Vec<(usize, &Source)>| group.iter().any(|(_, source)| source.place != group[0].1.place);
+    let differ =
+        |group: &Vec<(usize, &Source)>| group.iter().any(|(_, source)| source.place != group[0].1.place);
     groups.into_values().filter(differ).collect()
 }
 

@@ -1,12 +1,10 @@
 //! `nat-infer completions` and `nat-infer man`: both made of the arguments' own definitions.
 
-use std::io::{self, Write};
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::exit::{Exit, OrFailed};
+use super::exit::{Exit, print};
 
 /// Print a shell's completions
 #[derive(Args)]
@@ -35,7 +33,8 @@ pub fn completions(arguments: &Completions, program: &mut Command) -> Result<Exi
     let mut text = Vec::new();
     let name = program.get_name().to_owned();
     clap_complete::generate(arguments.shell, program, name, &mut text);
-    print(&text)
+    print(&text)?;
+    Ok(Exit::Success)
 }
 
 /// Runs `man`.
@@ -51,11 +50,6 @@ pub fn man(arguments: &Man, program: &mut Command) -> Result<Exit> {
     };
     let mut text = Vec::new();
     clap_mangen::Man::new(page).render(&mut text)?;
-    print(&text)
-}
-
-fn print(text: &[u8]) -> Result<Exit> {
-    let mut out = io::stdout().lock();
-    out.write_all(text).and_then(|()| out.flush()).context("can't write to stdout").or_failed()?;
+    print(&text)?;
     Ok(Exit::Success)
 }

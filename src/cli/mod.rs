@@ -4,7 +4,9 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::panic;
 
+use anyhow::{Result, anyhow};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 mod bench;
@@ -89,7 +91,19 @@ impl Verbosity {
 /// Parses the arguments, runs the command, reports its error.
 pub fn main() -> Exit {
     let Cli { command, verbosity } = Cli::parse();
-    let done = match command {
+    // What crashes on one image is reported with its name where it is caught; a trace helps no user.
+    panic::set_hook(Box::new(|_| {}));
+    let done = panic::catch_unwind(|| run(command, verbosity)).unwrap_or_else(|crash| {
+        let words = crash.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| crash.downcast_ref::<&str>().map(|words| (*words).to_owned()));
+        let words = words.unwrap_or_default();
+        Err(exit::Failed(anyhow!("the program failed ({words}); please report it with the command")).into())
+    });
+    done.unwrap_or_else(|error| exit::report(&error))
+}
+
+fn run(command: Command, verbosity: Verbosity) -> Result<Exit> {
+    match command {
         Command::Classify(arguments) => classify::run(arguments, verbosity),
         Command::Detect(arguments) => detect::run(arguments, verbosity),
         Command::Segment(arguments) => segment::run(arguments, verbosity),
@@ -99,8 +113,7 @@ pub fn main() -> Exit {
         Command::Models(arguments) => models::run(arguments, verbosity),
         Command::Completions(arguments) => generate::completions(&arguments, &mut Cli::command()),
         Command::Man(arguments) => generate::man(&arguments, &mut Cli::command()),
-    };
-    done.unwrap_or_else(|error| exit::report(&error))
+    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use nat_infer::zoo::{self, Entry, Env, Located};
 use serde::{Serialize, Serializer};
 
 use super::Verbosity;
-use super::exit::{Exit, OrFailed, say};
-use super::output::{Output, Record};
+use super::exit::{Exit, OrFailed, print, say};
+use super::output::{End, Output, Record};
 use super::settings::locate;
 use super::shared::{Format, OutputOptions, known_model};
 
@@ -164,13 +164,13 @@ impl Record for Row {
 
 fn list(options: &OutputOptions, env: &Env) -> Result<Exit> {
     let rows: Vec<Row> = zoo::entries().iter().map(|entry| Row::of(entry, env)).collect();
-    let mut output = Output::open(options)?;
+    let mut output = Output::open::<Row>(options)?;
     if output.format() == Format::Table {
         output.text(&aligned(&rows))?;
     } else {
         rows.iter().try_for_each(|row| output.write(row))?;
     }
-    output.finish::<Row>()?;
+    output.finish(End::Complete)?;
     Ok(Exit::Success)
 }
 
@@ -306,18 +306,17 @@ fn as_map<S: Serializer>(
 }
 
 fn show(entry: &'static Entry, options: &OutputOptions, env: &Env) -> Result<Exit> {
-    let mut output = Output::open(options)?;
+    let mut output = Output::open::<Details>(options)?;
     output.write(&Details::of(entry, env))?;
-    output.finish::<Details>()?;
+    output.finish(End::Complete)?;
     Ok(Exit::Success)
 }
 
 fn pull(entries: &[&'static Entry], offline: bool, verbosity: Verbosity) -> Result<Exit> {
-    let mut output = Output::open(&OutputOptions { format: None, output: None })?;
     let mut exit = Exit::Success;
     for entry in entries {
         match locate(entry, offline, verbosity) {
-            Ok(Located::At(path)) => output.text(&format!("{}\n", path.display()))?,
+            Ok(Located::At(path)) => print(&format!("{}\n", path.display()))?,
             Ok(Located::Embedded) => say(&format!("`{}` is part of the program", entry.name)),
             Err(error) => {
                 say(&format!("{error:#}"));
@@ -335,8 +334,7 @@ fn path(entry: &Entry, env: &Env) -> Result<Exit> {
         None if zoo::origin(entry).is_none() => Err(anyhow!("`{name}` is part of the program, not a file")),
         None => Err(anyhow!("`{name}` is not in the cache; `nat-infer models pull {name}` fetches it")),
     };
-    let mut output = Output::open(&OutputOptions { format: None, output: None })?;
-    output.text(&format!("{}\n", path.or_failed()?.display()))?;
+    print(&format!("{}\n", path.or_failed()?.display()))?;
     Ok(Exit::Success)
 }
 

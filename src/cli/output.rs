@@ -76,12 +76,16 @@ impl Plan {
         let otherwise = if for_a_person { Format::Table } else { Format::Jsonl };
         let format = options.format.or(by_extension).unwrap_or(otherwise);
         if resume && !matches!(format, Format::Jsonl | Format::Csv) {
-            bail!("--resume goes on with jsonl and csv alone; --format chooses one, or an --output of that extension");
+            bail!(
+                "--resume goes on with jsonl and csv alone; --format chooses one, or an --output of that extension"
+            );
         }
         if let Some(path) = &path {
             has_a_place(path)?;
-            let own: Vec<PathBuf> =
-                [path.clone(), partial_path(path)].into_iter().filter_map(|p| p.canonicalize().ok()).collect();
+            let own: Vec<PathBuf> = [path.clone(), partial_path(path)]
+                .into_iter()
+                .filter_map(|p| p.canonicalize().ok())
+                .collect();
             let replaced = inputs.into_iter().find(|input| {
                 !own.is_empty() && input.canonicalize().is_ok_and(|input| own.contains(&input))
             });
@@ -119,7 +123,10 @@ impl Plan {
     /// Where the results are, if an earlier run finished them all.
     pub fn finished_before(&self) -> Option<String> {
         let path = self.path.as_ref()?;
-        self.resumed.as_ref().filter(|resumed| resumed.path == *path).map(|_| format!("results in {}", name_of(path)))
+        self.resumed
+            .as_ref()
+            .filter(|resumed| resumed.path == *path)
+            .map(|_| format!("results in {}", name_of(path)))
     }
 
     /// Begins to write.
@@ -130,8 +137,12 @@ impl Plan {
     pub fn open<R: Record>(self, model: Option<&str>) -> Result<Output> {
         let Self { format, path, resumed } = self;
         let Some(path) = path else {
-            let mut output =
-                Output { format, sink: Sink::Stdout(BufWriter::new(io::stdout())), records: 0, expected: None };
+            let mut output = Output {
+                format,
+                sink: Sink::Stdout(BufWriter::new(io::stdout())),
+                records: 0,
+                expected: None,
+            };
             output.text(&format.opening(R::COLUMNS))?;
             return Ok(output);
         };
@@ -139,7 +150,9 @@ impl Plan {
         if let Some(resumed) = resumed {
             if let Some((theirs, ours)) = resumed.model.as_deref().zip(model).filter(|(a, b)| a != b) {
                 let from = name_of(&resumed.path);
-                bail!("{from} has results of `{theirs}`, not of `{ours}`; --overwrite without --resume begins anew");
+                bail!(
+                    "{from} has results of `{theirs}`, not of `{ours}`; --overwrite without --resume begins anew"
+                );
             }
             if resumed.path == path {
                 fs::copy(&path, partial_path(&path)).with_context(|| cannot_write(&path)).or_failed()?;
@@ -162,6 +175,14 @@ impl Plan {
 }
 
 impl Output {
+    /// Begins to write the records of a command that has no images.
+    ///
+    /// # Errors
+    /// As [`Plan::new`] and [`Plan::open`].
+    pub fn open<R: Record>(options: &OutputOptions) -> Result<Self> {
+        Plan::new(options, false, [])?.open::<R>(None)
+    }
+
     /// The format that was asked for or chosen.
     pub fn format(&self) -> Format {
         self.format
@@ -221,12 +242,20 @@ impl Output {
         let partial = file.path().map(name_of);
         match (end, partial) {
             (End::Early, Some(partial)) if self.records > 0 => {
-                let on = if matches!(self.format, Format::Jsonl | Format::Csv) { ", --resume goes on there" } else { "" };
+                let on = if matches!(self.format, Format::Jsonl | Format::Csv) {
+                    ", --resume goes on there"
+                } else {
+                    ""
+                };
                 Ok(Some(format!("results in {partial}{on}")))
             }
             (End::Early | End::Nothing, Some(_)) if self.records == 0 => {
                 file.discard();
-                Ok(Some(if path.exists() { format!("{name} is left as it was") } else { format!("{name} is not written") }))
+                Ok(Some(if path.exists() {
+                    format!("{name} is left as it was")
+                } else {
+                    format!("{name} is not written")
+                }))
             }
             _ => {
                 file.finish().with_context(|| cannot_write(&path)).or_failed()?;
@@ -278,7 +307,9 @@ fn has_a_place(path: &Path) -> Result<()> {
         Some(folder) if !folder.exists() => {
             bail!("{name}: can't be written: there is no folder {}", name_of(folder))
         }
-        Some(folder) if !folder.is_dir() => bail!("{name}: can't be written: {} is no folder", name_of(folder)),
+        Some(folder) if !folder.is_dir() => {
+            bail!("{name}: can't be written: {} is no folder", name_of(folder))
+        }
         _ => Ok(()),
     }
 }
@@ -326,8 +357,15 @@ fn is_result(path: &Path) -> bool {
             let Some(first) = first else { return false };
             let is_header = LEADS.iter().any(|lead| first.starts_with(&lead.join(",")));
             // A table's: "  97.93%  nine" under the image's name, or a count behind it.
-            let is_score = |line: &str| line.starts_with("  ") && line.trim_start().split_once("%  ").is_some_and(|(score, _)| score.parse::<f64>().is_ok());
-            let is_count = first.ends_with(" object") || first.ends_with(" objects") || first.contains(" -> ");
+            let is_score = |line: &str| {
+                line.starts_with("  ")
+                    && line
+                        .trim_start()
+                        .split_once("%  ")
+                        .is_some_and(|(score, _)| score.parse::<f64>().is_ok())
+            };
+            let is_count =
+                first.ends_with(" object") || first.ends_with(" objects") || first.contains(" -> ");
             is_header || second.as_deref().is_some_and(is_score) || (is_count && second.is_none())
         }
     }

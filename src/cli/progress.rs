@@ -24,7 +24,8 @@ pub struct Progress {
 impl Progress {
     /// Begins a run over `total` images, of which `before` were done by an earlier one; each takes `steps` steps.
     pub fn new(total: usize, before: usize, steps: usize, verbosity: Verbosity) -> Self {
-        let bar = if verbosity.quiet { ProgressBar::hidden() } else { ProgressBar::new((total * steps) as u64) };
+        let bar =
+            if verbosity.quiet { ProgressBar::hidden() } else { ProgressBar::new((total * steps) as u64) };
         // What stands behind the bar fits on 60 columns.
         let style = ProgressStyle::with_template("{wide_bar} {msg}, {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -81,7 +82,11 @@ impl Progress {
         let passed = self.before + self.done + self.failed;
         self.bar.set_position((passed * self.steps) as u64);
         let failed = if self.failed > 0 { format!(", {} failed", self.failed) } else { String::new() };
-        self.bar.set_message(format!("{passed}/{}{failed}, {} images/s", self.total, rate(self.done, self.begun)));
+        self.bar.set_message(format!(
+            "{passed}/{}{failed}, {} images/s",
+            self.total,
+            rate(self.done, self.begun)
+        ));
     }
 
     /// Ends the bar with a line that says what was done, and `place`, where it is. A single image that failed has had its

@@ -90,14 +90,18 @@ impl Resumed {
             return Ok(resumed);
         }
         if reader.headers().is_ok_and(|header| header != columns) {
-            bail!("{} has other columns than this command writes; --overwrite begins anew", name_of(&resumed.path));
+            bail!(
+                "{} has other columns than this command writes; --overwrite begins anew",
+                name_of(&resumed.path)
+            );
         }
         resumed.kept = reader.position().byte();
         // The first row of the image that is being read, and the rows so far.
         let (mut first, mut rows) = (csv::StringRecord::new(), Vec::new());
         let mut row = csv::StringRecord::new();
         while reader.read_record(&mut row).with_context(|| name_of(&resumed.path))? {
-            let (Some(image), Some(model)) = (row.get(0), row.get(1).filter(|_| row.len() == columns.len())) else {
+            let (Some(image), Some(model)) = (row.get(0), row.get(1).filter(|_| row.len() == columns.len()))
+            else {
                 // The last row may be cut, no other one.
                 if reader.position().byte() < length {
                     return Err(resumed.no_record(reader.position().line() as usize - 1));
@@ -155,7 +159,9 @@ impl Resumed {
         let foreign: usize = finished.values().sum();
         if foreign > 0 {
             let name = name_of(&self.path);
-            say(&format!("warning: {name} has {foreign} results of images that are not among the inputs; they stay"));
+            say(&format!(
+                "warning: {name} has {foreign} results of images that are not among the inputs; they stay"
+            ));
         }
         before - sources.len()
     }

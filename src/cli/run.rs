@@ -162,14 +162,18 @@ impl Job {
         if let Some(error) = ended {
             exit = progress.suspend(|| exit::report(&error));
         }
-        place.extend(folder.filter(|_| !progress.is_empty()).map(|folder| format!("files in {}", folder.name())));
+        place.extend(
+            folder.filter(|_| !progress.is_empty()).map(|folder| format!("files in {}", folder.name())),
+        );
         if !reader_left {
             progress.finish(end == End::Early, &place);
         }
         let Times { read, prepare, compute, wait } = times;
         let [read, prepare, compute, wait, saving] = [read, prepare, compute, wait, saving].map(time);
-        verbosity.explain("time", format!("{read} to read and {prepare} to prepare images, on {readers} threads"));
-        verbosity.explain("", format!("{compute} to compute, {saving} to save; {wait} spent waiting for images"));
+        verbosity
+            .explain("time", format!("{read} to read and {prepare} to prepare images, on {readers} threads"));
+        verbosity
+            .explain("", format!("{compute} to compute, {saving} to save; {wait} spent waiting for images"));
         Ok(exit)
     }
 }

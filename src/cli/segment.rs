@@ -84,7 +84,8 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
 }
 
 impl Record for Segmentation {
-    const COLUMNS: &'static [&'static str] = &["image", "model", "width", "height", "index", "label", "pixels", "fraction"];
+    const COLUMNS: &'static [&'static str] =
+        &["image", "model", "width", "height", "index", "label", "pixels", "fraction"];
 
     fn rows(&self) -> Vec<Vec<String>> {
         let row = |segment: &nat_infer::results::Segment| {

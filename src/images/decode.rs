@@ -9,6 +9,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
@@ -149,6 +150,15 @@ impl Reader {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
+        // Files come from anywhere and decoders are not perfect: one that panics is one bad image.
+        catch_unwind(AssertUnwindSafe(|| self.decode_trusting(bytes))).unwrap_or_else(|panic| {
+            let format = image::guess_format(bytes).ok().and_then(format_name).unwrap_or("unknown");
+            let reason = format!("its decoder crashed ({})", crate::pipeline::said(&*panic));
+            Err(ImageErrorKind::Damaged { format, reason })
+        })
+    }
+
+    fn decode_trusting(&self, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
         let not_an_image = || ImageErrorKind::NotAnImage { looks_like: looks_like(bytes) };
         let format = image::guess_format(bytes).map_err(|_| not_an_image())?;
         let format_name = format_name(format).ok_or_else(not_an_image)?;

@@ -41,7 +41,8 @@ impl Glob {
     pub fn parse(path: &Path) -> Option<Self> {
         let has_wildcard = |name: &OsStr| name.as_encoded_bytes().iter().any(|byte| b"*?[".contains(byte));
         let components: Vec<Component> = path.components().collect();
-        let first = components.iter().position(|c| matches!(c, Component::Normal(name) if has_wildcard(name)))?;
+        let first =
+            components.iter().position(|c| matches!(c, Component::Normal(name) if has_wildcard(name)))?;
         let (base, names) = components.split_at(first);
         let name = |component: &Component| match component.as_os_str() {
             name if name == "**" => Name::Folders,

@@ -267,13 +267,16 @@ impl<T: ImageTask> Pipeline<T> {
             let alike = waiting.iter().filter(|(_, other)| self.task.goes_with(input, other));
             alike.map(|(place, _)| *place).take(self.batch_size).collect()
         };
-        let (Some((_, oldest)), Some((_, newest))) = (waiting.first(), waiting.last()) else { return Vec::new() };
+        let (Some((_, oldest)), Some((_, newest))) = (waiting.first(), waiting.last()) else {
+            return Vec::new();
+        };
         // Only the newest can have filled a batch: the others were looked at when they came.
         let full = alike(newest);
         if full.len() == self.batch_size {
             return full;
         }
-        let long_enough = waiting.len() >= PATIENCE * self.batch_size || self.queue.is_full();
+        // The oldest is the first in the line, and holds back all that came after it.
+        let long_enough = self.line.len() >= PATIENCE * self.batch_size || self.queue.is_full();
         if long_enough || !more { alike(oldest) } else { Vec::new() }
     }
 
@@ -358,7 +361,8 @@ impl<T: ImageTask> Iterator for Pipeline<T> {
                 match self.queue.take() {
                     Some((made, waited)) => {
                         self.wait += waited;
-                        self.line.push_back(made.map_or_else(|failure| Slot::Done(Err(failure)), Slot::Waiting));
+                        self.line
+                            .push_back(made.map_or_else(|failure| Slot::Done(Err(failure)), Slot::Waiting));
                     }
                     None => more = false,
                 }
@@ -404,4 +408,165 @@ fn add(total: &AtomicU64, time: Duration) {
 pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use image::Rgb;
+
+    use super::*;
+    use crate::tasks::{LoadOptions, Model};
+    use crate::zoo::{self, Located};
+
+    /// Answers with an image's number, its red; of green 1 it panics, of 2 it has no number, with one of 3 the whole
+    /// batch fails, and with 4 preparing panics.
+    struct Mock {
+        model: Model,
+        batches: Mutex<Vec<Vec<u8>>>,
+    }
+
+    impl ImageTask for Mock {
+        type Input = RgbImage;
+        type Output = u8;
+
+        fn model(&self) -> &Model {
+            &self.model
+        }
+
+        fn prepare(&self, image: &RgbImage) -> RgbImage {
+            assert_ne!(image.get_pixel(0, 0)[1], 4, "as asked");
+            image.clone()
+        }
+
+        fn goes_with(&self, a: &RgbImage, b: &RgbImage) -> bool {
+            a.dimensions() == b.dimensions()
+        }
+
+        fn bytes(&self, input: &RgbImage) -> usize {
+            input.len()
+        }
+
+        fn infer(
+            &self,
+            inputs: &[RgbImage],
+            watch: &mut dyn FnMut(usize) -> ControlFlow<()>,
+        ) -> Result<Vec<Result<u8, TaskError>>, TaskError> {
+            let not_finite = || TaskError::NotFinite { model: "mock".to_owned() };
+            let pixels: Vec<Rgb<u8>> = inputs.iter().map(|input| *input.get_pixel(0, 0)).collect();
+            self.batches.lock().unwrap().push(pixels.iter().map(|pixel| pixel[0]).collect());
+            assert!(pixels.iter().all(|pixel| pixel[1] != 1), "one is asked to");
+            if pixels.iter().any(|pixel| pixel[1] == 3) {
+                return Err(not_finite());
+            }
+            if watch(inputs.len()).is_break() {
+                return Err(TaskError::Stopped);
+            }
+            Ok(pixels
+                .iter()
+                .map(|pixel| if pixel[1] == 2 { Err(not_finite()) } else { Ok(pixel[0]) })
+                .collect())
+        }
+    }
+
+    fn mock() -> Arc<Mock> {
+        let digits = zoo::find("demo-digits").unwrap();
+        let model = Model::named(digits, &Located::Embedded, &LoadOptions::default()).unwrap();
+        Arc::new(Mock { model, batches: Mutex::default() })
+    }
+
+    fn source(number: u8, behaviour: u8, width: u32) -> Result<Source, SourceError> {
+        let image = RgbImage::from_pixel(width, 1, Rgb([number, behaviour, 0]));
+        let mut png = io::Cursor::new(Vec::new());
+        image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+        Ok(Source::memory(&format!("{number}.png"), png.into_inner()))
+    }
+
+    fn run(task: &Arc<Mock>, sources: Vec<Result<Source, SourceError>>, batch_size: usize) -> Vec<String> {
+        let options = PipelineOptions { batch_size, readers: 3, ..PipelineOptions::default() };
+        let pipeline = Pipeline::new(Arc::clone(task), sources, options).unwrap();
+        let said = |done: Done<u8>| match done.result {
+            Ok(answer) => format!("{} of {}", answer.output, answer.size[0]),
+            Err(failure) => failure.to_string(),
+        };
+        pipeline
+            .enumerate()
+            .map(|(i, done)| {
+                assert_eq!(done.index, i);
+                said(done)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn one_bad_image_is_one_error_in_its_place() {
+        for batch_size in [1, 2, 4, 100] {
+            let mut sources: Vec<_> = (0..9).map(|number| source(number, 0, 2)).collect();
+            sources[1] = source(1, 1, 2);
+            sources[3] = source(3, 2, 2);
+            sources[4] = source(4, 3, 2);
+            sources[5] = source(5, 4, 2);
+            sources[6] = Ok(Source::memory("6.png", *b"no picture"));
+            sources[7] = Err(SourceError::Missing("7.png".to_owned()));
+            let said = run(&mock(), sources, batch_size);
+            let starts = [
+                "0 of 2",
+                "1.png: the program failed on this image (one is asked to); please report it",
+                "2 of 2",
+                "3.png: `mock` answers with what is no number",
+                "4.png: `mock` answers with what is no number",
+                "5.png: the program failed on this image (assertion",
+                "6.png: not an image",
+                "7.png: no such file or folder",
+                "8 of 2",
+            ];
+            assert_eq!(said.len(), starts.len());
+            for (said, start) in said.iter().zip(starts) {
+                assert!(said.starts_with(start), "{batch_size}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn images_of_one_size_go_together_and_none_waits_for_long() {
+        // Two sizes in turn, and one image of a third that has nothing to wait for.
+        let sources = || {
+            let mut sources: Vec<_> =
+                (0..24).map(|number| source(number, 0, 1 + u32::from(number % 2))).collect();
+            sources[2] = source(2, 0, 7);
+            sources
+        };
+        let expected: Vec<String> = (0..24)
+            .map(|number| format!("{number} of {}", if number == 2 { 7 } else { 1 + number % 2 }))
+            .collect();
+        let task = mock();
+        assert_eq!(run(&task, sources(), 3), expected);
+        let batches = std::mem::take(&mut *task.batches.lock().unwrap());
+        assert!(batches.iter().all(|batch| batch.len() <= 3));
+        assert!(batches.iter().filter(|batch| batch.len() == 3).count() >= 7, "{batches:?}");
+        let lonely = batches.iter().position(|batch| batch == &[2]).unwrap();
+        let latest = batches[..lonely].iter().flatten().max().unwrap();
+        assert!(*latest < 2 + 4 * 3, "{batches:?}");
+        // However many threads there are, batches are the same.
+        for _ in 0..5 {
+            run(&task, sources(), 3);
+            assert_eq!(std::mem::take(&mut *task.batches.lock().unwrap()), batches);
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_it_with_what_is_done() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let options = PipelineOptions { stop: Arc::clone(&stop), ..PipelineOptions::default() };
+        let sources: Vec<_> = (0..50).map(|number| source(number, 0, 2)).collect();
+        let flag = Arc::clone(&stop);
+        let mut steps = 0;
+        let pipeline = Pipeline::new(mock(), sources, options).unwrap().on_step(move |step| {
+            steps += step;
+            flag.store(steps == 7, Ordering::Relaxed);
+        });
+        // The seventh is broken off.
+        assert_eq!(pipeline.map(|done| done.index).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    }
 }

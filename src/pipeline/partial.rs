@@ -62,7 +62,9 @@ impl Partial {
         let file = File::options().create(true).truncate(false).write(true).open(&partial)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+            Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
+                return Err(error);
+            }
             _ => {}
         }
         let mut begun = Self { file, form: Form::Staged { partial, target }, length: kept, closing };

@@ -45,13 +45,17 @@ impl Source {
 
     /// An image in memory: the bytes of a file of any format, under the name that records and messages use.
     pub fn memory(name: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self { place: Place::Memory { name: name.to_owned(), bytes: bytes.into() }, below: PathBuf::from(name) }
+        Self {
+            place: Place::Memory { name: name.to_owned(), bytes: bytes.into() },
+            below: PathBuf::from(name),
+        }
     }
 
     /// An image at an address.
     fn url(address: &str) -> Self {
         let path = address.split(['?', '#']).next().unwrap_or(address);
-        let path = path.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        let path =
+            path.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
         let name = Path::new(path).file_name().unwrap_or(OsStr::new("image"));
         Self { place: Place::Url(address.to_owned()), below: PathBuf::from(name) }
     }
@@ -86,7 +90,10 @@ pub fn name_of(path: &Path) -> String {
                 [b'x', a, b, ..] => a.is_ascii_hexdigit() && b.is_ascii_hexdigit(),
                 _ => false,
             };
-            text.extend(std::iter::repeat_n('\\', if like_an_escape { 2 * backslashes } else { backslashes }));
+            text.extend(std::iter::repeat_n(
+                '\\',
+                if like_an_escape { 2 * backslashes } else { backslashes },
+            ));
             text.push(c);
             backslashes = 0;
         }
@@ -229,9 +236,9 @@ impl Listing {
                 }
                 Ok(_) => files += 1,
                 Err(error) if error.loop_ancestor().is_some() && !recursive => folders += 1,
-                // A folder that can't be opened, a loop, or a link that is called like an image.
+                // A folder that can't be opened, a loop, or a link that may have led to an image or a folder.
                 Err(error) => match source_error(path, &error) {
-                    SourceError::DeadLink(_) if !error.path().is_some_and(is_image) => files += 1,
+                    SourceError::DeadLink(_) if error.path().is_some_and(is_something_else) => files += 1,
                     error => self.sources.push(Err(error)),
                 },
             }
@@ -249,7 +256,9 @@ impl Listing {
         let (mut folders, mut others) = (0, 0);
         let depth = glob.depth().unwrap_or(usize::MAX);
         let inside = |entry: &DirEntry| {
-            !entry.file_type().is_dir() || glob.may_match_in(below(entry.path(), base)) || entry.depth() == depth
+            !entry.file_type().is_dir()
+                || glob.may_match_in(below(entry.path(), base))
+                || entry.depth() == depth
         };
         for entry in walk(base, depth, inside) {
             match entry {
@@ -259,7 +268,11 @@ impl Listing {
                 Ok(entry) if !entry.file_type().is_file() => others += 1,
                 Ok(entry) => {
                     // As it was typed: without the `./` of a walk that begins here.
-                    let path = if glob.base.as_os_str().is_empty() { below(entry.path(), base) } else { entry.path() };
+                    let path = if glob.base.as_os_str().is_empty() {
+                        below(entry.path(), base)
+                    } else {
+                        entry.path()
+                    };
                     let below = below(entry.path(), base).to_owned();
                     self.sources.push(Ok(Source { place: Place::File(path.to_owned()), below }));
                 }
@@ -282,8 +295,16 @@ impl Listing {
     }
 
     fn pass_over(&mut self, argument: &Path, folders: usize, others: usize) {
-        let count = |n: usize, one: &str, many: &str| (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }));
-        let counts: Vec<_> = [count(folders, "folder", "folders"), count(others, "file of another kind", "files of other kinds")].into_iter().flatten().collect();
+        let count = |n: usize, one: &str, many: &str| {
+            (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }))
+        };
+        let counts: Vec<_> = [
+            count(folders, "folder", "folders"),
+            count(others, "file of another kind", "files of other kinds"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         if !counts.is_empty() {
             self.passed_over.push(format!("{}: passed over {}", name_of(argument), counts.join(" and ")));
         }
@@ -335,6 +356,11 @@ fn is_image(path: &Path) -> bool {
     extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }
 
+/// Whether a file is called like what is no image.
+fn is_something_else(path: &Path) -> bool {
+    path.extension().is_some() && !is_image(path)
+}
+
 fn is_url(text: &str) -> bool {
     let begins = |scheme: &str| text.get(..scheme.len()).is_some_and(|t| t.eq_ignore_ascii_case(scheme));
     begins("http://") || begins("https://")
@@ -368,4 +394,210 @@ fn os_string(bytes: &[u8]) -> OsString {
 #[cfg(not(unix))]
 fn os_string(bytes: &[u8]) -> OsString {
     String::from_utf8_lossy(bytes).into_owned().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(listing: &Listing) -> Vec<String> {
+        let name = |source: &Result<Source, SourceError>| match source {
+            Ok(source) => source.name(),
+            Err(error) => format!("! {error}"),
+        };
+        listing.sources.iter().map(name).collect()
+    }
+
+    fn below(listing: &Listing) -> Vec<&str> {
+        listing.sources.iter().flatten().map(|source| source.below.to_str().unwrap()).collect()
+    }
+
+    fn expand(arguments: &[PathBuf], recursive: bool) -> Listing {
+        Listing::expand(arguments, recursive, &mut || Ok(b"bytes".to_vec()))
+    }
+
+    fn tree(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn arguments_become_images_in_order() {
+        let tree =
+            tree(&["b.PNG", "a.jpg", "notes.txt", "._a.jpg", "x[1].png", "sub/deep.png", "empty/readme"]);
+        fs::create_dir(tree.path().join("folder.png")).unwrap();
+        let path = |name: &str| tree.path().join(name);
+        for (arguments, recursive, expected) in [
+            (vec![""], false, &["a.jpg", "b.PNG", "x[1].png"][..]),
+            (vec![""], true, &["a.jpg", "b.PNG", "sub/deep.png", "x[1].png"]),
+            (vec!["notes.txt", "a.jpg"], false, &["notes.txt", "a.jpg"]),
+            (vec!["*.jpg", "?.*"], false, &["a.jpg", "a.jpg", "b.PNG"]),
+            (vec!["*"], false, &["a.jpg", "b.PNG", "notes.txt", "x[1].png"]),
+            (vec!["**/*.png"], false, &["sub/deep.png", "x[1].png"]),
+            (vec!["s*/*"], false, &["sub/deep.png"]),
+            (vec!["x[1].png"], false, &["x[1].png"]), // a file before it is a glob
+            (vec!["empty"], true, &["! empty: no image in this folder or below it"]),
+            (vec!["none.png", "a.jpg"], false, &["! none.png: no such file or folder", "a.jpg"]),
+            (vec!["a.jpg/none"], false, &["! a.jpg/none: can't be read: not a directory"]),
+            (vec!["*.tiff"], false, &["! *.tiff: no file matches"]),
+            (vec!["["], false, &["! [: no file matches"]),
+        ] {
+            let paths: Vec<PathBuf> = arguments.iter().map(|name| path(name)).collect();
+            let names: Vec<String> = names(&expand(&paths, recursive))
+                .iter()
+                .map(|name| name.replace(&format!("{}/", tree.path().display()), ""))
+                .collect();
+            assert_eq!(names.len(), expected.len(), "{arguments:?}: {names:?}");
+            for (name, expected) in names.iter().zip(expected) {
+                assert!(name.starts_with(expected), "{arguments:?}: {names:?}");
+            }
+        }
+        let listing = expand(&["-".into(), path("a.jpg"), "-".into()], false);
+        assert_eq!(names(&listing)[0], "-");
+        assert_eq!(listing.sources[2], Err(SourceError::StdinTwice));
+        let passed: Vec<String> = expand(&[path("")], false).passed_over;
+        assert!(passed[0].ends_with("passed over 3 folders and 1 file of another kind"), "{passed:?}");
+    }
+
+    #[test]
+    fn lists_name_what_arguments_name() {
+        let tree = tree(&["a b.jpg", "sub/c.png"]);
+        let path = |name: &str| tree.path().join(name).display().to_string();
+        let lines = format!("\u{feff}{}\r\n\n{}\nhttps://h/x.png?y=/z", path("a b.jpg"), path("sub"));
+        let list =
+            |text: &str, nul| Listing::expand_list(text.as_bytes(), nul, false, &mut || Ok(Vec::new()));
+        let listing = list(&lines, false);
+        assert_eq!(names(&listing), [path("a b.jpg"), path("sub/c.png"), "https://h/x.png?y=/z".into()]);
+        // With the folders that the list has them in.
+        let folders = &tree.path().to_str().unwrap()[1..];
+        assert_eq!(
+            below(&listing),
+            [&format!("{folders}/a b.jpg"), &format!("{folders}/sub/c.png"), "x.png"]
+        );
+        let listing = list(&format!("{}\0new\nline.png\0", path("a b.jpg")), true);
+        assert_eq!(names(&listing), [path("a b.jpg"), "! new\nline.png: no such file or folder".into()]);
+        assert!(list("\n\n", false).sources.is_empty());
+    }
+
+    #[test]
+    fn addresses_are_called_as_their_files() {
+        for (address, below) in [
+            ("https://h/a/b.jpg", "b.jpg"),
+            ("HTTP://h/a/b.jpg?x=1#y/z", "b.jpg"),
+            ("https://h/a/..", "image"),
+            ("https://h", "image"),
+            ("https://h/a/", "a"),
+        ] {
+            let listing = expand(&[address.into()], false);
+            assert_eq!(
+                (names(&listing), listing.sources[0].as_ref().unwrap().below.to_str()),
+                (vec![address.to_owned()], Some(below))
+            );
+        }
+    }
+
+    #[test]
+    fn paths_below_an_argument_are_kept() {
+        let tree = tree(&["p/a/x.png", "p/b/x.png", "p/y.png"]);
+        let path = |name: &str| tree.path().join(name);
+        for (argument, expected) in [
+            ("p", &["a/x.png", "b/x.png", "y.png"][..]),
+            ("p/*/x.png", &["a/x.png", "b/x.png"]),
+            ("p/**/*.png", &["a/x.png", "b/x.png", "y.png"]),
+            ("p/a/x.png", &["x.png"]),
+        ] {
+            assert_eq!(below(&expand(&[path(argument)], true)), expected, "{argument}");
+        }
+    }
+
+    #[test]
+    fn shares_have_everything_once() {
+        let tree = tree(&["a.png", "b.png", "c.png", "d.png", "e.png"]);
+        let shares = |count| -> Vec<Vec<String>> {
+            let share = |index| {
+                let mut listing = expand(&[tree.path().into(), "none.png".into()], false);
+                listing.shard(index, count);
+                names(&listing)
+            };
+            (1..=count).map(share).collect()
+        };
+        let all = shares(1).remove(0);
+        assert_eq!(all.len(), 6);
+        for count in [2, 3, 7] {
+            let shares = shares(count);
+            assert!(shares.iter().all(|share| (6 / count..=6 / count + 1).contains(&share.len())));
+            let mut together = shares.concat();
+            together.sort_by_key(|name| all.iter().position(|other| other == name));
+            assert_eq!(together, all, "{count}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_lead_to_images_and_not_in_circles() {
+        use std::os::unix::fs::symlink;
+        let tree = tree(&["a.png", "sub/b.png", "elsewhere/deep/c.png"]);
+        let link = |to: &str, name: &str| symlink(to, tree.path().join(name)).unwrap();
+        link("nowhere", "gone.png");
+        link("self.png", "self.png");
+        link("nowhere", "notes.txt");
+        link(".", "loop");
+        link("../elsewhere/deep", "sub/link");
+        let expand = |name: &str, recursive| {
+            let path = if name.is_empty() { tree.path().to_owned() } else { tree.path().join(name) };
+            let names = names(&expand(&[path], recursive));
+            let shorten = |name: &String| name.replace(tree.path().to_str().unwrap(), "");
+            names.iter().map(shorten).collect::<Vec<_>>()
+        };
+        let dead = |name: &str| format!("! {name}: a link that leads nowhere");
+        let circle = "! /loop: a link that leads back to ; what is in it is done once".to_owned();
+        let image = str::to_owned;
+        assert_eq!(expand("", false), [image("/a.png"), dead("/gone.png"), dead("/self.png")]);
+        let all = ["/a.png", "/elsewhere/deep/c.png"].map(image);
+        let rest = ["/sub/b.png", "/sub/link/c.png"].map(image);
+        for (argument, recursive) in [("", true), ("**/*.png", false)] {
+            let mut found = expand(argument, recursive);
+            let mut expected =
+                [&all[..], &[dead("/gone.png"), circle.clone(), dead("/self.png")], &rest].concat();
+            found.sort();
+            expected.sort();
+            assert_eq!(found, expected, "{argument}");
+        }
+        assert_eq!(expand("gone.png", false), [dead("/gone.png")]);
+        assert_eq!(expand("*.txt", false), [dead("/notes.txt")]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn two_names_never_become_one() {
+        use std::os::unix::ffi::OsStrExt;
+        let name = |bytes: &[u8]| name_of(Path::new(OsStr::from_bytes(bytes)));
+        for (bytes, text) in [
+            (&b"caf\xe9.png"[..], r"caf\xe9.png"),
+            (br"caf\xe9.png", r"caf\\xe9.png"),
+            (b"\\\xe9", r"\\\xe9"),
+            (br"\\xe9", r"\\\\xe9"),
+            ("é\\x".as_bytes(), "é\\x"),
+            (br"a\b\", r"a\b\"),
+            (b"\xff\xfe", r"\xff\xfe"),
+        ] {
+            assert_eq!(name(bytes), text);
+        }
+        // All short names over the bytes that matter.
+        let bytes = [b'\\', b'x', b'e', b'9', 0xe9];
+        let mut seen = std::collections::HashSet::new();
+        for mut number in 0..5usize.pow(6) {
+            let mut all = Vec::new();
+            for _ in 0..6 {
+                all.push(bytes[number % 5]);
+                number /= 5;
+            }
+            assert!(seen.insert(name(&all)), "{all:?}");
+        }
+    }
 }

@@ -1,0 +1,669 @@
+//! Long runs over many images: what a bad image, a signal or a full disk leaves, and how a run goes on.
+
+#![cfg(unix)]
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nat_infer::results::{Classification, Detections};
+use serde_json::Value;
+
+use place::{DIGIT, Done, Place, golden};
+
+#[path = "common/place.rs"]
+mod place;
+
+/// Names of the images of records, one per line.
+fn images(jsonl: &str) -> Vec<String> {
+    let image =
+        |line: &str| serde_json::from_str::<Value>(line).unwrap()["image"].as_str().unwrap().to_owned();
+    jsonl.lines().map(image).collect()
+}
+
+/// Lines on stderr that say something failed.
+fn complaints(done: &Done) -> Vec<String> {
+    let stderr = done.stderr();
+    stderr.lines().filter(|line| !line.contains(" done")).map(str::to_owned).collect()
+}
+
+/// Waits until `ready`, and fails where that takes a minute.
+#[track_caller]
+fn wait_until(mut ready: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !ready() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it never came");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+fn lines(path: &Path) -> usize {
+    fs::read(path).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
+}
+
+#[test]
+fn names_that_are_not_utf8_are_done_and_told_apart() {
+    let place = Place::new();
+    fs::create_dir(place.path("photos")).unwrap();
+    for name in [&b"photos/caf\xe9.png"[..], b"photos/caf\xe8.png", b"photos/a.png"] {
+        fs::copy(DIGIT, place.path("").join(OsStr::from_bytes(name))).unwrap();
+    }
+    let expected = ["photos/a.png", r"photos/caf\xe8.png", r"photos/caf\xe9.png"];
+    for argument in ["photos", "photos/*", "**/*.png"] {
+        assert_eq!(images(&place.classify(&[argument]).success()), expected, "{argument}");
+    }
+    let mut command = place.command(&["classify", "--model", "demo-digits"]);
+    let done = Done(command.arg(OsStr::from_bytes(b"photos/caf\xe9*")).output().unwrap());
+    assert_eq!(images(&done.success()), expected[2..]);
+    // What is saved for them is told apart too.
+    place.run(&["features", "photos", "--save", "out", "--model", "demo-digits"]).success();
+    assert_eq!(fs::read_dir(place.path("out")).unwrap().count(), 3);
+}
+
+#[test]
+fn links_and_folders_are_said_and_done_once() {
+    let place = Place::new();
+    place.digit("photos/a.png");
+    place.digit("photos/sub/b.png");
+    place.file("photos/notes.txt", "x");
+    symlink("nowhere.png", place.path("photos/dead.png")).unwrap();
+    symlink("..", place.path("photos/sub/up")).unwrap();
+    let done = place.classify(&["photos", "-v"]);
+    assert_eq!((done.status(), images(&done.stdout())), (1, vec!["photos/a.png".to_owned()]));
+    assert!(done.stderr().contains("nat-infer: photos/dead.png: a link that leads nowhere\n"));
+    assert!(done.stderr().contains("photos: passed over 1 folder and 1 file of another kind\n"));
+    for arguments in [&["photos", "-r"][..], &["photos/**/*.png"]] {
+        let done = place.classify(arguments);
+        assert_eq!(
+            (done.status(), images(&done.stdout())),
+            (1, vec!["photos/a.png".into(), "photos/sub/b.png".into()])
+        );
+        let complaints = complaints(&done);
+        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert!(complaints[1].contains("photos/sub/up: a link that leads back to photos"), "{complaints:?}");
+    }
+}
+
+#[test]
+fn lists_and_shares_cover_everything_once() {
+    let place = Place::new();
+    for name in ["a.png", "b b.png", "sub/c.png", "sub/d.png", "e.png"] {
+        place.digit(name);
+    }
+    place.file("list", "a.png\nb b.png\r\n\nsub\n");
+    let listed = place.classify(&["--files-from", "list"]).success();
+    assert_eq!(images(&listed), ["a.png", "b b.png", "sub/c.png", "sub/d.png"]);
+    let feed = |list: &str, arguments: &[&str]| {
+        let mut child = place
+            .command(&[&["classify", "--model", "demo-digits", "--files-from", "-"], arguments].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+        Done(child.wait_with_output().unwrap())
+    };
+    assert_eq!(images(&feed("e.png\n", &["a.png"]).success()), ["a.png", "e.png"]);
+    assert_eq!(images(&feed("e.png\0sub/c.png\0", &["-0"]).success()), ["e.png", "sub/c.png"]);
+    let twice = feed("a.png\n-\n", &[]);
+    assert!(twice.status() == 1 && twice.stderr().contains("-: can't be read: it has the list of inputs"));
+    assert!(feed("", &[]).status() == 2);
+
+    let whole = place.classify(&[".", "-r", "--output", "whole.jsonl"]);
+    assert_eq!(whole.status(), 0);
+    let whole: BTreeSet<String> =
+        fs::read_to_string(place.path("whole.jsonl")).unwrap().lines().map(str::to_owned).collect();
+    let shares: Vec<String> =
+        (1..=3).map(|i| place.classify(&[".", "-r", "--shard", &format!("{i}/3")]).success()).collect();
+    let together = shares.concat();
+    assert_eq!(together.lines().count(), 5);
+    assert_eq!(together.lines().map(str::to_owned).collect::<BTreeSet<_>>(), whole);
+    // A share without an input is a result too.
+    assert!(place.classify(&["a.png", "--shard", "2/2", "--format", "csv", "-o", "none.csv"]).status() == 0);
+    assert_eq!(fs::read_to_string(place.path("none.csv")).unwrap(), "image,model,rank,index,label,score\n");
+    for shard in ["0/2", "3/2", "1", "a/b"] {
+        assert_eq!(place.classify(&["a.png", "--shard", shard]).status(), 2);
+    }
+}
+
+#[test]
+fn a_decoder_that_crashes_is_one_bad_image() {
+    let place = Place::new();
+    place.digit("a.png");
+    fs::copy(golden("broken/panics.jpg"), place.path("b.jpg")).unwrap();
+    place.digit("c.png");
+    let done = place.classify(&[".", "-o", "out.jsonl"]);
+    assert_eq!(done.status(), 1, "{}", done.stderr());
+    assert_eq!(images(&fs::read_to_string(place.path("out.jsonl")).unwrap()), ["./a.png", "./c.png"]);
+    let stderr = done.stderr();
+    assert!(stderr.starts_with("nat-infer: ./b.jpg: damaged or unsupported JPEG image: "), "{stderr}");
+    assert!(stderr.lines().count() == 2 && !stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn a_name_that_is_too_long_costs_its_own_result_alone() {
+    let place = Place::new();
+    let long = format!("{}.png", "b".repeat(245));
+    for name in ["a.png", &long, "c.png"] {
+        place.digit(name);
+    }
+    for command in [&["features"][..], &["saliency", "--method", "grad-cam"]] {
+        let arguments = ["--model", "demo-digits", "--save", "out", "-o", "out.json", "--overwrite", "."];
+        let done = place.run(&[command, &arguments].concat());
+        assert_eq!(done.status(), 1, "{}", done.stderr());
+        let records: Value = serde_json::from_slice(&fs::read(place.path("out.json")).unwrap()).unwrap();
+        let names: Vec<_> =
+            records.as_array().unwrap().iter().map(|record| record["image"].as_str().unwrap()).collect();
+        assert_eq!(names, ["./a.png", "./c.png"]);
+        let complaints = complaints(&done);
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        assert!(
+            complaints[0].contains("bbb.png: out/bbb") && complaints[0].contains("can't be written"),
+            "{complaints:?}"
+        );
+        assert!(done.stderr().contains("2 images done, 1 failed"), "{}", done.stderr());
+    }
+}
+
+#[test]
+fn equal_names_in_several_folders_are_saved_in_these() {
+    let place = Place::new();
+    for name in ["p/a/x.png", "p/b/x.png", "q/x.png", "q/y.png"] {
+        place.digit(name);
+    }
+    let bmp = image::open(DIGIT).unwrap();
+    bmp.save(place.path("q/y.bmp")).unwrap();
+    let saved = |folder: &str, inputs: &[&str]| {
+        let arguments = ["features", "--model", "demo-digits", "--save", folder];
+        place.run(&[&arguments[..], inputs].concat()).success();
+        let prefix = format!("{folder}/");
+        let files = place.files().into_iter();
+        files.filter_map(|file| file.strip_prefix(&prefix).map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(saved("1", &["p", "-r"]), ["a/x.safetensors", "b/x.safetensors"]);
+    assert_eq!(saved("2", &["p/*/x.png"]), ["a/x.safetensors", "b/x.safetensors"]);
+    // As a shell expands it: of equal names each is in its folders.
+    assert_eq!(
+        saved("3", &["p/a/x.png", "p/b/x.png", "q/y.png"]),
+        ["p/a/x.safetensors", "p/b/x.safetensors", "y.safetensors"]
+    );
+    assert_eq!(
+        saved("4", &["p/a", "q"]),
+        ["p/a/x.safetensors", "q/x.safetensors", "y.bmp.safetensors", "y.png.safetensors"]
+    );
+    assert_eq!(saved("5", &["q/x.png", "q/x.png"]), ["x.safetensors"]);
+    place.file("list", "p/a/x.png\np/b/x.png\n");
+    assert_eq!(saved("6", &["--files-from", "list"]), ["p/a/x.safetensors", "p/b/x.safetensors"]);
+    // Shares plan as the whole does.
+    for share in ["1/2", "2/2"] {
+        saved("7", &["p/a", "q", "--shard", share]);
+    }
+    let files = |folder: &str| place.files().into_iter().filter(|file| file.starts_with(folder)).count();
+    assert_eq!((files("7/"), files("4/")), (4, 4));
+}
+
+#[test]
+fn the_extension_says_the_format() {
+    let place = Place::new();
+    place.digit("a.png");
+    for (name, begins) in [
+        ("x.json", "[{\"image\""),
+        ("x.jsonl", "{\"image\""),
+        ("x.ndjson", "{\"image\""),
+        ("x.CSV", "image,model"),
+        ("x", "{\"image\""),
+    ] {
+        place.classify(&["a.png", "-o", name]).success();
+        let text = fs::read_to_string(place.path(name)).unwrap();
+        assert!(text.starts_with(begins), "{name}: {text}");
+    }
+    place.classify(&["a.png", "-o", "x.json", "--format", "csv"]).success();
+    assert!(fs::read_to_string(place.path("x.json")).unwrap().starts_with("image,model"));
+    let stdout = place.classify(&["a.png", "-o", "-"]).success();
+    assert!(stdout.starts_with("{\"image\"") && !place.path("-").exists());
+}
+
+#[test]
+fn only_results_are_replaced() {
+    let place = Place::new();
+    place.digit("a.png");
+    let photo = place.digit("photo.png");
+    let picture = fs::read(&photo).unwrap();
+    let checkpoint = place.file("model.pth", fs::read(golden("classify/nat-k7.pth")).unwrap());
+    place.file("notes.txt", "dear diary");
+    place.file("data.jsonl", "{\"image\":\"a.png\",\"caption\":\"a nine\"}\n");
+    place.file("empty", "");
+    symlink("photo.png", place.path("link.jsonl")).unwrap();
+    for (output, says) in [
+        ("a.png", "a.png is an input of this run"),
+        (
+            "photo.png",
+            "photo.png is there already and is no result of an earlier run; --overwrite replaces it",
+        ),
+        ("link.jsonl", "link.jsonl is there already"),
+        ("model.pth", "is there already"),
+        ("notes.txt", "is there already"),
+        ("data.jsonl", "is there already"),
+        ("no/x.csv", "no/x.csv: can't be written: there is no folder no"),
+        ("a.png/x.csv", "a.png/x.csv: can't be written: a.png is no folder"),
+        (".", ".: can't be written: it is a folder"),
+    ] {
+        let before = place.files();
+        let done = place.classify(&["a.png", "--output", output]);
+        assert_eq!((done.status(), done.stderr().lines().count()), (2, 1), "{output}: {}", done.stderr());
+        assert!(done.stderr().contains(says), "{output}: {}", done.stderr());
+        assert_eq!(place.files(), before);
+    }
+    // An input is never replaced, whatever one insists on; nor are the weights and lists that a run reads.
+    place.file("list", "a.png\n");
+    let weights = ["classify", "a.png", "-w", "model.pth", "--overwrite", "-o", "model.pth"];
+    for arguments in
+        [&["classify", "--model", "demo-digits", "a.png", "--overwrite", "-o", "./a.png"][..], &weights]
+    {
+        let done = place.run(arguments);
+        assert!(done.status() == 2 && done.stderr().contains("is an input of this run"), "{}", done.stderr());
+    }
+    let done = place.classify(&["--files-from", "list", "-o", "list", "--overwrite"]);
+    assert!(
+        done.status() == 2 && done.stderr().contains("list is an input of this run"),
+        "{}",
+        done.stderr()
+    );
+    assert!(fs::read(&photo).unwrap() == picture && fs::read(checkpoint).unwrap().starts_with(b"PK"));
+
+    // Earlier results are, in every format, and what is empty.
+    for name in ["empty", "x.json", "x.jsonl", "x.csv", "x.table"] {
+        for _ in 0..2 {
+            let table = if name == "x.table" { &["--format", "table"][..] } else { &[] };
+            place.classify(&[&["a.png", "-o", name], table].concat()).success();
+        }
+    }
+    place.classify(&["a.png", "-o", "notes.txt", "--overwrite"]).success();
+    // When nothing succeeds, an older result stays.
+    place.file("bad.png", "no image");
+    let older = fs::read(place.path("x.csv")).unwrap();
+    let done = place.classify(&["bad.png", "-o", "x.csv"]);
+    assert!(done.status() == 1 && done.stderr().contains("x.csv is left as it was"), "{}", done.stderr());
+    assert_eq!(fs::read(place.path("x.csv")).unwrap(), older);
+    let done = place.classify(&["bad.png", "-o", "new.csv"]);
+    assert!(done.status() == 1 && done.stderr().contains("new.csv is not written"), "{}", done.stderr());
+    assert!(!place.path("new.csv").exists() && !place.path("new.csv.partial").exists());
+}
+
+/// Six digits and `bad` images that fail for different reasons, in an order of their own.
+fn mixed(place: &Place, count: usize) {
+    let nine = image::open(DIGIT).unwrap().into_rgb8();
+    for number in 0..count {
+        let name = format!("photos/{number:04}.png");
+        match number % 20 {
+            7 => drop(place.file(&name, "no image")),
+            // Too long for what is saved of it.
+            12 => drop(place.digit(&format!("photos/{number:04}{}.png", "x".repeat(242)))),
+            17 => symlink("nowhere", place.path(&name)).unwrap(),
+            _ => {
+                // Every image is another one.
+                let mut image = nine.clone();
+                let (x, y) = ((number * 7 % 128) as u32, (number * 13 % 128) as u32);
+                image::imageops::overlay(&mut image, &image::RgbImage::new(9, 9), x.into(), y.into());
+                image.save(place.file(&name, "")).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    for (format, batch) in [("jsonl", "1"), ("csv", "3")] {
+        let place = Place::new();
+        mixed(&place, 120);
+        let run = |output: &str, more: &[&str]| {
+            let arguments =
+                ["saliency", "photos", "--model", "demo-digits", "--method", "grad-cam", "--save", "maps"];
+            let mut command = place.command(&[&arguments[..], &["-o", output], more].concat());
+            command.stderr(Stdio::piped()).stdout(Stdio::null());
+            let _ = batch;
+            command
+        };
+        let whole = format!("whole.{format}");
+        let done = Done(run(&whole, &[]).output().unwrap());
+        assert_eq!(done.status(), 1);
+        let (whole, bad) = (fs::read(place.path(&whole)).unwrap(), complaints(&done).len());
+        assert_eq!(bad, 18);
+
+        let output = format!("out.{format}");
+        let (path, partial) = (place.path(&output), place.path(&format!("{output}.partial")));
+        for target in [2, 20, 21, 60, 90] {
+            let mut child = run(&output, &["--resume"]).spawn().unwrap();
+            wait_until(|| lines(&partial) > target);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(!path.exists());
+        }
+        // As if a record had been cut by the kill.
+        let mut cut = fs::OpenOptions::new().append(true).open(&partial).unwrap();
+        cut.write_all(if format == "csv" { b"photos/01" } else { b"{\"image\":\"pho" }).unwrap();
+        let done = Done(run(&output, &["--resume"]).output().unwrap());
+        assert_eq!(done.status(), 1, "{}", done.stderr());
+        assert_eq!(complaints(&done).len(), bad);
+        assert!(done.stderr().contains("102 images done (9"), "{}", done.stderr());
+        assert!(fs::read(&path).unwrap() == whole && !partial.exists());
+
+        // Once more there is nothing to do but what failed.
+        let done = Done(run(&output, &["--resume"]).output().unwrap());
+        assert!(
+            done.status() == 1 && done.stderr().contains("102 images done (102 before)"),
+            "{}",
+            done.stderr()
+        );
+        assert!(fs::read(&path).unwrap() == whole && !partial.exists());
+    }
+}
+
+#[test]
+fn a_resumed_run_has_the_same_options() {
+    let place = Place::new();
+    for name in ["a.png", "b.png", "c.png"] {
+        place.digit(name);
+    }
+    let whole = place.classify(&["a.png", "b.png", "c.png"]).success();
+    let two: String = whole.lines().take(2).map(|line| line.to_owned() + "\n").collect();
+    let partial = place.file("out.jsonl.partial", &two);
+    let classify =
+        |more: &[&str]| place.classify(&[&["a.png", "b.png", "c.png", "-o", "out.jsonl"], more].concat());
+
+    // Without --resume nothing is lost either.
+    let done = classify(&[]);
+    let says = "out.jsonl.partial has the results of an interrupted run; --resume goes on with it";
+    assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
+    let done = classify(&["--resume", "-k", "3"]);
+    assert!(done.status() == 2 && done.stderr().contains("comes out differently now"), "{}", done.stderr());
+    assert_eq!(fs::read_to_string(&partial).unwrap().lines().next(), two.lines().next());
+    fs::write(&partial, &two).unwrap();
+    let weights = golden("classify/nat-k7.pth");
+    let other =
+        ["classify", "a.png", "b.png", "-w", weights.to_str().unwrap(), "--resume", "-o", "out.jsonl", "-q"];
+    let done = place.run(&other);
+    assert!(
+        done.status() == 2 && done.stderr().contains("has results of `demo-digits`, not of `nat-k7.pth"),
+        "{}",
+        done.stderr()
+    );
+    assert_eq!(fs::read_to_string(&partial).unwrap(), two);
+    for (name, says) in [
+        ("out.json", "--resume goes on with jsonl and csv alone"),
+        ("a.jsonl", "line 1 is no result of this program"),
+        ("-", "--resume goes on with a file"),
+    ] {
+        place.file("a.jsonl.partial", "{\"image\":1}\n");
+        let done = place.classify(&[
+            "a.png",
+            "-o",
+            name,
+            "--resume",
+            "--format",
+            if name == "out.json" { "json" } else { "jsonl" },
+        ]);
+        assert!(done.status() == 2 && done.stderr().contains(says), "{name}: {}", done.stderr());
+    }
+    let done = classify(&["--resume"]);
+    assert_eq!(done.status(), 0, "{}", done.stderr());
+    assert_eq!(fs::read_to_string(place.path("out.jsonl")).unwrap(), whole);
+
+    // New images are added, and those that are gone stay, with a word.
+    place.digit("d.png");
+    let done = place.classify(&["b.png", "d.png", "-o", "out.jsonl", "--resume"]);
+    assert!(
+        done.status() == 0 && done.stderr().contains("2 results of images that are not among the inputs"),
+        "{}",
+        done.stderr()
+    );
+    assert_eq!(
+        images(&fs::read_to_string(place.path("out.jsonl")).unwrap()),
+        ["a.png", "b.png", "c.png", "d.png"]
+    );
+}
+
+/// Starts a run that takes long, and waits for its first record.
+fn long_run(place: &Place, arguments: &[&str], first: &Path) -> Child {
+    let slow = ["saliency", "--model", "demo-digits", "--samples", "60", "--save", "maps", "photos"];
+    let mut command = place.command(&[&slow[..], arguments].concat());
+    let child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_until(|| lines(first) > 1);
+    child
+}
+
+#[test]
+fn an_interrupted_run_keeps_what_is_finished_and_says_where() {
+    for (name, number) in [("-INT", 1), ("-TERM", 1), ("-INT", 2)] {
+        let place = Place::new();
+        for i in 0..40 {
+            place.digit(&format!("photos/{i:02}.png"));
+        }
+        let partial = place.path("out.json.partial");
+        let child = long_run(&place, &["-o", "out.json"], &partial);
+        for _ in 0..number {
+            signal(&child, name);
+            thread::sleep(Duration::from_millis(1));
+        }
+        let done = Done(child.wait_with_output().unwrap());
+        assert_eq!(done.status(), 130, "{}", done.stderr());
+        // However it ended, the array is closed.
+        let records: Vec<Value> = serde_json::from_slice(&fs::read(&partial).unwrap()).unwrap();
+        assert!(!records.is_empty() && records.len() < 40);
+        assert!(!place.path("out.json").exists());
+        let temporary: Vec<_> =
+            place.files().into_iter().filter(|file| file.contains(".nat-infer")).collect();
+        assert!(temporary.is_empty(), "{temporary:?}");
+        if number == 1 {
+            let says = format!("nat-infer: ended early: {} of 40 images done", records.len());
+            assert!(done.stderr().contains(&says), "{}", done.stderr());
+            assert!(done.stderr().contains("; results in out.json.partial"), "{}", done.stderr());
+        }
+    }
+}
+
+#[test]
+fn an_array_on_stdout_is_closed_when_the_run_is_interrupted() {
+    let place = Place::new();
+    for i in 0..40 {
+        place.digit(&format!("photos/{i:02}.png"));
+    }
+    let slow = [
+        "saliency",
+        "photos",
+        "--model",
+        "demo-digits",
+        "--samples",
+        "60",
+        "--save",
+        "maps",
+        "--format",
+        "json",
+    ];
+    let mut child = place.command(&slow).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut text = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut text).unwrap();
+    signal(&child, "-INT");
+    std::io::Read::read_to_string(&mut stdout, &mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let records: Vec<Value> = serde_json::from_str(&text).unwrap();
+    assert!(!records.is_empty() && records.len() < 40);
+}
+
+#[test]
+fn signals_that_were_to_be_ignored_are() {
+    let place = Place::new();
+    for i in 0..12 {
+        place.digit(&format!("photos/{i:02}.png"));
+    }
+    let program = env!("CARGO_BIN_EXE_nat-infer");
+    let script = format!(
+        "trap '' HUP INT; exec {program} saliency photos --model demo-digits --samples 40 --save maps -o out.jsonl"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).current_dir(place.path("")).stdin(Stdio::null());
+    command.env("HOME", place.path("home")).stderr(Stdio::piped());
+    // A group of its own, as a job of a shell.
+    let child = command.process_group(0).spawn().unwrap();
+    wait_until(|| lines(&place.path("out.jsonl.partial")) > 1);
+    signal(&child, "-HUP");
+    signal(&child, "-INT");
+    let done = Done(child.wait_with_output().unwrap());
+    assert_eq!(done.status(), 0, "{}", done.stderr());
+    assert_eq!(lines(&place.path("out.jsonl")), 12);
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_keeps_what_is_there() {
+    let place = Place::new();
+    for i in 0..30 {
+        place.digit(&format!("photos/{i:02}.png"));
+    }
+    // A limit on file sizes stands in for a disk: 4 blocks of 512 or 1024 bytes.
+    for (format, record) in [("jsonl", "}\n"), ("json", "}]\n"), ("csv", "\n")] {
+        let output = format!("out.{format}");
+        let script = format!(
+            "ulimit -f 4; exec {} classify photos --model demo-digits -o {output}",
+            env!("CARGO_BIN_EXE_nat-infer")
+        );
+        let mut command = Command::new("sh");
+        let done = command.args(["-c", &script]).current_dir(place.path("")).stdin(Stdio::null()).output();
+        let done = Done(done.unwrap());
+        let stderr = done.stderr();
+        assert_eq!(done.status(), 1, "{stderr}");
+        assert!(
+            stderr.lines().count() == 2 && stderr.contains(&format!("{output}: can't be written: ")),
+            "{stderr}"
+        );
+        assert!(stderr.contains(&format!("results in {output}.partial")), "{stderr}");
+        let text = fs::read_to_string(place.path(&format!("{output}.partial"))).unwrap();
+        assert!(text.ends_with(record) && text.len() > 1000, "{text}");
+        if format == "json" {
+            assert!(serde_json::from_str::<Vec<Classification>>(&text).unwrap().len() > 3);
+        }
+    }
+}
+
+#[test]
+fn what_a_detector_does_not_find_is_said_in_every_format() {
+    let place = Place::new();
+    let set = golden("detect/maskrcnn_s");
+    let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
+    let detect = |more: &[&str]| {
+        place.run(&[&["detect", &image, "-w", &weights, "-q", "--format"], more].concat()).success()
+    };
+    let header =
+        "image,model,image_width,image_height,rank,category_id,index,label,score,left,top,width,height";
+    let none = detect(&["csv", "--score-threshold", "1"]);
+    let lines: Vec<&str> = none.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (2, header));
+    let record: Detections = serde_json::from_str(&detect(&["jsonl"])).unwrap();
+    assert!(lines[1].ends_with(&format!(",{},{},,,,,,,,,", record.width, record.height)), "{none}");
+    let csv = detect(&["csv"]);
+    assert_eq!(csv.lines().count(), 1 + record.detections.len());
+    let first: Vec<&str> = csv.lines().nth(1).unwrap().split(',').collect();
+    let object = &record.detections[0];
+    let expected =
+        ["1".to_owned(), object.category_id.to_string(), object.index.to_string(), object.label.clone()];
+    assert_eq!(first[first.len() - 9..][..4], expected);
+    // A person sees what is likely, and how much else there is.
+    let table = detect(&["table"]);
+    let clear = record.detections.iter().filter(|object| object.score > 0.3).count();
+    let faint = record.detections.len() - clear;
+    assert_eq!(table.lines().count(), 1 + clear + usize::from(faint > 0), "{table}");
+    assert!(faint == 0 || table.contains(&format!("and {faint} of 30% or less")), "{table}");
+}
+
+#[test]
+fn segments_have_the_size_of_their_image_in_csv() {
+    let place = Place::new();
+    let set = golden("segment/upernet_b");
+    let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
+    let csv = place.run(&["segment", &image, "-w", &weights, "-q", "--format", "csv"]).success();
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("image,model,width,height,index,label,pixels,fraction"));
+    assert!(lines.next().unwrap().contains(",239,347,"), "{csv}");
+}
+
+#[test]
+fn a_run_ends_with_a_line_and_says_more_when_asked() {
+    let place = Place::new();
+    place.digit("a.png");
+    place.file("b.png", "no image");
+    place.digit("c.png");
+    let done = place.classify(&["."]);
+    let last = done.stderr().lines().last().unwrap().to_owned();
+    assert!(
+        last.starts_with("nat-infer: 2 images done, 1 failed, ") && last.contains(" images/s, "),
+        "{last}"
+    );
+    let quiet = place.classify(&[".", "-q"]).stderr();
+    assert_eq!(quiet.lines().count(), 1, "{quiet}");
+    let more = place.classify(&[".", "-v"]).stderr();
+    assert!(more.contains("time  ") && more.contains("to prepare images, on"), "{more}");
+    let saved = place.run(&["features", "a.png", "--model", "demo-digits", "--save", "out", "-o", "x.csv"]);
+    assert!(saved.stderr().contains("; results in x.csv; files in out"), "{}", saved.stderr());
+}
+
+#[test]
+fn images_come_from_the_web() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = String::new();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            reader.read_line(&mut request).unwrap();
+            let mut line = String::from("x");
+            while !line.trim().is_empty() {
+                line.clear();
+                reader.read_line(&mut line).unwrap();
+            }
+            let (status, body) = match request.split(' ').nth(1) {
+                Some("/a/nine.png?size=1") => ("200 OK", fs::read(DIGIT).unwrap()),
+                _ => ("404 Not Found", Vec::new()),
+            };
+            let head =
+                format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            // Who asked may have gone.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    let place = Place::new();
+    let [nine, none] = ["/a/nine.png?size=1", "/none.png"].map(|path| address.clone() + path);
+    let run = |more: &[&str], offline: &str| {
+        let arguments = ["features", &nine, &none, "--model", "demo-digits", "--save", "out"];
+        let mut command = place.command(&[&arguments[..], more].concat());
+        Done(command.env("HF_HUB_OFFLINE", offline).output().unwrap())
+    };
+    let done = run(&[], "0");
+    assert_eq!(done.status(), 1, "{}", done.stderr());
+    assert_eq!(images(&done.stdout()), [nine.as_str()]);
+    assert!(place.path("out/nine.safetensors").is_file());
+    assert!(
+        complaints(&done)[0].contains("/none.png") && complaints(&done)[0].contains("404"),
+        "{}",
+        done.stderr()
+    );
+    for (more, variable) in [(&["--offline"][..], "0"), (&[], "1")] {
+        let done = run(more, variable);
+        assert!(done.status() == 1 && done.stdout().is_empty(), "{}", done.stderr());
+        assert!(complaints(&done).iter().all(|line| line.contains("forbids")), "{}", done.stderr());
+    }
+}
