@@ -124,8 +124,8 @@ impl MaskRcnn {
     }
 
     /// The objects on each of the `pictures` that `images` [B, 3, H, W] were made of, normalised and with
-    /// sides that are multiples of 32; with `masks` their masks. `None` of a picture of which the network says
-    /// what is no number.
+    /// sides that are multiples of 32; with `masks` their masks. `None` of a picture of which the network
+    /// says what is no number.
     ///
     /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by
     /// themselves.

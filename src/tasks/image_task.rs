@@ -43,8 +43,8 @@ pub trait ImageTask: Send + Sync + 'static {
 
     /// One result for each input, in their order; each input [goes with](ImageTask::goes_with) each other.
     /// What concerns one image alone, as a result that is no number, is the error of that image. `watch` is
-    /// told how many steps were done since it was last called, and may break off before the last one: after it
-    /// the results are there and not dropped. Of no inputs there are no results.
+    /// told how many steps were done since it was last called, and may break off before the last one: after
+    /// that the results are there and not dropped. Of no inputs there are no results.
     ///
     /// # Errors
     /// When nothing of the batch could be computed; [`TaskError::Stopped`] when `watch` breaks off.
@@ -111,8 +111,8 @@ mod tests {
         [image, inverted.clone(), mirrored, turned, flip_horizontal(&inverted)]
     }
 
-    /// Holds batches of 2, 3 and 5 against images alone, to the bit, on several numbers of threads; and spoils
-    /// one image of a batch.
+    /// Holds batches of 2, 3 and 5 against images alone, to the bit, on several numbers of threads; and
+    /// spoils one image of a batch.
     fn batches_are_their_images<T: ImageTask, V: PartialEq + Debug>(
         task: &T,
         images: &[RgbImage; 5],
