@@ -30,8 +30,8 @@ fn keep_freed_memory() {
     }
 }
 
-/// Lets a write beyond the limit of a file's size (`ulimit -f`) fail as any other, where the signal that it sends
-/// would end the program.
+/// Lets a write beyond the limit of a file's size (`ulimit -f`) fail as any other, where the signal that it
+/// sends would end the program.
 fn let_large_files_be_errors() {
     #[cfg(unix)]
     // SAFETY: no handler is installed, the signal is ignored.

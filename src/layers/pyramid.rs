@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::resample::{Tap, taps};
-use super::{Conv2d, Linear, MapLayout, Window, bilinear, with_all_f32};
+use super::{Conv2d, Linear, MapLayout, Window, bilinear, map_f32, with_all_f32};
 use crate::weights::Weights;
 
 /// Side of the kernel.
@@ -69,7 +69,9 @@ impl PyramidConv2d {
                 let products: Vec<Tensor> =
                     coarser.iter().zip(rest).map(|(taps, map)| taps.forward(map)).collect::<Result<_>>()?;
                 let sum = resampled_sum(&products, [b, h, w])?;
-                finest.forward_residual(first, &sum)?.relu()
+                let sum = finest.forward_residual(first, &sum)?;
+                // Not candle's ReLU, which makes 0 of what is no number: that has to be seen in the result.
+                map_f32(&sum, sum.shape(), |x| x.iter().map(|&x| if x < 0.0 { 0.0 } else { x }).collect())
             }
         }
     }

@@ -42,14 +42,14 @@ pub struct IsaError {
 
 impl Isa {
     /// The widest instruction set of this processor that computes in f32, or a narrower one that the
-    /// environment variable `NAT_INFER_ISA` asks for by its [name](Isa::name). What that can't have counts as
-    /// nothing: [`Isa::from_env`] says so. Decided once.
+    /// environment variable `NAT_INFER_ISA` asks for by its [name](Isa::name). What it can't have counts as
+    /// nothing asked: [`Isa::from_env`] tells. Decided once.
     pub fn best() -> Self {
         *BEST
     }
 
-    /// What the environment variable `NAT_INFER_ISA` asks for, or the widest instruction set where it is not set or
-    /// empty.
+    /// What the environment variable `NAT_INFER_ISA` asks for, or the widest instruction set where it is not
+    /// set or empty.
     ///
     /// # Errors
     /// When it names none, or one that this processor lacks.

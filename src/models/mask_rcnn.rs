@@ -88,8 +88,8 @@ pub struct Found {
 pub struct Detected {
     /// The objects, best first.
     pub found: Vec<Found>,
-    /// Where they were asked for, the probability of each pixel of each object's box to belong to it, in a grid of
-    /// 28x28: [objects, 28, 28], f32.
+    /// Where they were asked for, the probability of each pixel of each object's box to belong to it, in a
+    /// grid of 28x28: [objects, 28, 28], f32.
     pub masks: Option<Tensor>,
 }
 
@@ -123,11 +123,12 @@ impl MaskRcnn {
         Ok(network)
     }
 
-    /// The objects on each of the `pictures` that `images` [B, 3, H, W] were made of, normalised and with sides that
-    /// are multiples of 32; with `masks` their masks. `None` of a picture of which the network says what is no
-    /// number.
+    /// The objects on each of the `pictures` that `images` [B, 3, H, W] were made of, normalised and with
+    /// sides that are multiples of 32; with `masks` their masks. `None` of a picture of which the network
+    /// says what is no number.
     ///
-    /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by themselves.
+    /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by
+    /// themselves.
     ///
     /// # Errors
     /// When the images do not suit the network, or are not as many as `pictures`.
@@ -184,8 +185,8 @@ impl MaskRcnn {
         pyramid.iter().map(|map| self.rpn.forward(map)).collect()
     }
 
-    /// Runs the box heads on the pyramid [1, ..] of one picture: each looks at the boxes of the one before it, refined for the class that this one
-    /// thought likeliest.
+    /// Runs the box heads on the pyramid [1, ..] of one picture: each looks at the boxes of the one before
+    /// it, refined for the class that this one thought likeliest.
     ///
     /// # Errors
     /// When the maps are not the pyramid's.

@@ -55,9 +55,9 @@ impl Rpn {
     }
 }
 
-/// The best boxes of all levels of each picture, best first, at most 1000; a box's group is its level. `None` of a
-/// picture of which a prediction is no number. Levels have `strides` pixels a position; `sizes` are width and
-/// height of the pictures without padding.
+/// The best boxes of all levels of each picture, best first, at most 1000; a box's group is its level.
+/// `None` of a picture of which a prediction is no number. Levels have `strides` pixels a position; `sizes`
+/// are width and height of the pictures without padding.
 ///
 /// # Errors
 /// When a tensor can't be read, or there are not as many pictures as `sizes`.

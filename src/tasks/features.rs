@@ -37,7 +37,7 @@ pub enum Preparation {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
     /// [3, height, width]
-    values: Vec<f32>,
+    pub(super) values: Vec<f32>,
     /// Width and height.
     size: [usize; 2],
 }

@@ -134,8 +134,8 @@ impl Saliency {
         }
     }
 
-    /// The map of an image. `progress` is told how many copies are done, each time that some are, and may end the
-    /// work before the last.
+    /// The map of an image. `progress` is told how many copies are done, each time that some are, and may
+    /// end the work before the last.
     ///
     /// # Errors
     /// When the network can't be computed at this resolution, overflows, or has no gradients;

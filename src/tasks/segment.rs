@@ -251,8 +251,8 @@ impl ImageTask for Segment {
         let failed = |error| self.model.compute_error(error);
         let mut remaining = inputs.len() * self.passes();
         let mut maps = Vec::with_capacity(inputs.len());
-        // The logits of all passes are kept until an image's last one: at a time of so few images that they take no
-        // more memory than those of all images in one pass.
+        // The logits of all passes are kept until an image's last one: at a time of so few images that they
+        // take no more memory than those of all images in one pass.
         for inputs in inputs.chunks((inputs.len() / self.passes()).max(1)) {
             let mut views = Vec::with_capacity(self.passes());
             for (i, first) in inputs[0].iter().enumerate() {
