@@ -265,7 +265,7 @@ fn locate(entry: &Entry, settings: &Settings) -> Result<PathBuf, ZooError> {
 
 fn fetch_error(result: Result<PathBuf, ZooError>) -> FetchError {
     match result {
-        Err(ZooError::Fetch { source, .. }) => source,
+        Err(ZooError::Fetch { source, .. }) => *source,
         other => panic!("{other:?}"),
     }
 }

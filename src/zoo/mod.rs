@@ -65,10 +65,10 @@ pub enum ZooError {
     NoCacheFolder { model: String, variable: &'static str },
     /// The fetch failed. `origin` is the page or file that a person would open.
     #[error("can't fetch `{model}`: {source}; or download {origin} yourself")]
-    Fetch { model: String, origin: String, source: FetchError },
+    Fetch { model: String, origin: String, source: Box<FetchError> },
     /// A file of the web could not be fetched.
     #[error(transparent)]
-    Web(FetchError),
+    Web(Box<FetchError>),
     /// A cached file is another than was fetched, or than `weights.toml` says.
     #[error(
         "{} is not what it should be: its SHA-256 is {found} and should be {wanted}; \
@@ -116,7 +116,8 @@ pub fn locate(entry: &Entry, settings: &Settings, watch: &mut dyn Watch) -> Resu
     let folder = own_cache(&entry.name, settings)?;
     let name = entry.file_name().and_then(cache::file_name).unwrap_or("weights");
     let place = Place { folder: &folder, below: Path::new(&entry.name), name };
-    let fetch_error = |source| ZooError::Fetch { model: entry.name.clone(), origin: url.clone(), source };
+    let fetch_error =
+        |source| ZooError::Fetch { model: entry.name.clone(), origin: url.clone(), source: Box::new(source) };
     let address = || match settings.env.mirror() {
         Some(mirror) => hub::mirrored(url, mirror),
         None => Ok(url.clone()),
@@ -143,11 +144,12 @@ pub fn locate_repository(
 /// # Errors
 /// [`ZooError`]; a download that broke off is resumed by the next call.
 pub fn locate_file(url: &str, settings: &Settings, watch: &mut dyn Watch) -> Result<PathBuf, ZooError> {
+    let web_error = |source| ZooError::Web(Box::new(source));
     let model = http::shown(url);
-    let [folder, name] = hub::web_place(url).map_err(ZooError::Web)?;
+    let [folder, name] = hub::web_place(url).map_err(web_error)?;
     let below = Path::new("web").join(folder);
     let place = Place { folder: &own_cache(&model, settings)?, below: &below, name: &name };
-    in_own_cache(&place, &model, None, settings, watch, &|| Ok(url.to_owned()), &ZooError::Web)
+    in_own_cache(&place, &model, None, settings, watch, &|| Ok(url.to_owned()), &web_error)
 }
 
 /// An image of the web, at most `limit` bytes of it; nothing is cached. Who fetches many makes a
@@ -204,7 +206,11 @@ fn in_hub_cache(
     allowed(model, &folder, settings)?;
     let client = hub::Client::new(&settings.env);
     client.and_then(|client| client.fetch_repository(repository, &folder, sha256, watch)).map_err(|source| {
-        ZooError::Fetch { model: model.to_owned(), origin: repository.page(cache::ENDPOINT), source }
+        ZooError::Fetch {
+            model: model.to_owned(),
+            origin: repository.page(cache::ENDPOINT),
+            source: Box::new(source),
+        }
     })
 }
 

@@ -172,7 +172,7 @@ mod tests {
     fn a_file_that_changed_is_found_out_and_one_that_was_touched_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.pth");
-        let refused = |wanted| check(&file, wanted).unwrap().err().map(|a| (a.wanted, a.found));
+        let refused = |wanted: Option<&str>| check(&file, wanted).unwrap().err().map(|a| (a.wanted, a.found));
         std::fs::write(&file, "abd").unwrap();
         let other = digest(&file).unwrap();
         assert_eq!(refused(Some(ABC)), Some((ABC.to_owned(), other.clone())));
