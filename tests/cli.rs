@@ -995,6 +995,14 @@ fn bench_says_how_fast_what_was_computed() {
     // Random weights of any classifier, detector and segmenter.
     let random = ["bench", "--arch", "nat-mini", "--resolution", "32", "--runs", "1", "--format", "csv"];
     assert!(place.run(&random).success().lines().nth(1).unwrap().starts_with("nat-mini,f32,32,32,1,"));
+    // They may be dilated, a published model not.
+    let dilated =
+        ["--resolution", "32", "--runs", "1", "--op", "--format", "json", "--dilations", "1,2/1/1/1"];
+    let timings = place.run(&[&["bench", "--arch", "nat-mini"], &dilated[..]].concat()).success();
+    let timings: Vec<Value> = serde_json::from_str(&timings).unwrap();
+    assert!(timings.iter().any(|level| level["dilation"] == 2), "{timings:?}");
+    let published = place.run(&[&["bench", "--model", "nat-mini"], &dilated[..]].concat());
+    assert!(published.status() == 2 && published.stderr().contains("--model nat-mini has its own"));
     for network in ["detect/maskrcnn_s/model.pth", "segment/upernet_b/model.pth"] {
         let weights = golden(network);
         let small = ["--resolution", "80x50", "--runs", "1", "--format", "json"];
