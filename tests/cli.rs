@@ -262,7 +262,22 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
         (demo(&["a.png", "--crop-pct", "1.5"]), 2, "crop_pct 1.5 is not"),
         (demo(&["a.png", "--resolution", "100000"]), 2, "resolution 100000 is not"),
         (demo(&["a.png", "--arch", "nat-mini"]), 2, "--arch says what a file of --weights is"),
-        (demo(&["a.png", "--dilations", "1/1"]), 2, "dilations `1/1` have 2 level(s), the network has 4"),
+        (
+            demo(&["a.png", "--dilations", "1/1/1/1"]),
+            2,
+            "--dilations says what a file of --weights is; --model demo-digits has its own",
+        ),
+        (
+            vec!["classify", "a.png", "--dilations", "1/1/1/1"],
+            2,
+            "--dilations says what a file of --weights is; --model nat-tiny has its own",
+        ),
+        (vec!["classify", "a.png", "--model", "user/repo@v2"], 2, "`user/repo@v2` is not in the cache"),
+        (
+            vec!["classify", "a.png", "--weights", "https://a.example/x.pth"],
+            2,
+            "`https://a.example/x.pth` is not in",
+        ),
         (demo(&["a.png", "--device", "cuda:9"]), 2, "GPU 9"),
         (vec!["classify", "a.png"], 2, "`nat-tiny` is not in the cache"),
         (vec!["classify", "a.png"], 2, "--model demo-digits is part of the program"),
@@ -319,6 +334,7 @@ fn wrong_usage_names_the_option_and_what_it_takes() {
     for (arguments, says) in [
         (&["classify"][..], "<INPUT>..."),
         (&["classify", "a.png", "--model", "nat-tny"], "the nearest names are nat-tiny"),
+        (&["classify", "a.png", "--model", "user/../x"], "is no repository of the Hub"),
         (&["classify", "a.png", "--weights", "x", "--arch", "dinat-bse"], "dinat-base"),
         (&["classify", "a.png", "--model", "nat-tiny", "--weights", "x"], "cannot be used with"),
         (&["classify", "a.png", "--top-k", "0"], "a whole number from 1"),
@@ -898,6 +914,14 @@ fn bench_says_how_fast_what_was_computed() {
     // Random weights of any classifier, detector and segmenter.
     let random = ["bench", "--arch", "nat-mini", "--resolution", "32", "--runs", "1", "--format", "csv"];
     assert!(place.run(&random).success().lines().nth(1).unwrap().starts_with("nat-mini,f32,32,32,1,"));
+    // They may be dilated, a published model not.
+    let dilated =
+        ["--resolution", "32", "--runs", "1", "--op", "--format", "json", "--dilations", "1,2/1/1/1"];
+    let timings = place.run(&[&["bench", "--arch", "nat-mini"], &dilated[..]].concat()).success();
+    let timings: Vec<Value> = serde_json::from_str(&timings).unwrap();
+    assert!(timings.iter().any(|level| level["dilation"] == 2), "{timings:?}");
+    let published = place.run(&[&["bench", "--model", "nat-mini"], &dilated[..]].concat());
+    assert!(published.status() == 2 && published.stderr().contains("--model nat-mini has its own"));
     for network in ["detect/maskrcnn_s/model.pth", "segment/upernet_b/model.pth"] {
         let weights = golden(network);
         let small = ["--resolution", "80x50", "--runs", "1", "--format", "json"];

@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
+    process::{Command, Output},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -14,12 +15,14 @@ use std::{
     time::Duration,
 };
 
-use nat_infer::zoo::{self, Entry, Env, FetchError, Located, Settings, ZooError};
+use nat_infer::zoo::{self, Entry, Env, FetchError, Located, Reference, Settings, Watch, ZooError};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 const REPO: &str = "org/net";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// Revisions that the Hub knows, as they stand in a request; all are [`COMMIT`].
+const REVISIONS: [&str; 4] = ["main", "v2", "refs%2Fpr%2F1", COMMIT];
 const TOKEN: &str = "hf_secret";
 
 #[derive(Clone, Debug, PartialEq)]
@@ -193,7 +196,7 @@ impl Hub {
             let resolve = format!("/{REPO}/resolve/{COMMIT}/");
             let file = request.path.strip_prefix(&resolve);
             match file {
-                _ if request.path == format!("/api/models/{REPO}/revision/main") => {
+                _ if REVISIONS.iter().any(|r| request.path == format!("/api/models/{REPO}/revision/{r}")) => {
                     let files = ["README.md", "config.json", "preprocessor_config.json", weights_file];
                     let siblings = files.map(|f| format!("{{\"rfilename\":\"{f}\"}}")).join(",");
                     let body =
@@ -262,9 +265,90 @@ fn locate(entry: &Entry, settings: &Settings) -> Result<PathBuf, ZooError> {
 
 fn fetch_error(result: Result<PathBuf, ZooError>) -> FetchError {
     match result {
-        Err(ZooError::Fetch { source, .. }) => source,
+        Err(ZooError::Fetch { source, .. }) => *source,
         other => panic!("{other:?}"),
     }
+}
+
+/// Names of what a folder has, in order.
+fn names_in(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// What a download says of itself.
+#[derive(Default, Debug, PartialEq)]
+struct Seen {
+    begun: Vec<(String, Option<u64>, String)>,
+    bytes: u64,
+    finished: usize,
+    waited: Vec<String>,
+}
+
+impl Watch for Seen {
+    fn begin(&mut self, name: &str, size: Option<u64>, url: &str) {
+        self.begun.push((name.to_owned(), size, url.to_owned()));
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    fn finish(&mut self) {
+        self.finished += 1;
+    }
+
+    fn waiting(&mut self, name: &str) {
+        self.waited.push(name.to_owned());
+    }
+}
+
+/// Locates a name as `--model` takes it.
+fn by_name(name: &str, settings: &Settings) -> Result<PathBuf, ZooError> {
+    match name.parse::<Reference>().unwrap().locate(settings, &mut ())? {
+        Located::At(path) => Ok(path),
+        Located::Embedded => panic!("{name} is embedded"),
+    }
+}
+
+/// The program on a digit, with these variables and no others but `HOME`.
+fn classify(arguments: &[&str], home: &Path, vars: &[(&str, &str)]) -> Output {
+    let digit = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/nine.png");
+    Command::new(env!("CARGO_BIN_EXE_nat-infer"))
+        .args(["classify", digit.to_str().unwrap(), "--threads", "1"])
+        .args(arguments)
+        .env_clear()
+        .env("HOME", home)
+        .envs(vars.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn digits() -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-digits.safetensors")).unwrap()
+}
+
+/// A server of one repository with these files.
+fn repository_of(files: Vec<(&'static str, Vec<u8>)>) -> Server {
+    Server::start(move |request| {
+        let resolve = format!("/{REPO}/resolve/{COMMIT}/");
+        if request.path.starts_with("/api/") {
+            let siblings: Vec<_> = files.iter().map(|(f, _)| format!("{{\"rfilename\":\"{f}\"}}")).collect();
+            let body = format!("{{\"sha\":\"{COMMIT}\",\"siblings\":[{}]}}", siblings.join(","));
+            return bytes(request, body.as_bytes());
+        }
+        let wanted = request.path.strip_prefix(&resolve);
+        match files.iter().find(|(file, _)| wanted == Some(*file)) {
+            Some((_, content)) => bytes(request, content).with("ETag", format!("\"{}\"", sha256(content))),
+            None => Reply::status(404),
+        }
+    })
 }
 
 #[test]
@@ -423,13 +507,13 @@ fn offline_makes_no_request_and_names_what_forbids_it() {
     let hub = Hub::new();
     let offline = Settings { offline: true, ..hub.settings(&[]) };
     for (settings, name) in [
-        (&offline, "--offline"),
+        (&offline, zoo::OFFLINE),
         (&hub.settings(&[("HF_HUB_OFFLINE", "1")]), "HF_HUB_OFFLINE"),
         (&hub.settings(&[("TRANSFORMERS_OFFLINE", "yes")]), "TRANSFORMERS_OFFLINE"),
     ] {
         let error = locate(&on_hub(), settings).unwrap_err();
         assert!(matches!(&error, ZooError::Offline { forbidden_by, .. } if *forbidden_by == name), "{error}");
-        assert!(error.to_string().contains("--weights"), "{error}");
+        assert!(error.to_string().contains(name) && !error.to_string().contains("--"), "{error}");
     }
     assert!(hub.api.requests().is_empty());
     let snapshot = hub.locate().unwrap();
@@ -439,7 +523,12 @@ fn offline_makes_no_request_and_names_what_forbids_it() {
 #[test]
 fn statuses_say_what_to_do() {
     for (status, vars, says, requests) in [
-        (404, &[][..], "answers 404: it is not there; or download https://huggingface.co/org/net", 1),
+        (
+            404,
+            &[][..],
+            "answers 404: it is not there; or download https://huggingface.co/org/net yourself",
+            1,
+        ),
         (401, &[], "set HF_TOKEN", 1),
         (403, &[("HF_TOKEN", TOKEN)], "the token in use may not read it", 1),
         (500, &[], "answers 500; try again later", 4),
@@ -448,7 +537,7 @@ fn statuses_say_what_to_do() {
         let server = Server::start(move |_| Reply::status(status));
         let home = tempfile::tempdir().unwrap();
         let error = locate(&on_hub(), &settings(&server.url(), home.path(), vars)).unwrap_err().to_string();
-        assert!(error.contains(says) && error.contains("--weights") && !error.contains(TOKEN), "{error}");
+        assert!(error.contains(says) && !error.contains("--") && !error.contains(TOKEN), "{error}");
         assert_eq!(server.requests().len(), requests, "{status}");
     }
 }
@@ -458,7 +547,7 @@ fn no_network_says_what_was_tried() {
     let closed = Server::start(|_| Reply::status(500)).url();
     let home = tempfile::tempdir().unwrap();
     let error = locate(&on_hub(), &settings(&closed, home.path(), &[])).unwrap_err().to_string();
-    for part in [&format!("no answer from {closed}/api/models/org/net"), "HF_ENDPOINT", "--weights"] {
+    for part in [&format!("no answer from {closed}/api/models/org/net"), "HF_ENDPOINT"] {
         assert!(error.contains(part), "{error}");
     }
     assert!(!error.contains('\n'), "{error}");
@@ -531,7 +620,7 @@ fn the_authors_files_come_the_same_way_into_our_cache() {
     let path = locate(&found, &settings).unwrap();
     assert_eq!(path, own.join("nat-mini/nat_mini.pth"));
     assert!(fs::read(&path).unwrap() == weights());
-    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    assert_eq!(names_in(path.parent().unwrap()), ["nat_mini.pth", "nat_mini.pth.sha256"]);
     let gets = server.requests().into_iter().filter(|r| r.method == "GET" && r.path.starts_with("/new"));
     let ranges: Vec<_> = gets.map(|r| r.header("range").map(str::to_owned)).collect();
     assert_eq!(ranges, [None, Some("bytes=9000-".to_owned())]);
@@ -553,4 +642,341 @@ fn an_embedded_model_needs_no_cache() {
     assert_eq!(zoo::locate(digits, &settings, &mut ()).unwrap(), Located::Embedded);
     let error = locate(zoo::find("nat-iso-small").unwrap(), &settings).unwrap_err();
     assert!(error.to_string().contains("NAT_INFER_CACHE"), "{error}");
+}
+
+#[test]
+fn a_revision_has_its_own_reference_and_a_commit_needs_none() {
+    let hub = Hub::new();
+    let snapshot = hub.repository().join("snapshots").join(COMMIT);
+    for (name, reference) in [("org/net@v2", "v2"), ("org/net@refs/pr/1", "refs/pr/1"), ("org/net", "main")] {
+        assert!(!hub.repository().join("refs").join(reference).exists());
+        assert_eq!(by_name(name, &hub.settings(&[])).unwrap(), snapshot);
+        assert_eq!(fs::read_to_string(hub.repository().join("refs").join(reference)).unwrap(), COMMIT);
+        assert!(!hub.api.requests().is_empty());
+        assert_eq!(by_name(name, &hub.settings(&[("HF_HUB_OFFLINE", "1")])).unwrap(), snapshot);
+        assert_eq!(by_name(name, &hub.settings(&[])).unwrap(), snapshot);
+        assert!(hub.api.requests().is_empty(), "{name}");
+    }
+    assert_eq!(hub.large.requests().len(), 1);
+    let commit = format!("org/net@{COMMIT}");
+    assert_eq!(by_name(&commit, &hub.settings(&[])).unwrap(), snapshot);
+    assert!(hub.api.requests().is_empty());
+
+    let other = Hub::new();
+    let path = by_name(&commit, &other.settings(&[])).unwrap();
+    assert!(path.ends_with(COMMIT) && !other.repository().join("refs").exists());
+    assert!(other.api.requests()[0].path.ends_with(COMMIT));
+
+    for (error, says) in [
+        (by_name("org/net@nope", &hub.settings(&[])).unwrap_err(), "can't fetch `org/net@nope`"),
+        (
+            by_name("org/net@nope", &hub.settings(&[])).unwrap_err(),
+            "huggingface.co/org/net/tree/nope yourself",
+        ),
+        (
+            by_name("org/net@x", &hub.settings(&[("HF_HUB_OFFLINE", "1")])).unwrap_err(),
+            "`org/net@x` is not in",
+        ),
+    ] {
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_repository_with_a_converted_file_alone_is_that_file() {
+    let server = repository_of(vec![("README.md", b"x".to_vec()), ("digits.safetensors", digits())]);
+    let home = tempfile::tempdir().unwrap();
+    let settings = settings(&server.url(), home.path(), &[]);
+    let path = by_name("org/net", &settings).unwrap();
+    assert!(path.ends_with(format!("snapshots/{COMMIT}/digits.safetensors")), "{}", path.display());
+    assert!(fs::read(&path).unwrap() == digits());
+    server.requests();
+    assert_eq!(by_name("org/net", &settings).unwrap(), path);
+    assert!(server.requests().is_empty());
+
+    // What another client left there is no file of ours.
+    fs::remove_file(&path).unwrap();
+    fs::write(path.with_file_name("model.safetensors"), weights()).unwrap();
+    let offline = Settings { offline: true, ..settings };
+    assert!(matches!(by_name("org/net", &offline), Err(ZooError::Offline { .. })));
+
+    let vars = [("HF_ENDPOINT", &*server.url())];
+    for more in [&[][..], &["--dilations", "1/1/1/1"]] {
+        let done = classify(&[&["--model", "org/net@v2"], more].concat(), home.path(), &vars);
+        assert!(done.status.success(), "{}", stderr(&done));
+        assert!(String::from_utf8(done.stdout).unwrap().contains("\"label\":\"9\""));
+    }
+    let done = classify(&["--model", "org/net", "--arch", "nat-mini"], home.path(), &vars);
+    let text = stderr(&done);
+    assert!(done.status.code() == Some(2) && text.contains("the repository org/net can't be used"), "{text}");
+
+    let two = repository_of(vec![("a.safetensors", digits()), ("b.safetensors", digits())]);
+    let error = classify(&["--model", "org/other"], home.path(), &[("HF_ENDPOINT", &*two.url())]);
+    assert!(stderr(&error).contains("the repository org/other has no config.json"), "{}", stderr(&error));
+    assert!(stderr(&error).contains("--weights (--model demo-digits is part of"), "{}", stderr(&error));
+}
+
+#[test]
+fn weights_of_an_address_are_fetched_once_and_never_mixed_up() {
+    let server = Server::start(|request| match request.path.split('?').next() {
+        Some("/x/net.pth") => bytes(request, request.path.as_bytes()),
+        Some("/get-only/net.pth") if request.method == "HEAD" => Reply::status(405),
+        Some("/get-only/net.pth") => bytes(request, &weights()),
+        _ => Reply::status(404),
+    });
+    let home = tempfile::tempdir().unwrap();
+    let own = home.path().join("own");
+    let settings = settings(&server.url(), home.path(), &[("NAT_INFER_CACHE", own.to_str().unwrap())]);
+    let fetch = |path: &str| zoo::locate_file(&format!("{}{path}", server.url()), &settings, &mut ());
+    let paths = ["/x/net.pth?v=1", "/x/net.pth?v=2"].map(|path| fetch(path).unwrap());
+    for (path, content) in paths.iter().zip(["/x/net.pth?v=1", "/x/net.pth?v=2"]) {
+        assert_eq!(fs::read_to_string(path).unwrap(), content);
+        assert!(path.starts_with(own.join("web")) && path.ends_with("net.pth"), "{}", path.display());
+        assert_eq!(names_in(path.parent().unwrap()), ["net.pth", "net.pth.sha256"]);
+    }
+    server.requests();
+    assert_eq!(fetch("/x/net.pth?v=1").unwrap(), paths[0]);
+    assert!(fs::read(fetch("/get-only/net.pth").unwrap()).unwrap() == weights());
+    assert_eq!(server.requests().len(), 2);
+
+    let offline = Settings { offline: true, ..settings.clone() };
+    let url = format!("{}/x/net.pth", server.url());
+    assert_eq!(zoo::locate_file(&format!("{url}?v=2"), &offline, &mut ()).unwrap(), paths[1]);
+    let error = zoo::locate_file(&format!("{url}?key=private"), &offline, &mut ()).unwrap_err();
+    assert!(matches!(&error, ZooError::Offline { model, .. } if *model == url), "{error}");
+    let error = fetch("/gone.pth?key=private").unwrap_err().to_string();
+    assert!(error.contains("/gone.pth answers 404") && !error.contains("private"), "{error}");
+    let error = zoo::locate_file("http:///x", &settings, &mut ()).unwrap_err().to_string();
+    assert_eq!(error, "http:///x can't be fetched: it is no address of the web");
+    assert!(server.requests().iter().all(|r| r.path.contains("gone")));
+}
+
+#[test]
+fn the_program_takes_weights_from_an_address_and_says_so_in_a_line() {
+    let server = Server::start(|request| match &*request.path {
+        "/digits.safetensors?key=private" => bytes(request, &digits()),
+        "/large.pth" => bytes(request, &weights()),
+        _ => Reply::status(404),
+    });
+    let home = tempfile::tempdir().unwrap();
+    let url = format!("{}/digits.safetensors?key=private", server.url());
+    let done = classify(&["--weights", &url], home.path(), &[]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    assert!(String::from_utf8(done.stdout.clone()).unwrap().contains("\"label\":\"9\""));
+    assert!(!stderr(&done).contains("fetching"), "it is small: {}", stderr(&done));
+    server.requests();
+    assert!(classify(&["-w", &url], home.path(), &[("HF_HUB_OFFLINE", "1")]).status.success());
+    assert!(server.requests().is_empty());
+
+    // No checkpoint at all, but large.
+    let url = format!("{}/large.pth", server.url());
+    let large = || {
+        let done = classify(&["-w", &url], home.path(), &[]);
+        (done.status.code(), stderr(&done))
+    };
+    let (status, text) = large();
+    assert_eq!(status, Some(2), "{text}");
+    let line = format!("nat-infer: fetching large.pth (1 MB) from {url}");
+    assert_eq!(text.lines().filter(|l| l.contains("fetching")).collect::<Vec<_>>(), [line], "{text}");
+    assert!(!large().1.contains("fetching"));
+    fs::remove_dir_all(home.path().join(".cache")).unwrap();
+    let quiet = classify(&["-q", "-w", &url], home.path(), &[]);
+    assert!(!stderr(&quiet).contains("fetching"), "{}", stderr(&quiet));
+
+    let offline = stderr(&classify(&["--offline", "-w", &format!("{url}?2")], home.path(), &[]));
+    assert!(offline.contains("run once without --offline, or pass a file with --weights"), "{offline}");
+}
+
+#[test]
+fn a_file_that_changes_after_its_download_is_refused() {
+    let (served, home) = (Arc::new(Mutex::new(b"first".to_vec())), tempfile::tempdir().unwrap());
+    let content = Arc::clone(&served);
+    let server = Server::start(move |request| bytes(request, &content.lock().unwrap()));
+    let own = home.path().join("own");
+    let settings = settings(&server.url(), home.path(), &[("NAT_INFER_CACHE", own.to_str().unwrap())]);
+    let entry = |sha256| Entry {
+        url: Some(format!("{}/nat_mini.pth", server.url())),
+        hub: None,
+        sha256,
+        ..zoo::find("nat-mini").unwrap().clone()
+    };
+    let path = locate(&entry(None), &settings).unwrap();
+    let record = own.join("nat-mini/nat_mini.pth.sha256");
+    let line = format!("{}  nat_mini.pth", sha256(b"first"));
+    assert_eq!(fs::read_to_string(&record).unwrap().lines().next(), Some(&*line));
+
+    // Changed here.
+    fs::write(&path, "other").unwrap();
+    let error = locate(&entry(None), &settings).unwrap_err();
+    assert!(matches!(error, ZooError::Altered { .. }), "{error}");
+    let text = error.to_string();
+    for part in [path.to_str().unwrap(), &sha256(b"first"), &sha256(b"other"), "remove it to fetch it again"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+
+    // Changed there.
+    fs::remove_file(&path).unwrap();
+    *served.lock().unwrap() = b"second".to_vec();
+    let error = fetch_error(locate(&entry(None), &settings));
+    assert!(matches!(error, FetchError::Replaced { .. }), "{error}");
+    let text = error.to_string();
+    for part in [&*sha256(b"first"), &sha256(b"second"), &format!("delete {} to accept", record.display())] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(names_in(path.parent().unwrap()), ["nat_mini.pth.sha256"]);
+    fs::remove_file(&record).unwrap();
+    assert_eq!(fs::read(locate(&entry(None), &settings).unwrap()).unwrap(), b"second");
+
+    // The same again is no change, and what is known stands above what came.
+    fs::remove_file(&path).unwrap();
+    locate(&entry(None), &settings).unwrap();
+    let known = Some(sha256(b"third"));
+    assert!(matches!(locate(&entry(known.clone()), &settings), Err(ZooError::Altered { .. })));
+    fs::remove_file(&path).unwrap();
+    let error = fetch_error(locate(&entry(known.clone()), &settings));
+    assert!(matches!(error, FetchError::Damaged { .. }), "{error}");
+    assert_eq!(names_in(path.parent().unwrap()), ["nat_mini.pth.sha256"]);
+    *served.lock().unwrap() = b"third".to_vec();
+    locate(&entry(known), &settings).unwrap();
+    locate(&entry(None), &settings).unwrap();
+
+    // One that came before there were records is recorded.
+    fs::remove_file(&record).unwrap();
+    locate(&entry(None), &settings).unwrap();
+    assert!(fs::read_to_string(&record).unwrap().starts_with(&sha256(b"third")));
+}
+
+#[test]
+fn a_known_hash_holds_for_the_hub_too() {
+    let hub = Hub::new();
+    let entry = |sha256| Entry { sha256: Some(sha256), ..on_hub() };
+    let wrong = || entry(sha256(b"another"));
+    let error = fetch_error(locate(&wrong(), &hub.settings(&[])));
+    assert!(matches!(error, FetchError::Damaged { .. }), "{error}");
+    hub.assert_nothing_in_place();
+    assert!(hub.large.requests().is_empty(), "the Hub says the hash before it sends the file");
+    let snapshot = locate(&entry(sha256(&weights())), &hub.settings(&[])).unwrap();
+    #[cfg(unix)]
+    assert!(matches!(locate(&wrong(), &hub.settings(&[])), Err(ZooError::Altered { .. })));
+    fs::remove_dir_all(snapshot).unwrap();
+    let error = fetch_error(locate(&wrong(), &hub.settings(&[])));
+    assert!(matches!(error, FetchError::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn a_mirror_serves_what_only_the_authors_have() {
+    let server = Server::start(|request| match &*request.path {
+        "/nat/projects/nat/checkpoints/CLS/x.pth" => bytes(request, b"mirrored"),
+        _ => Reply::status(404),
+    });
+    let home = tempfile::tempdir().unwrap();
+    let url = |file: &str| format!("https://shi-labs.invalid/projects/nat/checkpoints/CLS/{file}");
+    let entry = |file| Entry { url: Some(url(file)), hub: None, ..zoo::find("nat-mini").unwrap().clone() };
+    let own = home.path().join("own");
+    let settings = |mirror: &str| {
+        let vars = [("NAT_INFER_CACHE", own.to_str().unwrap()), ("NAT_INFER_MIRROR", mirror)];
+        settings("http://127.0.0.1:9", home.path(), &vars)
+    };
+    let mirror = settings(&format!("{}/nat/", server.url()));
+    assert_eq!(fs::read(locate(&entry("x.pth"), &mirror).unwrap()).unwrap(), b"mirrored");
+    let error = locate(&entry("y.pth"), &mirror).unwrap_err().to_string();
+    assert!(error.contains(&format!("{}/nat/projects", server.url())), "{error}");
+    assert!(error.contains(&format!("or download {} yourself", url("y.pth"))), "{error}");
+    let error = locate(&entry("y.pth"), &settings("shi-labs")).unwrap_err().to_string();
+    assert!(error.contains("`shi-labs` in NAT_INFER_MIRROR is not a web address"), "{error}");
+}
+
+#[test]
+fn a_download_is_watched_once_however_often_it_breaks_off() {
+    let hub = Hub::with(
+        "model.safetensors",
+        Box::new(|request, number, content| Reply {
+            cut: (number < 2).then_some(300_000),
+            ..bytes(request, content)
+        }),
+    );
+    let mut seen = Seen::default();
+    zoo::locate(&on_hub(), &hub.settings(&[]), &mut seen).unwrap();
+    let names: Vec<_> = seen.begun.iter().map(|(name, size, _)| (name.as_str(), *size)).collect();
+    let sizes = ["config.json", "preprocessor_config.json"].map(|name| (name, Some(name.len() as u64)));
+    assert_eq!(names, [sizes[0], sizes[1], ("model.safetensors", Some(1_200_000))]);
+    assert_eq!(seen.begun[2].2, format!("{}/{REPO}/resolve/{COMMIT}/model.safetensors", hub.api.url()));
+    assert_eq!(seen.bytes, 1_200_000 + 11 + 24);
+    assert_eq!((seen.finished, seen.waited.len()), (3, 0));
+}
+
+#[test]
+fn who_waits_for_another_process_says_so() {
+    let server = Server::start(|request| {
+        if request.method == "GET" {
+            thread::sleep(Duration::from_millis(500));
+        }
+        bytes(request, &weights())
+    });
+    let home = tempfile::tempdir().unwrap();
+    let settings =
+        settings(&server.url(), home.path(), &[("NAT_INFER_CACHE", home.path().to_str().unwrap())]);
+    let fetch = || {
+        let mut seen = Seen::default();
+        zoo::locate_file(&format!("{}/net.pth?x", server.url()), &settings, &mut seen).unwrap();
+        seen
+    };
+    let seen = thread::scope(|scope| [(); 2].map(|()| scope.spawn(fetch)).map(|run| run.join().unwrap()));
+    let begun: Vec<_> = seen.iter().flat_map(|s| &s.begun).map(|(name, size, _)| (&**name, *size)).collect();
+    assert_eq!(begun, [("net.pth", Some(1_200_000))]);
+    assert_eq!(seen.iter().flat_map(|s| &s.waited).collect::<Vec<_>>(), ["net.pth"]);
+}
+
+#[test]
+fn an_image_is_fetched_within_its_limit() {
+    let count = Mutex::new(0);
+    let other = Server::start(|request| bytes(request, b"image"));
+    let elsewhere = format!("{}/b.png", other.url().replace("127.0.0.1", "localhost"));
+    let server = Server::start(move |request| match &*request.path {
+        "/a%20b.png" => bytes(request, &[7; 1000]),
+        "/moved.png" => Reply::status(302).with("Location", elsewhere.clone()),
+        "/round.png" => Reply::status(302).with("Location", "/round.png"),
+        "/cut.png?key=private" => Reply { cut: Some(10), ..bytes(request, &[7; 1000]) },
+        "/later.png" => {
+            *count.lock().unwrap() += 1;
+            if *count.lock().unwrap() < 3 { Reply::status(503) } else { bytes(request, b"there") }
+        }
+        "/endless.png" => Reply { status: 200, body: vec![0; 100_000], ..Reply::default() }
+            .with("Content-Length", "99999999999"),
+        _ => Reply::status(404),
+    });
+    let home = tempfile::tempdir().unwrap();
+    let settings = settings(&server.url(), home.path(), &[("HF_TOKEN", TOKEN)]);
+    let get = |path: &str, limit| zoo::fetch_image(&format!("{}{path}", server.url()), &settings, limit);
+    assert_eq!(get("/a b.png", 1000).unwrap(), [7; 1000]);
+    assert!(matches!(get("/a b.png", 999), Err(FetchError::TooLarge { limit: 999, .. })));
+    assert_eq!(get("/later.png", 10).unwrap(), b"there");
+    assert_eq!(get("/moved.png", 10).unwrap(), b"image");
+    assert!(other.requests().iter().all(|r| r.header("authorization").is_none()));
+    assert!(matches!(get("/endless.png", 1 << 20), Err(FetchError::TooLarge { .. })));
+    assert!(matches!(get("/cut.png?key=private", 1000), Err(FetchError::BrokeOff { .. })));
+    for (path, says) in
+        [("/gone.png?key=private", "/gone.png answers 404"), ("/round.png", "it redirects without end")]
+    {
+        let error = get(path, 10).unwrap_err().to_string();
+        assert!(error.contains(says) && !error.contains("private"), "{error}");
+    }
+    server.requests();
+    let offline = Settings { offline: true, ..settings.clone() };
+    let error = zoo::fetch_image(&format!("{}/x?key=private", server.url()), &offline, 10).unwrap_err();
+    assert!(matches!(error, FetchError::Offline { forbidden_by: zoo::OFFLINE, .. }), "{error}");
+    assert!(!error.to_string().contains("private") && server.requests().is_empty());
+    let error = zoo::fetch_image("file:///etc/passwd", &settings, 10).unwrap_err();
+    assert!(matches!(error, FetchError::BadAddress { .. }), "{error}");
+
+    // Many threads share one connection.
+    let client = zoo::hub::Client::new(&settings.env).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                assert_eq!(client.image(&format!("{}/a b.png", server.url()), 1000).unwrap().len(), 1000)
+            });
+        }
+    });
 }

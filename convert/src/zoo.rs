@@ -30,6 +30,9 @@ pub struct Entry {
     pub url: Option<String>,
     /// The Hub repository (Transformers layout) that has the same weights.
     pub hub: Option<String>,
+    /// SHA-256, 64 small hexadecimal digits, of the file that is fetched: the repository's weights
+    /// where there is [`Entry::hub`], else what lies at [`Entry::url`]. `None` where it is not known.
+    pub sha256: Option<String>,
 }
 
 /// What a network answers about an image.
@@ -94,6 +97,9 @@ pub struct UnknownModel {
 /// How many names [`UnknownModel`] offers.
 const OFFERED: usize = 3;
 
+/// How many characters of a name are compared with the names that there are.
+const COMPARED: usize = 100;
+
 static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     // The text is a constant of the program and the tests below parse it: this can't fail in a release.
     parse(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../weights.toml")))
@@ -113,8 +119,10 @@ pub fn find(name: &str) -> Result<&'static Entry, UnknownModel> {
     let wanted = name.to_ascii_lowercase().replace('_', "-");
     entries().iter().find(|e| e.name == wanted).ok_or_else(|| {
         let mut names: Vec<_> = entries().iter().map(|e| e.name.as_str()).collect();
+        // Comparing takes time with the length, and what is typed may be a file by mistake.
+        let start: String = wanted.chars().take(COMPARED).collect();
         // The sort is stable: of equally near names the first in the file leads.
-        names.sort_by(|a, b| nearness(&wanted, b).total_cmp(&nearness(&wanted, a)));
+        names.sort_by(|a, b| nearness(&start, b).total_cmp(&nearness(&start, a)));
         names.truncate(OFFERED);
         UnknownModel { name: name.to_owned(), nearest: names }
     })
@@ -171,6 +179,7 @@ struct ModelRow {
     reported: Reported,
     url: Option<String>,
     hub: Option<String>,
+    sha256: Option<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -194,6 +203,7 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
                 .ok_or_else(|| row_error(format!("there is no backbone `{}`", row.backbone)))?;
             let dilations: Dilations = row.dilations.parse().map_err(|e| row_error(format!("{e}")))?;
             let dilations = dilations.expand(&backbone.depths).map_err(|e| row_error(format!("{e}")))?;
+            let sha256 = row.sha256.as_deref().map(sha256).transpose().map_err(row_error)?;
             Ok(Entry {
                 task: row.network.task(),
                 architecture: Architecture {
@@ -209,9 +219,19 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
                 name: row.name,
                 url: row.url,
                 hub: row.hub,
+                sha256,
             })
         })
         .collect()
+}
+
+/// A SHA-256 as it is written, in small letters.
+fn sha256(text: &str) -> Result<String, String> {
+    let is_one = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    match is_one {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(format!("`{text}` is no SHA-256: those are 64 hexadecimal digits")),
+    }
 }
 
 impl BackboneRow {
@@ -317,10 +337,25 @@ mod tests {
             ),
             ("dilations = \"1/1/1/1\"", "dilations = \"1/1\"", "nat-mini: dilations `1/1` have 2 level(s)"),
             ("labels = \"imagenet-1k\"", "labels = \"imagenet\"", "unknown variant `imagenet`"),
+            (
+                "labels = \"imagenet-1k\"",
+                "labels = \"imagenet-1k\"\nsha256 = \"0a1b\"",
+                "nat-mini: `0a1b` is no SHA-256",
+            ),
         ] {
             let error = parse(&good.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn a_hash_is_taken_where_there_is_one() {
+        let hash = "0A1B".repeat(16);
+        let labels = "labels = \"imagenet-1k\"";
+        let text = include_str!("../../weights.toml");
+        let entries = parse(&text.replacen(labels, &format!("{labels}\nsha256 = \"{hash}\""), 1)).unwrap();
+        let hashes: Vec<_> = entries.iter().filter_map(|e| e.sha256.as_deref()).collect();
+        assert_eq!(hashes, [hash.to_lowercase()]);
     }
 
     #[test]
@@ -361,6 +396,14 @@ mod tests {
             find("nat-tinny").unwrap_err().to_string(),
             "no model is named `nat-tinny`; the nearest names are nat-tiny, dinat-tiny, nat-mini"
         );
+    }
+
+    #[test]
+    fn a_name_of_megabytes_is_answered_at_once() {
+        let started = std::time::Instant::now();
+        let name = format!("nat-tiny{}", "x".repeat(4_000_000));
+        assert_eq!(find(&name).unwrap_err().nearest.len(), OFFERED);
+        assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
     }
 
     /// Parameters of the original code: exact for classifiers.

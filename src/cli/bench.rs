@@ -56,11 +56,12 @@ Examples:
 /// Runs the command.
 pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     // Here --arch alone is a network of random weights.
-    let random = match (&arguments.model.weights, arguments.model.model) {
+    let random = match (&arguments.model.weights, &arguments.model.model) {
         (None, None) => Some(arguments.model.arch.take().map_or_else(|| zoo::find("nat-tiny"), Ok)?),
         _ => None,
     };
-    let (dilations, batch_size) = (arguments.model.dilations.clone(), arguments.model.batch_size);
+    let dilations = random.and_then(|_| arguments.model.dilations.take());
+    let batch_size = arguments.model.batch_size;
     let gradients = arguments.gradients;
     let settings = Settings::resolve(arguments.model, None, verbosity)?;
     let settings = if gradients { settings.gradients(batch_size) } else { settings };

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+pub use nat_convert::terminal::one_line;
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,18 +70,6 @@ pub fn say(message: &str) {
     writeln!(io::stderr(), "nat-infer: {}", one_line(message)).ok();
 }
 
-/// `text` fit for a terminal: names of files and of classes come from anywhere. What would move the
-/// cursor, colour the text or turn its direction becomes a question mark, line breaks become spaces.
-pub fn one_line(text: &str) -> String {
-    let harmless = |c: char| match c {
-        '\n' | '\r' | '\t' => ' ',
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
-        c if c.is_control() => '?',
-        c => c,
-    };
-    text.trim().chars().map(harmless).collect()
-}
-
 /// Whether whoever read our output wants no more of it.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
@@ -108,18 +97,5 @@ mod tests {
             [0, 1, 2, 130],
             [Exit::Success, Exit::Failed, Exit::Usage, Exit::Interrupted].map(|e| e as u8)
         );
-    }
-
-    #[test]
-    fn nothing_reaches_a_terminal_that_moves_it() {
-        for (text, line) in [
-            ("plain ü 猫.png", "plain ü 猫.png"),
-            ("a\nb\r\n", "a b"),
-            ("\u{1b}[31mred", "?[31mred"),
-            ("gpj\u{202e}.exe", "gpj?.exe"),
-            ("\u{7f}\u{9b}", "??"),
-        ] {
-            assert_eq!(one_line(text), line);
-        }
     }
 }

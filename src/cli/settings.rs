@@ -9,7 +9,7 @@ use nat_convert::arch::Dilations;
 use nat_infer::models::classifier::MOST_GRADIENTS;
 use nat_infer::pipeline::Fetch;
 use nat_infer::tasks::{LoadOptions, Model, TaskError};
-use nat_infer::zoo::{self, Entry, Task};
+use nat_infer::zoo::{self, Bars, Entry, Env, Located, Reference, Repository, Task, ZooError};
 
 use super::Verbosity;
 use super::exit::say;
@@ -30,7 +30,10 @@ const EMBEDDED_MODEL: &str = "demo-digits";
 /// Where a model comes from.
 enum Origin {
     Zoo(&'static Entry),
+    Repository(Repository),
     Checkpoint(PathBuf),
+    /// A checkpoint of the web, by its address.
+    Web(String),
 }
 
 /// A model that is chosen but not loaded, and how it will compute.
@@ -53,14 +56,26 @@ impl Settings {
     /// When options contradict each other, or there is no such device.
     pub fn resolve(options: ModelOptions, task: Option<Task>, verbosity: Verbosity) -> Result<Self> {
         let origin = match (options.weights, options.model) {
-            (Some(path), _) => Origin::Checkpoint(path),
-            (None, Some(entry)) => Origin::Zoo(entry),
+            (Some(path), _) => match path.to_str().filter(|text| zoo::is_web_address(text)) {
+                Some(url) => Origin::Web(url.to_owned()),
+                None => Origin::Checkpoint(path),
+            },
+            (None, Some(Reference::Repository(repository))) => Origin::Repository(repository),
+            (None, Some(Reference::Entry(entry))) => Origin::Zoo(entry),
             (None, None) => Origin::Zoo(zoo::find(default_model(task))?),
         };
-        if let (Origin::Zoo(_), Some(arch)) = (&origin, options.arch) {
-            bail!("--arch says what a file of --weights is; --model {} takes the published one", arch.name);
+        if let Origin::Zoo(Entry { name, .. }) = &origin {
+            if let Some(arch) = options.arch {
+                bail!(
+                    "--arch says what a file of --weights is; --model {} takes the published one",
+                    arch.name
+                );
+            }
+            if options.dilations.is_some() {
+                bail!("--dilations says what a file of --weights is; --model {name} has its own");
+            }
         }
-        let device = open_device(options.device)?;
+        let device = open_device(options.device, verbosity)?;
         let dtype = match options.dtype {
             Some(DTypeName::F32) => DType::F32,
             Some(DTypeName::F16) => DType::F16,
@@ -99,13 +114,14 @@ impl Settings {
     pub fn file(&self) -> Option<&Path> {
         match &self.origin {
             Origin::Checkpoint(path) => Some(path),
-            Origin::Zoo(_) => None,
+            Origin::Web(_) | Origin::Repository(_) | Origin::Zoo(_) => None,
         }
     }
 
-    /// Reads images from the web, if that is allowed.
+    /// Reads images from the web, where that is not forbidden.
     pub fn fetch(&self) -> Arc<Fetch> {
-        Arc::new(|_: &str, _: u64| Err("not yet".to_owned()))
+        let settings = zoo::Settings { offline: self.offline, env: Env::from_process() };
+        Arc::new(move |url, limit| zoo::fetch_image(url, &settings, limit).map_err(|error| error.to_string()))
     }
 
     /// The same for images that go through the network one by one.
@@ -148,18 +164,29 @@ impl Settings {
     /// # Errors
     /// When it can't be had or does not hold what it should.
     pub fn load(&self) -> Result<Model> {
+        let (offline, verbosity) = (self.offline, self.verbosity);
         let (model, from) = match &self.origin {
             Origin::Checkpoint(path) => (Model::open(path, &self.load)?, path.display().to_string()),
+            Origin::Web(url) => {
+                let path = locate_file(url, offline, verbosity)?;
+                (Model::open(&path, &self.load)?, path.display().to_string())
+            }
+            Origin::Repository(repository) => {
+                let path = locate_repository(repository, offline, verbosity)?;
+                let opened = Model::open(&path, &self.load);
+                let model = opened.with_context(|| format!("the repository {repository} can't be used"))?;
+                (model, path.display().to_string())
+            }
             Origin::Zoo(entry) => {
                 // Said before hundreds of megabytes are fetched for nothing.
                 if let Some(wanted) = self.task.filter(|task| !self.load.backbone && entry.task != *task) {
                     let (model, task) = (entry.name.clone(), entry.task.name());
                     return Err(TaskError::OtherTask { model, task, wanted: wanted.name() }.into());
                 }
-                let located = locate(entry, self.offline, self.verbosity)?;
+                let located = locate(entry, offline, verbosity)?;
                 let from = match &located {
-                    zoo::Located::Embedded => "part of the program".to_owned(),
-                    zoo::Located::At(path) => path.display().to_string(),
+                    Located::Embedded => "part of the program".to_owned(),
+                    Located::At(path) => path.display().to_string(),
                 };
                 (Model::named(entry, &located, &self.load)?, from)
             }
@@ -188,24 +215,104 @@ impl Settings {
 ///
 /// # Errors
 /// When they can't be had; the message says what does without them.
-pub fn locate(entry: &Entry, offline: bool, verbosity: Verbosity) -> Result<zoo::Located> {
-    let settings = zoo::Settings { offline, env: zoo::Env::from_process() };
-    let mut bars = zoo::Bars::new(&settings.env, verbosity.quiet);
-    zoo::locate(entry, &settings, &mut bars).map_err(|error| {
-        anyhow::anyhow!("{error} (--model {EMBEDDED_MODEL} is part of the program and needs no network)")
+pub fn locate(entry: &Entry, offline: bool, verbosity: Verbosity) -> Result<Located> {
+    let (settings, mut bars) = fetching(offline, verbosity);
+    zoo::locate(entry, &settings, &mut bars).map_err(|error| advised(error, ""))
+}
+
+/// What can be loaded of a repository of the Hub, fetched if it is not in the cache.
+///
+/// # Errors
+/// When it can't be had; the message says what does without it.
+pub fn locate_repository(repository: &Repository, offline: bool, verbosity: Verbosity) -> Result<PathBuf> {
+    let (settings, mut bars) = fetching(offline, verbosity);
+    zoo::locate_repository(repository, &settings, &mut bars).map_err(|error| {
+        let is_path = repository.is_main() && Path::new(repository.name()).exists();
+        advised(error, if is_path { "; --model takes names, this path here is for --weights" } else { "" })
     })
 }
 
-fn open_device(name: DeviceName) -> Result<Device> {
-    #[cfg(feature = "cuda")]
-    let open = |number| nat_infer::cuda::open(number).map_err(|error| anyhow::anyhow!("{error}"));
-    #[cfg(not(feature = "cuda"))]
-    let open = |_| Err(anyhow::anyhow!("CUDA was not built into this program"));
+/// A checkpoint of the web, fetched if it is not in the cache.
+fn locate_file(url: &str, offline: bool, verbosity: Verbosity) -> Result<PathBuf> {
+    let (settings, mut bars) = fetching(offline, verbosity);
+    zoo::locate_file(url, &settings, &mut bars).map_err(|error| advised(error, ""))
+}
+
+fn fetching(offline: bool, verbosity: Verbosity) -> (zoo::Settings, Bars) {
+    let settings = zoo::Settings { offline, env: Env::from_process() };
+    let bars = Bars::new(&settings.env, verbosity.quiet);
+    (settings, bars)
+}
+
+/// The library's error with the options that help.
+fn advised(error: ZooError, more: &str) -> anyhow::Error {
+    let embedded = format!(" (--model {EMBEDDED_MODEL} is part of the program and needs no network)");
+    let advice = match &error {
+        ZooError::Offline { forbidden_by: zoo::OFFLINE, .. } => {
+            "; run once without --offline, or pass a file with --weights"
+        }
+        ZooError::Offline { .. } => "; fetch it once without, or pass a file with --weights",
+        ZooError::Fetch { .. } => " and pass it with --weights",
+        _ => return anyhow::anyhow!("{error}{more}"),
+    };
+    anyhow::anyhow!("{error}{advice}{more}{embedded}")
+}
+
+/// Why no GPU computes.
+struct NoGpu {
+    /// Whether one is there, so that somebody may expect it to be used.
+    there: bool,
+    why: String,
+}
+
+#[cfg(feature = "cuda")]
+fn open_gpu(number: usize) -> Result<Device, NoGpu> {
+    use nat_infer::cuda::OpenError;
+    nat_infer::cuda::open(number).map_err(|error| NoGpu {
+        there: !matches!(error, OpenError::NoDevice | OpenError::Library { driver: true, .. }),
+        why: error.to_string(),
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_gpu(_: usize) -> Result<Device, NoGpu> {
+    Err(NoGpu { there: false, why: "CUDA was not built into this program".to_owned() })
+}
+
+fn open_device(name: DeviceName, verbosity: Verbosity) -> Result<Device> {
     match name {
         DeviceName::Cpu => Ok(Device::Cpu),
-        DeviceName::Auto => Ok(open(0).unwrap_or(Device::Cpu)),
-        DeviceName::Cuda(number) => {
-            open(number).map_err(|error| anyhow::anyhow!("GPU {number}: {error}; --device cpu does without"))
-        }
+        DeviceName::Auto => Ok(open_gpu(0).unwrap_or_else(|none| {
+            match none.warning().filter(|_| !verbosity.quiet) {
+                Some(warning) => say(&warning),
+                None => verbosity.explain("gpu", none.why),
+            }
+            Device::Cpu
+        })),
+        DeviceName::Cuda(number) => open_gpu(number)
+            .map_err(|none| anyhow::anyhow!("GPU {number}: {}; --device cpu does without", none.why)),
+    }
+}
+
+impl NoGpu {
+    /// What is said where the CPU computes instead; nothing of a machine that has no GPU.
+    fn warning(&self) -> Option<String> {
+        let why = &self.why;
+        self.there.then(|| format!("warning: the GPU can't be used ({why}); computing on the CPU"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_can_not_be_used_is_said_and_none_is_not() {
+        let none = |there| NoGpu { there, why: "the driver is too old".to_owned() };
+        assert_eq!(none(false).warning(), None);
+        assert_eq!(
+            none(true).warning().as_deref(),
+            Some("warning: the GPU can't be used (the driver is too old); computing on the CPU")
+        );
     }
 }

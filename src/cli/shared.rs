@@ -6,20 +6,22 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use nat_convert::arch::Dilations;
 use nat_infer::images::preprocess::MAX_SIDE;
-use nat_infer::zoo::{self, Entry, UnknownModel};
+use nat_infer::zoo::{self, Entry, Reference, UnknownModel};
 
 /// Which model, and where and how it computes.
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelOptions {
-    /// Model by name, see `nat-infer models`; fetched on first use [default: nat-tiny; of
-    /// detect mask-rcnn-nat-tiny, of segment upernet-nat-tiny]
-    #[arg(short, long, value_name = "NAME", value_parser = known_model, conflicts_with = "weights")]
-    pub model: Option<&'static Entry>,
-    /// Checkpoint instead: a file or folder of ours, of PyTorch or of Transformers
-    #[arg(short, long, value_name = "PATH")]
+    /// Model by name, see `nat-infer models`, or a repository of the Hub, user/repo[@revision];
+    /// fetched on first use [default: nat-tiny; of detect mask-rcnn-nat-tiny, of segment
+    /// upernet-nat-tiny]
+    #[arg(short, long, value_name = "NAME", conflicts_with = "weights")]
+    pub model: Option<Reference>,
+    /// Checkpoint instead: a file or folder of ours, of PyTorch or of Transformers, or the address of
+    /// a file, which is fetched on first use
+    #[arg(short, long, value_name = "PATH|URL")]
     pub weights: Option<PathBuf>,
-    /// What --weights is, by the name of a model: supplies what the file can't say
+    /// What --weights or a repository is, by the name of a model: supplies what the file can't say
     #[arg(long, value_name = "NAME", value_parser = known_model)]
     pub arch: Option<&'static Entry>,
     /// Dilations: levels split by `/`, a level's list repeats along it, e.g. 1,8/1,4/1,2/1
