@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
@@ -11,7 +11,6 @@ use nat_convert::write::{WriteOptions, write};
 use nat_infer::results::{Classification, Detections, SavedFeatures, SavedSaliency, Segmentation};
 use safetensors::SafeTensors;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use place::{DIGIT, Done, Place, golden};
 

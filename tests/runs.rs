@@ -93,7 +93,7 @@ fn links_and_folders_are_said_and_done_once() {
         );
         let complaints = complaints(&done);
         assert_eq!(complaints.len(), 2, "{complaints:?}");
-        assert!(complaints[1].contains("photos/sub/up: a link that leads back to photos"), "{complaints:?}");
+        assert!(complaints[1].contains("photos/sub/up: a link back to photos"), "{complaints:?}");
     }
 }
 
@@ -359,7 +359,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
         let done = Done(run(&output, &["--resume"]).output().unwrap());
         assert_eq!(done.status(), 1, "{}", done.stderr());
         assert_eq!(complaints(&done).len(), bad);
-        assert!(done.stderr().contains("102 images done (9"), "{}", done.stderr());
+        assert!(done.stderr().contains("102 images done (") && done.stderr().contains(" before), 18 failed"));
         assert!(fs::read(&path).unwrap() == whole && !partial.exists());
 
         // Once more there is nothing to do but what failed.
@@ -405,7 +405,7 @@ fn a_resumed_run_has_the_same_options() {
     assert_eq!(fs::read_to_string(&partial).unwrap(), two);
     for (name, says) in [
         ("out.json", "--resume goes on with jsonl and csv alone"),
-        ("a.jsonl", "line 1 is no result of this program"),
+        ("a.jsonl", "a.jsonl.partial is there already and is no result"),
         ("-", "--resume goes on with a file"),
     ] {
         place.file("a.jsonl.partial", "{\"image\":1}\n");

@@ -173,7 +173,7 @@ impl Settings {
             }
             Origin::Repository(repository) => {
                 let path = locate_repository(repository, offline, verbosity)?;
-                let opened = Model::open(&path, &self.load);
+                let opened = Model::open_as(repository.to_string(), &path, &self.load);
                 let model = opened.with_context(|| format!("the repository {repository} can't be used"))?;
                 (model, path.display().to_string())
             }

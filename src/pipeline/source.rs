@@ -124,7 +124,7 @@ pub enum SourceError {
     NoMatch(String),
     #[error("{0}: a link that leads nowhere")]
     DeadLink(String),
-    #[error("{name}: a link that leads back to {to}; what is in it is done once")]
+    #[error("{name}: a link back to {to}, which is searched already")]
     Loop { name: String, to: String },
     #[error("-: standard input can be given once")]
     StdinTwice,
@@ -555,7 +555,7 @@ mod tests {
             names.iter().map(shorten).collect::<Vec<_>>()
         };
         let dead = |name: &str| format!("! {name}: a link that leads nowhere");
-        let circle = "! /loop: a link that leads back to ; what is in it is done once".to_owned();
+        let circle = "! /loop: a link back to , which is searched already".to_owned();
         let image = str::to_owned;
         assert_eq!(expand("", false), [image("/a.png"), dead("/gone.png"), dead("/self.png")]);
         let all = ["/a.png", "/elsewhere/deep/c.png"].map(image);

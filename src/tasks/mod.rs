@@ -167,9 +167,17 @@ impl Model {
                 Err(_) => path.display().to_string(),
             },
         };
-        let checkpoint = Self::checkpoint(&file, path, options)?;
+        Self::open_as(file, path, options)
+    }
+
+    /// The same of a checkpoint that has a better name than its file, as the repository that it came from.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_as(name: String, path: &Path, options: &LoadOptions) -> Result<Self, TaskError> {
+        let checkpoint = Self::checkpoint(&name, path, options)?;
         let fingerprint = Fingerprint::of(checkpoint.path());
-        let model = Self::of(file, checkpoint, options)?;
+        let model = Self::of(name, checkpoint, options)?;
         let name = format!("{}@{}", model.name, fingerprint.beginning()?);
         Ok(Self { name, fingerprinted: true, ..model })
     }
