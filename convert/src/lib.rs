@@ -28,6 +28,7 @@ pub mod metadata;
 mod openmmlab;
 pub mod report;
 pub mod source;
+pub mod terminal;
 mod transformers;
 pub mod write;
 pub mod zoo;
