@@ -30,6 +30,8 @@ pub struct Entry {
     pub url: Option<String>,
     /// The Hub repository (Transformers layout) that has the same weights.
     pub hub: Option<String>,
+    /// Licence of the weights, by its SPDX identifier: `MIT`, `CC-BY-4.0`.
+    pub licence: String,
 }
 
 /// What a network answers about an image.
@@ -142,6 +144,8 @@ fn nearness(wanted: &str, name: &str) -> f64 {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// Of the models that say none.
+    licence: String,
     backbone: BTreeMap<String, BackboneRow>,
     model: Vec<ModelRow>,
 }
@@ -171,6 +175,7 @@ struct ModelRow {
     reported: Reported,
     url: Option<String>,
     hub: Option<String>,
+    licence: Option<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -194,7 +199,14 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
                 .ok_or_else(|| row_error(format!("there is no backbone `{}`", row.backbone)))?;
             let dilations: Dilations = row.dilations.parse().map_err(|e| row_error(format!("{e}")))?;
             let dilations = dilations.expand(&backbone.depths).map_err(|e| row_error(format!("{e}")))?;
+            let licence = row.licence.clone().unwrap_or_else(|| file.licence.clone());
+            if !is_spdx(&licence) {
+                return Err(row_error(format!(
+                    "licence `{licence}` is no SPDX identifier such as CC-BY-4.0"
+                )));
+            }
             Ok(Entry {
+                licence,
                 task: row.network.task(),
                 architecture: Architecture {
                     backbone: backbone.with(dilations, row.network.norms()),
@@ -212,6 +224,11 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
             })
         })
         .collect()
+}
+
+/// Whether a licence is written as SPDX writes identifiers.
+fn is_spdx(licence: &str) -> bool {
+    !licence.is_empty() && licence.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.+".contains(&b))
 }
 
 impl BackboneRow {
@@ -298,6 +315,7 @@ mod tests {
             assert!(b.num_heads.iter().enumerate().all(|(l, h)| b.dim(l) % h == 0), "{}", e.name);
             assert_eq!(b.num_heads.len(), b.depths.len(), "{}", e.name);
             assert_eq!(e.url.is_none(), e.name == "demo-digits", "{}", e.name);
+            assert_eq!(e.licence, if e.url.is_some() { "MIT" } else { "CC-BY-4.0" }, "{}", e.name);
             assert!(
                 e.url.as_deref().is_none_or(|u| u.starts_with("https://shi-labs.com/projects/")),
                 "{}",
@@ -317,6 +335,9 @@ mod tests {
             ),
             ("dilations = \"1/1/1/1\"", "dilations = \"1/1\"", "nat-mini: dilations `1/1` have 2 level(s)"),
             ("labels = \"imagenet-1k\"", "labels = \"imagenet\"", "unknown variant `imagenet`"),
+            ("\"CC-BY-4.0\"", "\"CC BY 4.0\"", "demo-digits: licence `CC BY 4.0` is no SPDX identifier"),
+            ("licence = \"MIT\"", "licence = \"\"", "nat-mini: licence `` is no SPDX identifier"),
+            ("licence = \"MIT\"", "", "missing field `licence`"),
         ] {
             let error = parse(&good.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(says), "{error}");
