@@ -14,7 +14,7 @@ use super::exit::say;
 use super::shared::{DTypeName, DeviceName, ModelOptions};
 
 /// The model of a task where none is named.
-fn default_model(task: Option<Task>) -> &'static str {
+pub(super) fn default_model(task: Option<Task>) -> &'static str {
     match task {
         Some(Task::Detect) => "mask-rcnn-nat-tiny",
         Some(Task::Segment) => "upernet-nat-tiny",
