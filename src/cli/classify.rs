@@ -24,10 +24,10 @@ pub struct Arguments {
     images: ImageOptions,
     #[command(flatten)]
     crop: CropOptions,
-    /// How many classes
+    /// How many classes to name for each image
     #[arg(short = 'k', long, value_name = "N", default_value = "5", value_parser = super::shared::at_least_one)]
     top_k: usize,
-    /// Names of the classes: one a line, or a JSON list [default: the model's]
+    /// Names of the classes: one per line, or a JSON list [default: the model's]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     #[command(flatten)]

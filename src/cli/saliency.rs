@@ -22,9 +22,10 @@ use super::{Verbosity, labels};
 
 /// Show which pixels of an image speak for a class
 ///
-/// Two files an image: <stem>.saliency.png, the map in grey at the size of the network's input, its smallest value
-/// black, its 99th percentile white; and <stem>.png, the map over the image in grey, smoothed a little, from purple
-/// to yellow the larger it is. What the network did not see is darkened there, an image of few pixels enlarged.
+/// Two files for each image: <stem>.saliency.png, the map in grey at the size of the network's input, its
+/// smallest value black, its 99th percentile white; and <stem>.png, the map over the image in grey, smoothed a
+/// little, from purple to yellow the larger it is. What the network did not see is darkened there, an image
+/// of few pixels enlarged.
 /// Files of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,7 +40,7 @@ pub struct Arguments {
     /// Class that the map is about, by its index [default: the most probable one]
     #[arg(long, value_name = "INDEX")]
     class: Option<usize>,
-    /// Names of the classes: one a line, or a JSON list [default: the model's]
+    /// Names of the classes: one per line, or a JSON list [default: the model's]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// How the map is made
