@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use nat_infer::attention::NeighborhoodAttention;
 
-/// Name, side of the map, heads, kernel size, dilation; 32 channels a head.
+/// Name, side of the map, heads, kernel size, dilation; 32 channels per head.
 const SHAPES: [(&str, usize, usize, usize, usize); 10] = [
     ("nat-tiny level 1", 56, 2, 7, 1),
     ("nat-tiny level 2", 28, 4, 7, 1),

@@ -137,7 +137,7 @@ pub struct NetworkTiming {
     pub engine: String,
     /// The model, as in [`Classification::model`].
     pub model: String,
-    /// Images a forward pass.
+    /// Images per forward pass.
     pub batch: usize,
     /// Width of the input in pixels.
     pub width: usize,
@@ -152,13 +152,13 @@ pub struct NetworkTiming {
     pub threads: usize,
     /// Instruction set of the CPU kernels.
     pub isa: String,
-    /// Median over the runs, milliseconds an image.
+    /// Median over the runs, milliseconds per image.
     pub median_ms: f64,
-    /// Fastest run, milliseconds an image.
+    /// Fastest run, milliseconds per image.
     pub min_ms: f64,
-    /// Slowest run, milliseconds an image.
+    /// Slowest run, milliseconds per image.
     pub max_ms: f64,
-    /// Images a second at the median.
+    /// Images per second at the median.
     pub images_per_second: f64,
     /// Arithmetic at the median: two operations for each multiply-accumulate of a forward pass, and with
     /// gradients as many for the way back.
@@ -170,7 +170,7 @@ pub struct NetworkTiming {
     pub share_of_peak: f64,
     /// Timed forward passes.
     pub runs: usize,
-    /// Largest resident set in MiB, where the system tells.
+    /// Largest resident set of the program so far in MiB, where the system tells.
     pub peak_mb: Option<u64>,
 }
 
@@ -179,7 +179,7 @@ pub struct NetworkTiming {
 pub struct OperatorTiming {
     /// Level of the network, from 1.
     pub level: usize,
-    /// Maps in a call.
+    /// Maps per call.
     pub batch: usize,
     /// Width of the map.
     pub width: usize,
@@ -195,9 +195,9 @@ pub struct OperatorTiming {
     pub dilation: usize,
     /// CPU threads.
     pub threads: usize,
-    /// Median over the runs, milliseconds a call.
+    /// Median over the runs, milliseconds per call.
     pub median_ms: f64,
-    /// Fastest run, milliseconds a call.
+    /// Fastest run, milliseconds per call.
     pub min_ms: f64,
     /// Arithmetic at the median: two operations for each multiply-accumulate.
     pub gflops: f64,
@@ -212,7 +212,9 @@ pub struct OperatorTiming {
 pub struct LayerTiming {
     /// `convolution`, `qkv`, `attention`, `proj`, `mlp`, `norm`, `linear`; `rest` and `total`.
     pub kind: String,
-    /// Milliseconds an image, the mean over the runs.
+    /// Images per forward pass.
+    pub batch: usize,
+    /// Milliseconds per image, the mean over the runs.
     pub ms: f64,
     /// Share of the total time.
     pub share: f64,

@@ -1,14 +1,20 @@
 //! The program as a user runs it: inputs, formats, exit statuses, and what it says about bad input.
 
+#[cfg(target_os = "linux")]
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::write::{WriteOptions, write};
+use nat_infer::layers::simd::Isa;
 use nat_infer::results::{Classification, Detections, SavedFeatures, SavedSaliency, Segmentation};
+use nat_infer::zoo;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -105,7 +111,7 @@ fn an_image_comes_from_stdin() {
     let done = place.classify(&["-"]);
     assert_eq!((done.status(), done.stdout().as_str()), (1, ""));
     assert!(
-        done.stderr().starts_with("nat-infer: -: not an image, it looks like an empty file"),
+        done.stderr().starts_with("nat-infer: -: an empty file; copy or download it again"),
         "{}",
         done.stderr()
     );
@@ -189,6 +195,11 @@ fn preprocessing_can_be_chosen() {
     assert_eq!(top(&["upright.png", "--resolution", "96", "--crop-pct", "1", "--threads", "1"]), upright);
 }
 
+/// Those of this processor, as `NAT_INFER_ISA` takes them.
+fn instruction_sets() -> Vec<String> {
+    Isa::available().iter().map(|isa| format!("{isa:?}").to_lowercase()).collect()
+}
+
 /// Puts an `eXIf` chunk with this orientation behind a PNG's header.
 fn tag_orientation(path: &Path, orientation: u8) {
     let mut png = fs::read(path).unwrap();
@@ -254,7 +265,7 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
         (demo(&["folder"]), 1, "folder: no image in this folder"),
         (demo(&["text.jpg"]), 1, "text.jpg: not an image, it looks like text"),
         (demo(&["page.png"]), 1, "page.png: not an image, it looks like a web page"),
-        (demo(&["empty.png"]), 1, "empty.png: not an image, it looks like an empty file"),
+        (demo(&["empty.png"]), 1, "empty.png: an empty file; copy or download it again"),
         (demo(&["cut.jpg"]), 1, "cut.jpg: truncated JPEG image"),
         (demo(&["huge.png"]), 1, "huge.png: 60000x60000 is over the limit of 268435456 pixels"),
         (demo(&["\u{1b}[31m.png"]), 1, "?[31m.png: not an image"),
@@ -315,6 +326,13 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
         (vec!["models", "path", "nat-tiny"], 1, "`nat-infer models pull nat-tiny` fetches it"),
         (vec!["models", "pull", "nat-tiny"], 1, "HF_HUB_OFFLINE forbids fetching it"),
         (vec!["man", "nope"], 2, "there is no command `nope`"),
+        (
+            vec!["bench", "--arch", "mask-rcnn-nat-mini", "--gradients"],
+            2,
+            "--gradients times classifiers, `mask-rcnn-nat-mini` is made to detect",
+        ),
+        (vec!["bench", "--model", "upernet-nat-mini", "--gradients"], 2, "is made to segment"),
+        (vec!["bench", "--weights", segmenter, "--gradients"], 2, "--gradients times classifiers"),
     ] {
         let before = place.files();
         let done = place.run(&arguments);
@@ -579,16 +597,12 @@ fn maps_are_the_gradients_that_pytorch_computes() {
     let size: fn(f32) -> f32 = f32::abs;
     let positive: fn(f32) -> f32 = |x| x.max(0.0);
     // As for features, on every instruction set.
-    for (isa, more, sign) in [
-        ("portable", &[][..], size),
-        ("avx2", &[], size),
-        ("avx512", &[], size),
-        ("avx512", &["--signed"], positive),
-    ] {
+    let sizes = instruction_sets().into_iter().map(|isa| (isa, &[][..], size));
+    for (isa, more, sign) in sizes.chain([("portable".to_owned(), &["--signed"][..], positive)]) {
         let arguments = ["saliency", image.to_str().unwrap(), "-w", weights.to_str().unwrap(), "-q"];
         let plain = ["--noise", "0", "--raw", "--save", "out", "--resolution", "96"];
         let mut command = place.command(&[&arguments[..], &plain[..], more].concat());
-        let record = Done(command.env("NAT_INFER_ISA", isa).output().unwrap()).success();
+        let record = Done(command.env("NAT_INFER_ISA", &isa).output().unwrap()).success();
         let record: SavedSaliency = serde_json::from_str(&record).unwrap();
         assert_eq!((record.method.as_str(), record.class.index), ("smooth-grad", 5));
         let tensor = fs::read(place.path(record.tensor.as_ref().unwrap())).unwrap();
@@ -765,9 +779,20 @@ fn the_zoo_is_listed_in_every_format() {
         (&tiny["metric"], &tiny["reported"], &tiny["cached"]),
         (&"top-1".into(), &83.2.into(), &false.into())
     );
+    assert_eq!(tiny["download_bytes"], 4 * 27_901_582);
+    assert_eq!((&tiny["licence"], tiny["macs"].as_u64().unwrap() / 10_000_000), (&"MIT".into(), 432));
     assert_eq!(format("jsonl").lines().count(), rows.len());
+    assert!(format("csv").lines().any(|line| line.starts_with("nat-iso-small,") && line.contains(",80.0,")));
+    for (task, models) in [("classify", 25), ("detect", 21), ("segment", 13)] {
+        for list in [&["models"][..], &["models", "list"]] {
+            let rows = place.run(&[list, &["--task", task]].concat()).success();
+            let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(rows.len(), models);
+            assert!(rows.iter().all(|row| row["task"] == task));
+        }
+    }
     assert!(format("csv").starts_with(
-        "name,task,parameters,flops,metric,reported,source,cached\nnat-mini,classify,19984174,"
+        "name,task,parameters,macs,download_bytes,metric,reported,licence,source,cached\nnat-mini,classify,19984174,"
     ));
     assert!(
         format("table")
@@ -775,7 +800,7 @@ fn the_zoo_is_listed_in_every_format() {
             .next()
             .unwrap()
             .split_whitespace()
-            .eq(["name", "task", "params", "flops", "reported", "source", "cached"])
+            .eq(["name", "task", "params", "MACs", "size", "reported", "licence", "source", "cached"])
     );
 
     let shown: Vec<Value> =
@@ -790,8 +815,109 @@ fn completions_and_manual_pages_are_printed() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(place.run(&["completions", shell]).success().contains("batch-size"), "{shell}");
     }
+    // Every option and argument that takes the name of a model offers them all.
+    for (shell, beside, times) in [
+        // -m, --model and --arch of six commands.
+        ("bash", "compgen -W", 3 * 6),
+        ("bash", "opts=", 3),
+        ("zsh", "--model=", 6),
+        ("zsh", "--arch=", 6),
+        ("zsh", "Model", 3),
+        ("fish", "-l model", 6),
+        ("fish", "-l arch", 6),
+        ("fish", "show pull path", 1),
+    ] {
+        let text = place.run(&["completions", shell]).success();
+        // fish's values stand on lines of their own.
+        let text = text.replace("\\t''\n", " ");
+        let offers = |line: &&str| {
+            line.contains(beside) && zoo::entries().iter().all(|entry| line.contains(&entry.name))
+        };
+        let count = text.lines().filter(offers).count();
+        assert!(count >= times, "{shell} {beside}: {count}");
+    }
+    assert!(!place.run(&["classify", "--help"]).success().contains("nat-iso-small"));
     assert!(place.run(&["man"]).success().contains(".TH nat-infer 1"));
     assert!(place.run(&["man", "classify"]).success().contains("\\-\\-top\\-k"));
+
+    // In a shell itself: what it offers after words, of which the last is begun.
+    place.file("completions.bash", place.run(&["completions", "bash"]).success());
+    let script = r#"source completions.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        _nat__infer nat-infer "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[@]}""#;
+    for (words, offered) in [
+        (&["classify", "--model", "nat-t"][..], "nat-tiny"),
+        (&["bench", "--arch", "dinat-large-384"], "dinat-large-384 dinat-large-384-11x11"),
+        (
+            &["models", "show", "upernet-nat-"],
+            "upernet-nat-mini upernet-nat-tiny upernet-nat-small upernet-nat-base",
+        ),
+        (&["models", "pull", "nat-tiny", "nat-b"], "nat-base"),
+        (&["models", "--task", "se"], "segment"),
+        (&["classify", "--batch"], "--batch-size"),
+    ] {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", script, "bash", "nat-infer"]).args(words).current_dir(place.path(""));
+        let Ok(done) = bash.output() else {
+            eprintln!("skipped: no bash here");
+            return;
+        };
+        assert_eq!(Done(done).success().trim(), offered, "{words:?}");
+    }
+}
+
+/// What a terminal of so many columns gets from a run; `None` where no such terminal can be had.
+#[cfg(target_os = "linux")]
+fn on_a_terminal(place: &Place, columns: usize, arguments: &str, cache: &OsStr) -> Option<Vec<u8>> {
+    let command = format!("stty cols {columns}; '{}' {arguments}", env!("CARGO_BIN_EXE_nat-infer"));
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).current_dir(place.path("")).stdin(Stdio::null());
+    script.env_remove("NO_COLOR").env("HOME", place.path("home")).env("NAT_INFER_CACHE", cache);
+    match script.output() {
+        Ok(done) => Some(done.stdout),
+        Err(_) => {
+            eprintln!("skipped: no program `script` here");
+            None
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_zoo_fits_into_a_narrow_terminal() {
+    let place = Place::new();
+    for columns in [60, 100, 200] {
+        let Some(table) = on_a_terminal(&place, columns, "models", OsStr::new("cache")) else { return };
+        let table = String::from_utf8(table).unwrap();
+        assert!(table.starts_with("name ") && table.lines().count() == 60, "{table}");
+        assert!(table.lines().all(|line| line.trim_end().len() <= columns), "{columns}: {table}");
+    }
+}
+
+/// A command that takes a path out of a pipe gets it to the byte; a terminal does not obey it.
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_are_exact_in_a_pipe_and_harmless_on_a_terminal() {
+    let place = Place::new();
+    let cache = place.path("").join(OsStr::from_bytes(b"red\x1b[31m\xc2\x9b\xff"));
+    let entry = zoo::find("mask-rcnn-nat-mini").unwrap();
+    let file = cache.join(&entry.name).join(entry.file_name().unwrap());
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "weights").unwrap();
+    for command in ["path", "pull"] {
+        let arguments = ["models", command, &entry.name];
+        let done = place.command(&arguments).env("NAT_INFER_CACHE", &cache).output().unwrap();
+        assert_eq!(done.stdout, [file.as_os_str().as_bytes(), b"\n"].concat());
+        let Some(shown) = on_a_terminal(&place, 200, &arguments.join(" "), cache.as_os_str()) else { return };
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains("/red?[31m?\u{fffd}/mask-rcnn-nat-mini/"), "{shown:?}");
+        assert!(!shown.contains(['\u{1b}', '\u{9b}']), "{shown:?}");
+    }
+    let done = place.run(&["models", "show", "\u{1b}[31m\u{9b}red"]);
+    assert!(
+        done.status() == 2 && done.stderr().contains("?red") && !done.stderr().contains("\u{9b}"),
+        "{}",
+        done.stderr()
+    );
 }
 
 #[cfg(target_os = "linux")]
@@ -859,13 +985,12 @@ fn every_instruction_set_gives_what_pytorch_computes() {
     let expected = fs::read(golden("classify/nat-k7.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&expected).unwrap();
     let (checkpoint, image) = (golden("classify/nat-k7.pth"), golden("images/chelsea.png"));
-    // On a processor without AVX2 the second runs what the first does.
-    for isa in ["portable", "avx2", "avx512"] {
+    for isa in instruction_sets() {
         let arguments =
-            ["features", image.to_str().unwrap(), "--weights", checkpoint.to_str().unwrap(), "--save", isa];
-        let done = Done(place.command(&arguments).env("NAT_INFER_ISA", isa).output().unwrap());
+            ["features", image.to_str().unwrap(), "--weights", checkpoint.to_str().unwrap(), "--save", &isa];
+        let done = Done(place.command(&arguments).env("NAT_INFER_ISA", &isa).output().unwrap());
         done.success();
-        let got = fs::read(place.path(isa).join("chelsea.safetensors")).unwrap();
+        let got = fs::read(place.path(&isa).join("chelsea.safetensors")).unwrap();
         let got = SafeTensors::deserialize(&got).unwrap();
         for name in ["stage2", "stage3", "stage4", "pooled", "logits"] {
             let off = relative(&floats(&got, name), &floats(&expected, name));
@@ -909,6 +1034,22 @@ fn bench_says_how_fast_what_was_computed() {
     assert_eq!(kinds, all);
     let shares: f64 = layers[..8].iter().map(|row| number(row, "share")).sum();
     assert!((shares - 1.0).abs() < 1e-9, "{shares}");
+
+    let sizes = run(&["--batch-size", "1,3,2"]);
+    assert_eq!(sizes.iter().map(|row| row["batch"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3, 2]);
+    let layers = run(&["--profile", "-b", "2,1"]);
+    assert_eq!((layers.len(), &layers[0]["batch"], &layers[9]["batch"]), (18, &2.into(), &1.into()));
+    assert_eq!(run(&["--op", "--resolution", "64x32", "-b", "2,1"]).len(), 8);
+
+    let closing = |more: &[&str]| {
+        let all = ["bench", "--model", "demo-digits", "--runs", "3", "--threads", "1", "--batch-size", "1,2"];
+        place.run(&[&all, more].concat()).stderr()
+    };
+    assert!(closing(&[]).starts_with("nat-infer: 6 passes timed in "), "{}", closing(&[]));
+    assert!(closing(&["--op"]).contains(" calls timed in "));
+    assert_eq!(closing(&["--quiet"]), "");
+    let table = place.run(&["bench", "--model", "demo-digits", "--runs", "1", "-f", "table"]).success();
+    assert!(table.contains(" ms per image (median of 1 runs; "), "{table}");
 
     // Random weights of any classifier, detector and segmenter.
     let random = ["bench", "--arch", "nat-mini", "--resolution", "32", "--runs", "1", "--format", "csv"];

@@ -37,7 +37,7 @@ pub enum Family {
 pub enum Norms {
     /// One `norm` after the last level, as classifiers have.
     Final,
-    /// `norm0`..`norm3`, one a level, as detection and segmentation backbones have.
+    /// `norm0`..`norm3`, one for each level, as detection and segmentation backbones have.
     Outputs,
     /// None at all.
     Absent,

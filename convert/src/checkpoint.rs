@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::arch::{Architecture, Dilations, Family, Geometry, Head, Norms, Preprocessing};
 use crate::error::{ConvertError, quoted};
 use crate::infer::{self, InferError};
-use crate::layout::{self, Dropped, Layout, Mapped, Recipe};
+use crate::layout::{self, Dropped, Layout, Mapped, NotFound, Recipe};
 use crate::metadata::{Metadata, SourceFile};
 use crate::openmmlab::Meta;
 use crate::report::{self, Report};
@@ -76,8 +76,9 @@ impl Checkpoint {
                 "metadata that this version can't read ({error}); convert the original file again"
             ),
         })?;
-        let state = layout::find(source.root(), options.weights_key.as_deref())
-            .map_err(|reason| ConvertError::NoStateDict { path: path.clone(), reason })?;
+        let state = layout::find(source.root(), options.weights_key.as_deref()).map_err(
+            |NotFound { reason, keys }| ConvertError::NoStateDict { path: path.clone(), reason, keys },
+        )?;
         let mut mapped = layout::map(&state.entries);
         if ours.is_some() {
             mapped.layout = Layout::Converted;
@@ -209,7 +210,7 @@ fn weights_in(folder: &Path) -> Result<PathBuf, ConvertError> {
         } else {
             format!("a folder without {}; name the checkpoint file", NAMES.join(" or "))
         };
-        ConvertError::NoStateDict { path: folder.to_owned(), reason }
+        ConvertError::NoStateDict { path: folder.to_owned(), reason, keys: Vec::new() }
     })
 }
 

@@ -30,6 +30,9 @@ pub enum ConvertError {
         path: PathBuf,
         /// What it holds instead, and what to do.
         reason: String,
+        /// The keys under which it has tensors all the same, for
+        /// [`Options::weights_key`](crate::checkpoint::Options::weights_key).
+        keys: Vec<String>,
     },
     /// The tensors are not those of a neighborhood attention transformer.
     #[error("{}: not a NAT or DiNAT checkpoint: {found}", path.display())]
@@ -90,7 +93,7 @@ pub enum ConvertError {
     #[error("no tensor `{0}` in the checkpoint")]
     NoTensor(String),
     /// The target is there already.
-    #[error("{} exists; --overwrite replaces it", .0.display())]
+    #[error("{} exists", .0.display())]
     Exists(PathBuf),
     /// The target can't be a converted file.
     #[error("{}: {reason}", path.display())]
@@ -101,7 +104,7 @@ pub enum ConvertError {
         reason: &'static str,
     },
     /// A value does not fit into the type that was asked for.
-    #[error("tensor `{tensor}` has values beyond the range of f16; use --dtype bf16 or f32")]
+    #[error("tensor `{tensor}` has values beyond the range of f16")]
     Range {
         /// The tensor.
         tensor: String,

@@ -31,29 +31,50 @@ pub(crate) struct StateDict {
     pub entries: Vec<(String, Value)>,
 }
 
+/// Why there is no state dict.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotFound {
+    /// What the file holds instead, and what to do.
+    pub reason: String,
+    /// The keys that lead to tensors all the same.
+    pub keys: Vec<String>,
+}
+
 /// Finds the state dict in the object that a file holds: the one under `wanted`, or the most
 /// preferred one of the usual wrappers.
 ///
 /// # Errors
-/// What the file holds instead, and what to do.
-pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, String> {
+/// [`NotFound`].
+pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, NotFound> {
+    let keys = || candidates(root).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    match wanted {
+        None => descend(root, "", NESTING),
+        Some(key) => {
+            let value = key.split('.').try_fold(root, get);
+            get(root, key).or(value).and_then(|value| descend(value, key, NESTING))
+        }
+    }
+    .ok_or_else(|| NotFound { reason: what_else(root, wanted), keys: keys() })
+}
+
+/// What an object holds in which no state dict is found, or not where it is `wanted`.
+fn what_else(root: &Value, wanted: Option<&str>) -> String {
+    let only_under = match candidates(root) {
+        keys if keys.is_empty() => None,
+        keys => Some(format!(", only under {}", keys.into_iter().map(quoted).collect::<Vec<_>>().join(", "))),
+    };
     if let Some(key) = wanted {
-        let value = key.split('.').try_fold(root, get);
-        let found = get(root, key).or(value).and_then(|value| descend(value, key, NESTING));
-        return found.ok_or_else(|| match candidates(root) {
-            keys if keys.is_empty() => format!("no weights under {}", quoted(key)),
-            keys => format!("no weights under {}, only under {}", quoted(key), keys.join(", ")),
-        });
+        return format!("no weights under {}{}", quoted(key), only_under.unwrap_or_default());
     }
     let object = |global: &str, place: String| {
         let global = quoted(global);
         format!("holds a pickled object ({global}){place}, not a state dict; save model.state_dict() instead")
     };
-    descend(root, "", NESTING).ok_or_else(|| match root {
+    match root {
         Value::Opaque { global, .. } => object(global, String::new()),
         Value::Dict(dict) if dict.is_empty() => "holds an empty dictionary".into(),
-        Value::Dict(dict) => match candidates(root) {
-            keys if keys.is_empty() => {
+        Value::Dict(dict) => match only_under {
+            None => {
                 let opaque = |key: &&str| match get(root, key) {
                     Some(Value::Opaque { global, .. }) => Some(object(global, format!(" under `{key}`"))),
                     _ => None,
@@ -64,11 +85,11 @@ pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, Stri
                 let keys: Vec<_> = dict.iter().filter_map(|(k, _)| text(k)).take(8).map(quoted).collect();
                 format!("no state dict among its keys ({})", keys.join(", "))
             }
-            keys => format!("no state dict under a usual key; --weights-key takes {}", keys.join(", ")),
+            Some(only_under) => format!("no state dict under a usual key{only_under}"),
         },
         Value::Tensor(_) => "holds a single tensor, not a state dict".into(),
         _ => "holds no dictionary of tensors".into(),
-    })
+    }
 }
 
 fn descend(value: &Value, path: &str, depth: usize) -> Option<StateDict> {
@@ -90,14 +111,15 @@ fn descend(value: &Value, path: &str, depth: usize) -> Option<StateDict> {
     })
 }
 
-/// The keys of a dictionary that lead to tensors, for a message.
-fn candidates(root: &Value) -> Vec<String> {
+/// The keys of a dictionary that lead to tensors.
+fn candidates(root: &Value) -> Vec<&str> {
     let Value::Dict(dict) = root else { return Vec::new() };
-    let leads = |(key, value): &(Value, Value)| {
-        let key = text(key)?;
-        descend(value, key, NESTING).map(|_| quoted(key))
-    };
-    dict.iter().filter_map(leads).collect()
+    dict.iter()
+        .filter_map(|(key, value)| {
+            let key = text(key)?;
+            descend(value, key, NESTING).map(|_| key)
+        })
+        .collect()
 }
 
 /// The value under a key of a dictionary.
@@ -443,7 +465,7 @@ mod tests {
     fn what_holds_no_state_dict_is_described() {
         let ema = || dict(&[("ema", dict(&[("w", weight())])), ("epoch", Value::Int(3))]);
         for (root, wanted, says) in [
-            (ema(), None, "no state dict under a usual key; --weights-key takes `ema`"),
+            (ema(), None, "no state dict under a usual key, only under `ema`"),
             (ema(), Some("emma"), "no weights under `emma`, only under `ema`"),
             (ema(), Some("epoch"), "no weights under `epoch`, only under `ema`"),
             (dict(&[]), Some("x"), "no weights under `x`"),
@@ -462,7 +484,9 @@ mod tests {
             (weight(), None, "holds a single tensor, not a state dict"),
             (Value::Int(7), None, "holds no dictionary of tensors"),
         ] {
-            assert_eq!(find(&root, wanted).unwrap_err(), says);
+            let error = find(&root, wanted).unwrap_err();
+            assert_eq!(error.reason, says);
+            assert_eq!(error.keys.join(","), if says.contains("only under") { "ema" } else { "" });
         }
     }
 

@@ -1,8 +1,9 @@
 //! `nat-convert`: checkpoints in, safetensors out.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +12,7 @@ use clap::{Parser, ValueEnum};
 use nat_convert::arch::Dilations;
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::error::ConvertError;
+use nat_convert::terminal::{self, one_line};
 use nat_convert::write::{FloatType, WriteOptions, check_target, write};
 use nat_convert::zoo::{self, UnknownModel};
 
@@ -88,24 +90,66 @@ enum Format {
 /// The exit status of a program that a signal ended, as shells give it.
 const INTERRUPTED: u8 = 130;
 
+/// The exit status of a program that was called in a wrong way, as clap gives it.
+const USAGE: u8 = 2;
+
+/// What no conversion can do, whatever the files.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(&'static str);
+
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let Err(error) = run(&args) else { return ExitCode::SUCCESS };
+    let Err(error) = run(&parse()) else { return ExitCode::SUCCESS };
     if let Some(io) = error.root_cause().downcast_ref::<io::Error>()
         && io.kind() == io::ErrorKind::BrokenPipe
     {
         // Whoever read the output has seen enough.
         return ExitCode::SUCCESS;
     }
+    let convert = error.downcast_ref::<ConvertError>();
+    let advice = convert.and_then(advice).map(|advice| format!("; {advice}")).unwrap_or_default();
     // stderr may be gone too; the exit status remains.
-    writeln!(io::stderr(), "nat-convert: {error:#}").ok();
-    match error.downcast_ref() {
+    writeln!(io::stderr(), "nat-convert: {}", one_line(&format!("{error:#}{advice}"))).ok();
+    match convert {
         Some(ConvertError::Interrupted) => ExitCode::from(INTERRUPTED),
+        _ if error.is::<WrongUsage>() => ExitCode::from(USAGE),
         _ => ExitCode::FAILURE,
     }
 }
 
+/// Parses the arguments. What is wrong with them, or the help that they ask for, ends the program.
+fn parse() -> Args {
+    Args::try_parse().unwrap_or_else(|error| {
+        // A glob's names are arguments too, and clap's message repeats the one that it does not know.
+        let hostile = |text: &str| matches!(terminal::lines(text), Cow::Owned(_));
+        if !std::env::args_os().any(|argument| hostile(&argument.to_string_lossy())) {
+            error.exit();
+        }
+        // stderr may be gone; the exit status remains.
+        io::stderr().write_all(terminal::lines(&error.render().to_string()).as_bytes()).ok();
+        process::exit(error.exit_code())
+    })
+}
+
+/// The option that helps with an error of the library, which knows none.
+fn advice(error: &ConvertError) -> Option<&'static str> {
+    Some(match error {
+        ConvertError::Exists(_) => "--overwrite replaces it",
+        ConvertError::Target { .. } => "-o names the file to write",
+        ConvertError::Range { .. } => "use --dtype bf16 or f32",
+        ConvertError::NoStateDict { keys, .. } if !keys.is_empty() => "--weights-key takes one of them",
+        _ => return None,
+    })
+}
+
 fn run(args: &Args) -> Result<()> {
+    let is_dash = |path: &Path| path == Path::new("-");
+    if args.output.as_deref().is_some_and(is_dash) {
+        bail!(WrongUsage("-o -: the result is read back and compared, which stdout can't be; name a file"));
+    }
+    if is_dash(&args.checkpoint) {
+        bail!(WrongUsage("-: a checkpoint can't be read from a pipe; save it to a file"));
+    }
     let output = match &args.output {
         Some(output) => output.clone(),
         None => default_output(&args.checkpoint)?,
@@ -139,7 +183,7 @@ fn run(args: &Args) -> Result<()> {
     let handler = Arc::clone(&stop);
     ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed)).context("can't catch Ctrl-C")?;
     write(&checkpoint, &output, WriteOptions { dtype, overwrite: args.overwrite }, &stop)?;
-    say(&format!("wrote {}\n", output.display()));
+    say(&format!("wrote {}\n", one_line(&output.display().to_string())));
     Ok(())
 }
 
@@ -149,8 +193,8 @@ fn inspect(checkpoint: &Checkpoint, format: Format) -> Result<()> {
     match format {
         Format::Text => write!(out, "{report}{}", report.tensor_table())?,
         Format::Json => {
-            serde_json::to_writer_pretty(&mut out, report).map_err(io::Error::from)?;
-            writeln!(out)?;
+            let json = serde_json::to_string_pretty(report).map_err(io::Error::from)?;
+            writeln!(out, "{}", terminal::escape_json(&json))?;
         }
     }
     out.flush()?;

@@ -11,9 +11,11 @@ use crate::checkpoint::Tensor;
 use crate::layout::{Dropped, Layout};
 use crate::metadata::Metadata;
 use crate::source::{Container, DType};
+use crate::terminal::one_line;
 
-/// What was found in a checkpoint. [`fmt::Display`] gives the short form, one fact a line;
-/// [`Report::tensor_table`] the tensors.
+/// What was found in a checkpoint. [`fmt::Display`] gives the short form, one fact per line;
+/// [`Report::tensor_table`] the tensors. Both are fit for a terminal, whatever the file holds; the fields
+/// are as they were found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// File name without its folder.
@@ -109,7 +111,7 @@ impl Report {
         }
     }
 
-    /// Every tensor's name, shape and dtype, one a line, then the dropped ones with the reasons.
+    /// Every tensor's name, shape and dtype, one per line, then the dropped ones with the reasons.
     pub fn tensor_table(&self) -> TensorTable<'_> {
         TensorTable(self)
     }
@@ -124,10 +126,10 @@ impl fmt::Display for TensorTable<'_> {
         let width = tensors.iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
         for TensorLine { name, shape, dtype } in tensors {
             // Padding looks at the width only of text that is not formatted further.
-            writeln!(f, "{name:width$}  {:4}  {shape:?}", format!("{dtype:?}"))?;
+            writeln!(f, "{:width$}  {:4}  {shape:?}", one_line(name), format!("{dtype:?}"))?;
         }
         dropped.iter().try_for_each(|Dropped { name, reason }| {
-            writeln!(f, "{:width$}  dropped: {reason}", name.escape_debug().to_string())
+            writeln!(f, "{:width$}  dropped: {reason}", one_line(name))
         })
     }
 }
@@ -135,18 +137,18 @@ impl fmt::Display for TensorTable<'_> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let container = container(self.container);
-        writeln!(f, "{}: {container}, {} names", self.file.escape_debug(), self.layout)?;
+        writeln!(f, "{}: {container}, {} names", one_line(&self.file), self.layout)?;
         if let Some(key) = &self.weights_key {
             let others = self.other_weights.join(", ");
             let others = if others.is_empty() { others } else { format!(" (also there: {others})") };
-            writeln!(f, "  weights    {key}{others}")?;
+            writeln!(f, "  weights    {}", one_line(&format!("{key}{others}")))?;
         }
         writeln!(f, "  task       {}", self.task)?;
         let alike = self.looks_like.join(" or ");
         let alike = if alike.is_empty() { alike } else { format!(" (looks like {alike})") };
         writeln!(f, "  network    {}{alike}", self.description)?;
         let from = self.dilations_from.as_deref().map_or("assumed".into(), |from| format!("from {from}"));
-        writeln!(f, "  dilations  {} ({from})", self.dilations)?;
+        writeln!(f, "  dilations  {} ({})", self.dilations, one_line(&from))?;
         match self.preprocessing.geometry {
             Geometry::Crop { resolution, crop_pct } => {
                 writeln!(f, "  input      {resolution}x{resolution}, crop {crop_pct}")?;
@@ -166,7 +168,7 @@ impl fmt::Display for Report {
             write!(f, "{}{reason} ({count})", if i == 0 { ": " } else { "; " })?;
         }
         writeln!(f)?;
-        self.notes.iter().try_for_each(|note| writeln!(f, "  note       {note}"))
+        self.notes.iter().try_for_each(|note| writeln!(f, "  note       {}", one_line(note)))
     }
 }
 

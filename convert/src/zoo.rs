@@ -33,6 +33,8 @@ pub struct Entry {
     /// SHA-256, 64 small hexadecimal digits, of the file that is fetched: the repository's weights
     /// where there is [`Entry::hub`], else what lies at [`Entry::url`]. `None` where it is not known.
     pub sha256: Option<String>,
+    /// Licence of the weights, by its SPDX identifier: `MIT`, `CC-BY-4.0`.
+    pub licence: String,
 }
 
 /// What a network answers about an image.
@@ -150,6 +152,8 @@ fn nearness(wanted: &str, name: &str) -> f64 {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// Of the models that say none.
+    licence: String,
     backbone: BTreeMap<String, BackboneRow>,
     model: Vec<ModelRow>,
 }
@@ -180,6 +184,7 @@ struct ModelRow {
     url: Option<String>,
     hub: Option<String>,
     sha256: Option<String>,
+    licence: Option<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -204,7 +209,14 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
             let dilations: Dilations = row.dilations.parse().map_err(|e| row_error(format!("{e}")))?;
             let dilations = dilations.expand(&backbone.depths).map_err(|e| row_error(format!("{e}")))?;
             let sha256 = row.sha256.as_deref().map(sha256).transpose().map_err(row_error)?;
+            let licence = row.licence.clone().unwrap_or_else(|| file.licence.clone());
+            if !is_spdx(&licence) {
+                return Err(row_error(format!(
+                    "licence `{licence}` is no SPDX identifier such as CC-BY-4.0"
+                )));
+            }
             Ok(Entry {
+                licence,
                 task: row.network.task(),
                 architecture: Architecture {
                     backbone: backbone.with(dilations, row.network.norms()),
@@ -232,6 +244,11 @@ fn sha256(text: &str) -> Result<String, String> {
         true => Ok(text.to_ascii_lowercase()),
         false => Err(format!("`{text}` is no SHA-256: those are 64 hexadecimal digits")),
     }
+}
+
+/// Whether a licence is written as SPDX writes identifiers.
+fn is_spdx(licence: &str) -> bool {
+    !licence.is_empty() && licence.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.+".contains(&b))
 }
 
 impl BackboneRow {
@@ -318,6 +335,7 @@ mod tests {
             assert!(b.num_heads.iter().enumerate().all(|(l, h)| b.dim(l) % h == 0), "{}", e.name);
             assert_eq!(b.num_heads.len(), b.depths.len(), "{}", e.name);
             assert_eq!(e.url.is_none(), e.name == "demo-digits", "{}", e.name);
+            assert_eq!(e.licence, if e.url.is_some() { "MIT" } else { "CC-BY-4.0" }, "{}", e.name);
             assert!(
                 e.url.as_deref().is_none_or(|u| u.starts_with("https://shi-labs.com/projects/")),
                 "{}",
@@ -342,6 +360,9 @@ mod tests {
                 "labels = \"imagenet-1k\"\nsha256 = \"0a1b\"",
                 "nat-mini: `0a1b` is no SHA-256",
             ),
+            ("\"CC-BY-4.0\"", "\"CC BY 4.0\"", "demo-digits: licence `CC BY 4.0` is no SPDX identifier"),
+            ("licence = \"MIT\"", "licence = \"\"", "nat-mini: licence `` is no SPDX identifier"),
+            ("licence = \"MIT\"", "", "missing field `licence`"),
         ] {
             let error = parse(&good.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(says), "{error}");

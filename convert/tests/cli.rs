@@ -139,7 +139,7 @@ fn an_existing_target_is_replaced_only_on_demand() {
     // The checkpoint itself is never the target.
     let mut same = nat_convert();
     let same = same.arg(&out).arg("-o").arg(&out).arg("--overwrite").assert();
-    same.code(1).stderr(one_line("is the checkpoint itself"));
+    same.code(1).stderr(one_line("is the checkpoint itself; -o names the file to write"));
 }
 
 #[test]
@@ -170,6 +170,95 @@ fn bad_input_is_one_clear_line_and_leaves_nothing() {
         assert.code(1).stdout(is_empty()).stderr(one_line(says));
     }
     assert_eq!(names(outputs.path()), [""; 0]);
+}
+
+/// Whatever a file is called and holds, a terminal shows it and does not obey.
+#[cfg(unix)]
+#[test]
+fn nothing_reaches_a_terminal_that_moves_it() {
+    let folder = TempDir::new().unwrap();
+    let network = &zoo::find("demo-digits").unwrap().architecture;
+    let mut tensors = zeros(network);
+    tensors.push((
+        "num_batches_tracked\u{1b}]0;owned\u{7}.num_batches_tracked".into(),
+        "I64",
+        vec![],
+        Vec::new(),
+    ));
+    let hostile = "red\u{1b}[31m\u{9b}2J\u{202e}x";
+    let checkpoint = folder.path().join(format!("{hostile}.pth"));
+    safetensors(&checkpoint, &tensors);
+    let run = |arguments: &[&str]| {
+        let mut command = nat_convert();
+        let output = command.current_dir(&folder).args(arguments).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        let harmful = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!text.concat().contains(harmful), "{arguments:?}: {text:?}");
+        (output.status.code(), text)
+    };
+    let name = checkpoint.to_str().unwrap();
+    let (status, [_, report]) = run(&[name]);
+    assert_eq!(status, Some(0), "{report}");
+    for line in ["red?[31m?2J?x.pth: safetensors", "wrote red?[31m?2J?x.safetensors"] {
+        assert!(report.contains(line), "{report}");
+    }
+    assert!(folder.path().join(format!("{hostile}.safetensors")).is_file());
+    let (status, [_, error]) = run(&[name]);
+    assert_eq!((status, error.contains("x.safetensors exists; --overwrite replaces it")), (Some(1), true));
+    let (_, [table, _]) = run(&[name, "--inspect"]);
+    assert!(table.contains("num_batches_tracked?]0;owned?.num_batches_tracked"), "{table}");
+    let (_, [json, _]) = run(&[name, "--inspect", "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["file"], format!("{hostile}.pth"));
+    // What clap repeats of the arguments, too.
+    for arguments in [[name, hostile], ["--arch", hostile], [name, &format!("--{hostile}")]] {
+        let (status, [_, error]) = run(&arguments);
+        assert_eq!((status, error.contains("error: ")), (Some(2), true), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_are_refused_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let checkpoint = golden("classify/nat-k7.pth");
+    let run = |arguments: &[&str]| {
+        let mut command = nat_convert();
+        command.current_dir(&folder).args(arguments).write_stdin("bytes").assert().stdout(is_empty())
+    };
+    run(&[checkpoint.to_str().unwrap(), "-o", "-"]).code(2).stderr(one_line("-o -: the result is read back"));
+    run(&["-"]).code(2).stderr(one_line("-: a checkpoint can't be read from a pipe; save it to a file"));
+    run(&["/dev/stdin", "-o", "x.safetensors"]).code(1).stderr(one_line(
+        "/dev/stdin: a checkpoint can't be read from a pipe or a device; save it to a file",
+    ));
+    // Nobody writes to this one: it is not waited for.
+    let fifo = folder.path().join("fifo");
+    assert!(Program::new("mkfifo").arg(&fifo).status().unwrap().success());
+    run(&["fifo"]).code(1).stderr(one_line("fifo: a checkpoint can't be read from a pipe"));
+    assert_eq!(names(folder.path()), ["fifo"]);
+}
+
+#[test]
+fn advice_names_options() {
+    let folder = TempDir::new().unwrap();
+    let big = folder.path().join("big.safetensors");
+    let mut tensors = zeros(&zoo::find("demo-digits").unwrap().architecture);
+    tensors[0].3 = 1e6f32.to_le_bytes().repeat(tensors[0].2.iter().product());
+    safetensors(&big, &tensors);
+    nat_convert()
+        .current_dir(&folder)
+        .args(["big.safetensors", "-q", "-o", "half.safetensors", "--dtype", "f16"])
+        .assert()
+        .code(1)
+        .stderr(one_line("has values beyond the range of f16; use --dtype bf16 or f32"));
+    nat_convert()
+        .arg(golden("classify/nat-k5-layerscale-ema.pth"))
+        .args(["--inspect", "--weights-key", "nope"])
+        .assert()
+        .code(1)
+        .stderr(one_line(
+            "no weights under `nope`, only under `state_dict`, `state_dict_ema`; --weights-key takes one of them",
+        ));
 }
 
 #[test]
@@ -217,7 +306,7 @@ fn targets_that_cannot_be_written() {
     };
     run("missing/out.safetensors").code(1).stderr(one_line("missing: no such folder to write to"));
     run("file/out.safetensors").code(1).stderr(one_line("file/out.safetensors: can't write"));
-    run("folder").code(1).stderr(one_line("folder: is a folder; -o takes a file name"));
+    run("folder").code(1).stderr(one_line("folder: is a folder, not a file; -o names the file to write"));
     assert_eq!(names(folder.path()), ["file", "folder"]);
 }
 

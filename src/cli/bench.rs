@@ -1,25 +1,31 @@
 //! `nat-infer bench`.
 
-use anyhow::{Context, Result};
-use clap::Args;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use indicatif::{ProgressBar, ProgressStyle};
 use nat_convert::arch::Geometry;
 use nat_infer::models::Network;
 use nat_infer::results::{LayerTiming, NetworkTiming, OperatorTiming};
-use nat_infer::tasks::bench::Bench;
+use nat_infer::tasks::bench::{Bench, Pass};
 use nat_infer::weights::Weights;
-use nat_infer::zoo;
+use nat_infer::zoo::{self, Reference, Task};
 
 use super::Verbosity;
-use super::exit::{Exit, OrFailed};
+use super::exit::{Exit, OrFailed, one_line, say};
 use super::output::{End, Output, Record};
-use super::settings::Settings;
-use super::shared::{ModelOptions, OutputOptions, at_least_one, size};
+use super::settings::{Settings, default_model};
+use super::shared::{Format, ModelOptions, OutputOptions, at_least_one, size};
 
 /// Time a network on this machine
 ///
-/// With --arch, and by default of nat-tiny, the weights are random and nothing is fetched; with --model
-/// or --weights they are those. Beside the times stands what share that is of the machine's own
-/// large matrix products, in f32 on the CPU and in the compute type on a GPU.
+/// With --arch, and by default, the weights are random and nothing is fetched; --model and --weights time
+/// their own. The times are compared with this machine's own large matrix products, in f32 on the CPU and in
+/// the compute type on a GPU. GFLOP/s count two operations per multiply-accumulate (MAC); `nat-infer models`
+/// lists the MACs of a network.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -35,11 +41,11 @@ pub struct Arguments {
     /// Say where the time goes, by kind of layer
     #[arg(long, conflicts_with = "op")]
     profile: bool,
-    /// Time forward and back, to the gradient of a logit with respect to the input; of classifiers
+    /// Time forward and back, to the gradient of a logit with respect to the input; classifiers only
     #[arg(long, conflicts_with_all = ["op", "profile"])]
     gradients: bool,
     #[command(flatten)]
-    model: ModelOptions,
+    timed: TimedOptions,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -47,24 +53,85 @@ pub struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   nat-infer bench --arch nat-tiny --threads 2
-  nat-infer bench --arch dinat-base --batch-size 16 --format json
+  nat-infer bench --arch dinat-base --batch-size 1,8,16 --format json
   nat-infer bench --arch mask-rcnn-nat-mini --runs 3
   nat-infer bench --arch nat-mini --op
   nat-infer bench --arch nat-mini --profile
   nat-infer bench --arch nat-mini --gradients";
 
+/// [`ModelOptions`] with what is different here: --arch needs no file, and --batch-size takes several numbers.
+struct TimedOptions {
+    /// Its batch size is the first of [`Self::batch_sizes`].
+    model: ModelOptions,
+    /// In the order of the command line; empty where none was given.
+    batch_sizes: Vec<usize>,
+}
+
+impl FromArgMatches for TimedOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::from_arg_matches_mut(&mut matches.clone())
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        // Before the options of a model take the first one out.
+        let batch_sizes = matches.get_many(BATCH_SIZE).into_iter().flatten().copied().collect();
+        Ok(Self { model: ModelOptions::from_arg_matches_mut(matches)?, batch_sizes })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for TimedOptions {
+    fn augment_args(command: Command) -> Command {
+        ModelOptions::augment_args(command).mut_args(|arg| match arg.get_id().as_str() {
+            BATCH_SIZE => arg
+                .value_name("N,...")
+                .value_delimiter(',')
+                .help("Images per forward pass; of several numbers each is timed [default: 1]"),
+            "model" => arg.help(
+                "Model by name, see `nat-infer models`, with its published weights; fetched on first use",
+            ),
+            "arch" => arg.help(format!(
+                "Network to time with random weights, by the name of a model [default: {}]; or what \
+                 --weights is",
+                default_model(None)
+            )),
+            _ => arg,
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+/// The name of [`ModelOptions::batch_size`] among clap's matches.
+const BATCH_SIZE: &str = "batch_size";
+
 /// Runs the command.
-pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+    let TimedOptions { model: mut options, mut batch_sizes } = arguments.timed;
     // Here --arch alone is a network of random weights.
-    let random = match (&arguments.model.weights, &arguments.model.model) {
-        (None, None) => Some(arguments.model.arch.take().map_or_else(|| zoo::find("nat-tiny"), Ok)?),
+    let random = match (&options.weights, &options.model) {
+        (None, None) => Some(options.arch.take().map_or_else(|| zoo::find(default_model(None)), Ok)?),
         _ => None,
     };
-    let dilations = random.and_then(|_| arguments.model.dilations.take());
-    let batch_size = arguments.model.batch_size;
+    let published = match &options.model {
+        Some(Reference::Entry(entry)) => Some(*entry),
+        _ => random,
+    };
     let gradients = arguments.gradients;
-    let settings = Settings::resolve(arguments.model, None, verbosity)?;
-    let settings = if gradients { settings.gradients(batch_size) } else { settings };
+    if let Some(entry) = published.filter(|entry| gradients && entry.task != Task::Classify) {
+        bail!("--gradients times classifiers, `{}` is made to {}", entry.name, entry.task.name());
+    }
+    // Of a network with random weights these are not the model's own.
+    let dilations = random.and_then(|_| options.dilations.take());
+    let asked = options.batch_size;
+    let settings = Settings::resolve(options, None, verbosity)?;
+    let settings = if gradients { settings.gradients(asked) } else { settings };
     let (dtype, device) = (settings.dtype(), settings.device().clone());
     let (model, architecture, preprocessing, network) = match random {
         Some(entry) => {
@@ -82,32 +149,104 @@ pub fn run(mut arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
             (name, metadata.architecture, metadata.preprocessing, network)
         }
     };
+    if gradients && !matches!(network, Network::Classifier(_)) {
+        bail!("--gradients times classifiers, `{model}` is none");
+    }
     let own = match preprocessing.geometry {
         Geometry::Crop { resolution, .. } => [resolution; 2],
         Geometry::Scale { scale, .. } => scale,
     };
-    let size = arguments.resolution.unwrap_or(own);
-    let batch_size = batch_size.unwrap_or(1);
-    let runs = arguments.runs;
-    let bench = Bench { model, architecture, size, batch_size, runs, gradients, dtype, device };
-    if arguments.op {
-        let mut output = Output::open::<OperatorTiming>(&arguments.output)?;
-        for timing in bench.operator().context("the operator can't be timed").or_failed()? {
-            output.write(&timing)?;
-        }
-        output.finish(End::Complete)?;
-    } else if arguments.profile {
-        let mut output = Output::open::<LayerTiming>(&arguments.output)?;
-        for timing in bench.layers(&network).context("the network can't be timed").or_failed()? {
-            output.write(&timing)?;
-        }
-        output.finish(End::Complete)?;
-    } else {
-        let mut output = Output::open::<NetworkTiming>(&arguments.output)?;
-        output.write(&bench.network(&network).context("the network can't be timed").or_failed()?)?;
-        output.finish(End::Complete)?;
+    let (size, runs) = (arguments.resolution.unwrap_or(own), arguments.runs);
+    if batch_sizes.is_empty() {
+        batch_sizes.push(1);
     }
+    let (batch_size, progress) = (1, None);
+    let mut bench = Bench { model, architecture, size, batch_size, runs, gradients, dtype, device, progress };
+    let mut output = match (arguments.op, arguments.profile) {
+        (true, _) => Output::open::<OperatorTiming>(&arguments.output)?,
+        (_, true) => Output::open::<LayerTiming>(&arguments.output)?,
+        _ => Output::open::<NetworkTiming>(&arguments.output)?,
+    };
+    let watch = Watch::new(verbosity);
+    let several = batch_sizes.len() > 1;
+    let timed = batch_sizes.into_iter().try_for_each(|batch_size| {
+        bench.batch_size = batch_size;
+        bench.progress = Some(watch.of_batch(batch_size));
+        if arguments.op {
+            let timings = bench.operator().context("the operator can't be timed").or_failed()?;
+            watch.without_bar(|| timings.iter().try_for_each(|timing| output.write(timing)))
+        } else if arguments.profile {
+            let timings = bench.layers(&network).context("the network can't be timed").or_failed()?;
+            watch.without_bar(|| {
+                if several && output.format() == Format::Table {
+                    output.text(&format!("batch {batch_size}\n"))?;
+                }
+                timings.iter().try_for_each(|timing| output.write(timing))
+            })
+        } else {
+            let timing = bench.network(&network).context("the network can't be timed").or_failed()?;
+            watch.without_bar(|| output.write(&timing))
+        }
+    });
+    output.finish(if timed.is_ok() { End::Complete } else { End::Early })?;
+    timed?;
+    watch.close(if arguments.op { ["call", "calls"] } else { ["pass", "passes"] }, verbosity);
     Ok(Exit::Success)
+}
+
+/// What is seen on stderr of a measurement: how far it is, on a terminal and while it lasts, and what it took.
+struct Watch {
+    bar: ProgressBar,
+    begin: Instant,
+    /// Timed passes of all that was measured.
+    passes: Arc<AtomicUsize>,
+}
+
+impl Watch {
+    fn new(verbosity: Verbosity) -> Self {
+        // A new bar is drawn on stderr, where that is a terminal.
+        let bar = if verbosity.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        let style = ProgressStyle::with_template("{spinner} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        // Seldom, so that drawing is nothing beside what is timed.
+        bar.enable_steady_tick(Duration::from_millis(250));
+        Self { bar, begin: Instant::now(), passes: Arc::default() }
+    }
+
+    /// What follows the passes on batches of this size.
+    fn of_batch(&self, batch_size: usize) -> Box<dyn Fn(Pass) + Send + Sync> {
+        let (bar, passes) = (self.bar.clone(), Arc::clone(&self.passes));
+        let before = passes.load(Ordering::Relaxed);
+        Box::new(move |pass| match pass {
+            Pass::WarmUp => bar.set_message(format!("batch {batch_size}: warming up")),
+            Pass::Timed => {
+                let done = passes.fetch_add(1, Ordering::Relaxed) + 1 - before;
+                bar.set_message(format!("batch {batch_size}: {done} timed"));
+            }
+        })
+    }
+
+    /// Lets `write` have the terminal.
+    fn without_bar<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+
+    /// Takes the bar away and says what was done, of what is called so where it is one and where it is several.
+    fn close(&self, [pass, passes]: [&str; 2], verbosity: Verbosity) {
+        self.bar.finish_and_clear();
+        if !verbosity.quiet {
+            let (count, seconds) = (self.passes.load(Ordering::Relaxed), self.begin.elapsed().as_secs_f64());
+            let passes = if count == 1 { pass } else { passes };
+            say(&format!("{count} {passes} timed in {seconds:.1} s"));
+        }
+    }
+}
+
+impl Drop for Watch {
+    /// Leaves no bar behind an error's line.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 impl Record for NetworkTiming {
@@ -157,9 +296,11 @@ impl Record for NetworkTiming {
         let Self { model, dtype, width, height, batch, threads, isa, .. } = self;
         let memory = self.peak_mb.map_or_else(String::new, |mb| format!(", {mb} MB at most"));
         let back = if self.gradients { ", forward and back" } else { "" };
+        // A checkpoint is called as its file.
+        let model = one_line(model);
         format!(
             "{model}, {width}x{height}, batch {batch}, {dtype}, {threads} thread(s), {isa}{back}\n  \
-             {:.2} ms an image (median of {} runs; {:.2} to {:.2}), {:.1} images/s\n  \
+             {:.2} ms per image (median of {} runs; {:.2} to {:.2}), {:.1} images/s\n  \
              {:.1} GFLOP/s, {:.0}% of this machine's largest products ({:.1}){memory}\n",
             self.median_ms,
             self.runs,
@@ -174,15 +315,16 @@ impl Record for NetworkTiming {
 }
 
 impl Record for LayerTiming {
-    const COLUMNS: &'static [&'static str] = &["kind", "ms", "share", "gflops"];
+    const COLUMNS: &'static [&'static str] = &["kind", "ms", "share", "gflops", "batch"];
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let Self { kind, ms, share, gflops } = self;
-        vec![vec![kind.clone(), format!("{ms:.4}"), format!("{share:.4}"), format!("{gflops:.1}")]]
+        let Self { kind, batch, ms, share, gflops } = self;
+        let numbers = [format!("{ms:.4}"), format!("{share:.4}"), format!("{gflops:.1}"), batch.to_string()];
+        vec![std::iter::once(kind.clone()).chain(numbers).collect()]
     }
 
     fn table(&self) -> String {
-        let Self { kind, ms, share, gflops } = self;
+        let Self { kind, ms, share, gflops, .. } = self;
         format!("{kind:12} {ms:9.3} ms {:5.1}% {gflops:7.1} GFLOP/s\n", 100.0 * share)
     }
 }

@@ -27,10 +27,10 @@ pub struct Arguments {
     images: ImageOptions,
     #[command(flatten)]
     crop: CropOptions,
-    /// How many classes
+    /// How many classes to name for each image
     #[arg(short = 'k', long, value_name = "N", default_value = "5", value_parser = super::shared::at_least_one)]
     top_k: usize,
-    /// Names of the classes: one a line, or a JSON list [default: the model's]
+    /// Names of the classes: one per line, or a JSON list [default: the model's]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     #[command(flatten)]
@@ -62,6 +62,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         top_k: Some(arguments.top_k),
     };
     let task = Arc::new(Classify::new(settings.load()?, options)?);
+    settings.say_names(&task);
     verbosity.explain("input", task.crop());
     job.run(&task, &settings, |image, answer| {
         Ok(Classification { image: image.name(), model: task.model().name().to_owned(), top: answer.output })

@@ -23,7 +23,7 @@ use super::shared::{ModelOptions, at_least_one, size};
 
 /// Find objects: their boxes, classes and masks
 ///
-/// Records are COCO's result format. With --save, pictures with what was found: <stem>.png an image; two
+/// Records are COCO's result format. With --save, pictures with what was found: <stem>.png for each image; two
 /// images of one stem are an error before anything is done, a file of an earlier run is replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -36,7 +36,7 @@ pub struct Arguments {
     /// Leave out objects of this probability or less
     #[arg(long, value_name = "X", default_value = "0.05", value_parser = probability)]
     score_threshold: f32,
-    /// Keep the best so many objects of an image
+    /// Keep at most this many objects per image, the best ones
     #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
     max_detections: usize,
     /// Boxes only

@@ -67,7 +67,12 @@ pub fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
 /// One line on stderr.
 pub fn say(message: &str) {
     // stderr may be closed; the exit status remains.
-    writeln!(io::stderr(), "nat-infer: {}", one_line(message)).ok();
+    writeln!(io::stderr(), "nat-infer: {}", one_line(without_backtrace(message))).ok();
+}
+
+/// candle's texts end with a backtrace where `RUST_BACKTRACE` asks for one: that is for its developers.
+fn without_backtrace(message: &str) -> &str {
+    message.split_once("\n   0: ").map_or(message, |(message, _)| message)
 }
 
 /// Whether whoever read our output wants no more of it.
@@ -97,5 +102,16 @@ mod tests {
             [0, 1, 2, 130],
             [Exit::Success, Exit::Failed, Exit::Usage, Exit::Interrupted].map(|e| e as u8)
         );
+    }
+
+    #[test]
+    fn a_message_ends_where_a_backtrace_begins() {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        for (text, message) in [
+            (format!("shape mismatch\n{backtrace}"), "shape mismatch"),
+            ("a\nb 0: c".to_owned(), "a\nb 0: c"),
+        ] {
+            assert_eq!(without_backtrace(&text), message);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// One name a line, or a JSON list of names.
+/// One name per line, or a JSON list of names.
 ///
 /// # Errors
 /// When the file can't be read, is no text, or is JSON of another kind.

@@ -1,13 +1,17 @@
-//! The command line: one file a command, and what they share. Arguments go through two stages: what was
+//! The command line: one file per command, and what they share. Arguments go through two stages: what was
 //! typed (clap's structs, pure) becomes settings (names looked up, device opened, inputs expanded,
 //! writer chosen). The library knows neither.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic;
+use std::process;
 
 use anyhow::{Result, anyhow};
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use nat_convert::terminal;
+use nat_infer::zoo::Task;
 
 mod bench;
 mod classify;
@@ -34,7 +38,7 @@ use exit::Exit;
 /// Neighborhood Attention Transformers (NAT, DiNAT) on images
 ///
 /// Results go to stdout, everything else to stderr. The exit status is 0 on success, 1 if an input
-/// failed (the others are done), 2 for wrong usage or a model that can't be loaded.
+/// failed (the others are done), 2 for wrong usage or a model that can't be loaded, 130 if interrupted.
 #[derive(Parser)]
 #[command(name = "nat-infer", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
@@ -88,9 +92,53 @@ impl Verbosity {
     }
 }
 
+/// What clap knows of the program: [`Cli`], with each command's own default model in its help.
+fn program() -> clap::Command {
+    Cli::command().mut_subcommands(|command| {
+        let Some(model) = default_model_of(command.get_name()) else { return command };
+        command.mut_args(|arg| match arg.get_help().filter(|_| arg.get_id() == "model") {
+            Some(help) => {
+                let help = format!("{help} [default: {model}]");
+                arg.help(help)
+            }
+            None => arg,
+        })
+    })
+}
+
+/// The model that a command takes where none is named. `bench` has its own words for it.
+fn default_model_of(command: &str) -> Option<&'static str> {
+    let task = match command {
+        "classify" | "features" | "saliency" => Task::Classify,
+        "detect" => Task::Detect,
+        "segment" => Task::Segment,
+        _ => return None,
+    };
+    Some(settings::default_model(Some(task)))
+}
+
+/// Parses the arguments. What is wrong with them, or the help that they ask for, ends the program.
+fn parse() -> Cli {
+    let mut program = program();
+    let parsed = program
+        .try_get_matches_from_mut(std::env::args_os())
+        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    parsed.unwrap_or_else(|error| {
+        let error = error.format(&mut program);
+        // A glob's names are arguments too, and clap's message repeats the one that it does not know.
+        let hostile = |text: &str| matches!(terminal::lines(text), Cow::Owned(_));
+        if !std::env::args_os().any(|argument| hostile(&argument.to_string_lossy())) {
+            error.exit();
+        }
+        // stderr may be closed; the exit status remains.
+        io::stderr().write_all(terminal::lines(&error.render().to_string()).as_bytes()).ok();
+        process::exit(error.exit_code())
+    })
+}
+
 /// Parses the arguments, runs the command, reports its error.
 pub fn main() -> Exit {
-    let Cli { command, verbosity } = Cli::parse();
+    let Cli { command, verbosity } = parse();
     // What crashes on one image is reported with its name where it is caught; a trace helps no user.
     panic::set_hook(Box::new(|_| {}));
     let done = panic::catch_unwind(|| run(command, verbosity)).unwrap_or_else(|crash| {
@@ -111,8 +159,8 @@ fn run(command: Command, verbosity: Verbosity) -> Result<Exit> {
         Command::Features(arguments) => features::run(arguments, verbosity),
         Command::Bench(arguments) => bench::run(arguments, verbosity),
         Command::Models(arguments) => models::run(arguments, verbosity),
-        Command::Completions(arguments) => generate::completions(&arguments, &mut Cli::command()),
-        Command::Man(arguments) => generate::man(&arguments, &mut Cli::command()),
+        Command::Completions(arguments) => generate::completions(&arguments, program()),
+        Command::Man(arguments) => generate::man(&arguments, program()),
     }
 }
 
@@ -122,7 +170,29 @@ mod tests {
 
     #[test]
     fn arguments_are_consistent() {
-        Cli::command().debug_assert();
+        program().debug_assert();
+    }
+
+    #[test]
+    fn help_names_the_default_model_of_its_command_alone() {
+        let defaults = [None, Some(Task::Detect), Some(Task::Segment)].map(settings::default_model);
+        let mut seen = 0;
+        for command in program().get_subcommands_mut() {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            let wanted = match name.as_str() {
+                "detect" => "mask-rcnn-nat-tiny",
+                "segment" => "upernet-nat-tiny",
+                _ => "nat-tiny",
+            };
+            if command.get_arguments().any(|arg| arg.get_id() == "model") {
+                seen += 1;
+                assert!(help.contains(&format!("[default: {wanted}")), "{name}: {help}");
+                let others = defaults.iter().filter(|model| help.contains(&format!("default: {model}")));
+                assert_eq!(others.collect::<Vec<_>>(), [&wanted], "{name}");
+            }
+        }
+        assert_eq!(seen, 6);
     }
 
     #[test]
@@ -136,6 +206,6 @@ mod tests {
                 check(command, &name);
             }
         }
-        check(&Cli::command(), "nat-infer");
+        check(&program(), "nat-infer");
     }
 }

@@ -1,5 +1,8 @@
 //! `nat-infer models`: the zoo, from the terminal.
 
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 use nat_convert::arch::{Dilations, Family, Geometry, Head};
@@ -7,7 +10,7 @@ use nat_infer::zoo::{self, Entry, Env, Located};
 use serde::{Serialize, Serializer};
 
 use super::Verbosity;
-use super::exit::{Exit, OrFailed, print, say};
+use super::exit::{Exit, OrFailed, one_line, print, say};
 use super::output::{End, Output, Record};
 use super::settings::locate;
 use super::shared::{Format, OutputOptions, known_model};
@@ -25,14 +28,17 @@ pub struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   nat-infer models
+  nat-infer models --task segment
   nat-infer models show dinat-large-384
   nat-infer models pull nat-tiny dinat-tiny
   nat-convert $(nat-infer models path nat-tiny) -o nat-tiny.safetensors";
 
 #[derive(Subcommand)]
 enum Command {
-    /// List every model [default]
-    #[command(after_help = "Example:\n  nat-infer models list --format csv --output models.csv")]
+    /// List the models [default]
+    #[command(
+        after_help = "Example:\n  nat-infer models list --task detect --format csv --output models.csv"
+    )]
     List(List),
     /// Say everything about one model
     #[command(after_help = "Example:\n  nat-infer models show dinat-large-384")]
@@ -60,6 +66,9 @@ enum Command {
 
 #[derive(Args)]
 struct List {
+    /// Only the models that do this
+    #[arg(long, value_parser = ["classify", "detect", "segment"])]
+    task: Option<String>,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -77,7 +86,7 @@ struct Show {
 pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let env = Env::from_process();
     match arguments.command.unwrap_or(Command::List(arguments.list)) {
-        Command::List(List { output }) => list(&output, &env),
+        Command::List(List { task, output }) => list(task.as_deref(), &output, &env),
         Command::Show(Show { name, output }) => show(name, &output, &env),
         Command::Pull { names, offline } => pull(&names, offline, verbosity),
         Command::Path { name } => path(name, &env),
@@ -90,11 +99,15 @@ struct Row {
     name: &'static str,
     task: &'static str,
     parameters: u64,
-    /// Multiply-accumulates of one image, where they can be counted.
-    flops: u64,
+    /// Multiply-accumulates for one image.
+    macs: u64,
+    /// The bytes of its file: what is in the cache, 0 for a part of the program, else an estimate of
+    /// 4 bytes for each parameter.
+    download_bytes: u64,
     /// The authors' main figure: its name and its value.
     metric: Option<&'static str>,
     reported: Option<f64>,
+    licence: &'static str,
     source: &'static str,
     cached: bool,
 }
@@ -103,55 +116,97 @@ impl Row {
     fn of(entry: &'static Entry, env: &Env) -> Self {
         let [height, width] = input_size(entry);
         let (metric, reported) = metrics(entry).first().copied().unzip();
+        let parameters = entry.architecture.parameters();
+        let cached = zoo::is_cached(entry, env);
+        let source = match (&entry.hub, &entry.url) {
+            (Some(_), _) => "hub",
+            (None, Some(_)) => "web",
+            (None, None) => "program",
+        };
         Self {
             name: &entry.name,
             task: entry.task.name(),
-            parameters: entry.architecture.parameters(),
-            flops: entry.architecture.macs(height, width),
+            parameters,
+            macs: entry.architecture.macs(height, width),
+            download_bytes: match (&cached, source) {
+                (Some(path), _) => size_on_disk(path),
+                (None, "program") => 0,
+                (None, _) => 4 * parameters,
+            },
             metric,
             reported,
-            source: match (&entry.hub, &entry.url) {
-                (Some(_), _) => "hub",
-                (None, Some(_)) => "web",
-                (None, None) => "program",
-            },
-            cached: is_here(entry, env),
+            licence: &entry.licence,
+            source,
+            cached: source == "program" || cached.is_some(),
+        }
+    }
+
+    /// The size of the download for a person; `~` marks an estimate.
+    fn download(&self) -> String {
+        match (self.source, self.cached) {
+            ("program", _) => "0".to_owned(),
+            (_, true) => megabytes(self.download_bytes),
+            (_, false) => format!("~{}", megabytes(self.download_bytes)),
         }
     }
 
     /// The cells of the table that people see.
-    fn cells(&self) -> [String; 7] {
-        let reported = self.reported.zip(self.metric).map(|(value, metric)| format!("{value} {metric}"));
+    fn cells(&self) -> [String; COLUMNS.len()] {
+        let reported = self.reported.zip(self.metric).map(|(value, metric)| format!("{value:.1} {metric}"));
         [
             self.name.to_owned(),
             self.task.to_owned(),
             short(self.parameters),
-            short(self.flops),
+            short(self.macs),
+            self.download(),
             reported.unwrap_or("-".to_owned()),
+            self.licence.to_owned(),
             self.source.to_owned(),
             if self.cached { "yes" } else { "no" }.to_owned(),
         ]
     }
 }
 
-/// What stands over [`Row::cells`].
-const HEADER: [&str; 7] = ["name", "task", "params", "flops", "reported", "source", "cached"];
+/// The columns of [`Row::cells`]: what stands over them, and whether they are aligned to the right.
+const COLUMNS: [(&str, bool); 9] = [
+    ("name", false),
+    ("task", false),
+    ("params", true),
+    ("MACs", true),
+    ("size", true),
+    ("reported", false),
+    ("licence", false),
+    ("source", false),
+    ("cached", false),
+];
+
+/// Columns that a narrow terminal does without, the first ones first. The name stays.
+const LEFT_OUT: [&str; 8] = ["source", "licence", "size", "MACs", "task", "params", "cached", "reported"];
 
 impl Record for Row {
-    const COLUMNS: &'static [&'static str] =
-        &["name", "task", "parameters", "flops", "metric", "reported", "source", "cached"];
+    const COLUMNS: &'static [&'static str] = &[
+        "name",
+        "task",
+        "parameters",
+        "macs",
+        "download_bytes",
+        "metric",
+        "reported",
+        "licence",
+        "source",
+        "cached",
+    ];
 
     fn rows(&self) -> Vec<Vec<String>> {
-        fn text(value: Option<impl ToString>) -> String {
-            value.map(|value| value.to_string()).unwrap_or_default()
-        }
         vec![vec![
             self.name.to_owned(),
             self.task.to_owned(),
             self.parameters.to_string(),
-            self.flops.to_string(),
-            text(self.metric),
-            text(self.reported),
+            self.macs.to_string(),
+            self.download_bytes.to_string(),
+            self.metric.unwrap_or_default().to_owned(),
+            self.reported.map(|value| format!("{value:.1}")).unwrap_or_default(),
+            self.licence.to_owned(),
             self.source.to_owned(),
             self.cached.to_string(),
         ]]
@@ -162,11 +217,13 @@ impl Record for Row {
     }
 }
 
-fn list(options: &OutputOptions, env: &Env) -> Result<Exit> {
-    let rows: Vec<Row> = zoo::entries().iter().map(|entry| Row::of(entry, env)).collect();
+fn list(task: Option<&str>, options: &OutputOptions, env: &Env) -> Result<Exit> {
+    let wanted = zoo::entries().iter().filter(|entry| task.is_none_or(|task| entry.task.name() == task));
+    let rows: Vec<Row> = wanted.map(|entry| Row::of(entry, env)).collect();
     let mut output = Output::open::<Row>(options)?;
     if output.format() == Format::Table {
-        output.text(&aligned(&rows))?;
+        let to_stdout = options.output.as_deref().is_none_or(|path| path == Path::new("-"));
+        output.text(&aligned(&rows, terminal_columns().filter(|_| to_stdout)))?;
     } else {
         rows.iter().try_for_each(|row| output.write(row))?;
     }
@@ -174,20 +231,40 @@ fn list(options: &OutputOptions, env: &Env) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Columns as wide as their widest cell; numbers to the right.
-fn aligned(rows: &[Row]) -> String {
-    let header = HEADER.map(str::to_owned);
+/// How wide the terminal on stdout is; `None` where there is none.
+fn terminal_columns() -> Option<usize> {
+    /// What is assumed of a terminal that does not say.
+    const USUAL: usize = 80;
+    #[cfg(unix)]
+    let known = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
+    #[cfg(not(unix))]
+    let known = 0;
+    io::stdout().is_terminal().then_some(if known > 0 { known } else { USUAL })
+}
+
+/// Columns as wide as their widest cell, as many as `room` has place for.
+fn aligned(rows: &[Row], room: Option<usize>) -> String {
+    let header = COLUMNS.map(|(name, _)| name.to_owned());
     let lines: Vec<_> = std::iter::once(header).chain(rows.iter().map(Row::cells)).collect();
     let width = |column: usize| lines.iter().map(|cells| cells[column].len()).max().unwrap_or(0);
-    let widths: [usize; HEADER.len()] = std::array::from_fn(width);
+    let widths: [usize; COLUMNS.len()] = std::array::from_fn(width);
+
+    let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    let mut left_out = LEFT_OUT.iter();
+    let total = |shown: &[usize]| shown.iter().map(|&column| widths[column] + 2).sum::<usize>() - 2;
+    while room.is_some_and(|room| total(&shown) > room)
+        && let Some(name) = left_out.next()
+    {
+        shown.retain(|&column| COLUMNS[column].0 != *name);
+    }
+
     let mut text = String::new();
     for cells in &lines {
-        let cell = |(column, cell): (usize, &String)| match (column, widths[column]) {
-            (2 | 3, width) => format!("{cell:>width$}"),
-            (_, width) => format!("{cell:width$}"),
+        let cell = |&column: &usize| match (&cells[column], widths[column]) {
+            (cell, width) if COLUMNS[column].1 => format!("{cell:>width$}"),
+            (cell, width) => format!("{cell:width$}"),
         };
-        let line = cells.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ");
-        text += line.trim_end();
+        text += shown.iter().map(cell).collect::<Vec<_>>().join("  ").trim_end();
         text += "\n";
     }
     text
@@ -260,7 +337,8 @@ impl Details {
             ("task", self.row.task.to_owned()),
             ("family", family.to_owned()),
             ("parameters", self.row.parameters.to_string()),
-            ("flops", self.row.flops.to_string()),
+            ("MACs", self.row.macs.to_string()),
+            ("download", self.row.download()),
         ];
         fields.extend([
             ("embed dim", self.embed_dim.to_string()),
@@ -273,7 +351,8 @@ impl Details {
         ]);
         fields.extend(self.classes.map(|classes| ("classes", classes.to_string())));
         fields.push(("input", self.input.clone()));
-        fields.extend(self.metrics.iter().map(|&(name, value)| (name, format!("{value} (reported)"))));
+        fields.extend(self.metrics.iter().map(|&(name, value)| (name, format!("{value:.1} (reported)"))));
+        fields.push(("licence", self.row.licence.to_owned()));
         fields.extend(self.hub.map(|hub| ("hub", hub.to_owned())));
         fields.extend(self.url.map(|url| ("url", url.to_owned())));
         let cached = match (&self.path, self.row.source) {
@@ -294,7 +373,8 @@ impl Record for Details {
     }
 
     fn table(&self) -> String {
-        self.fields().iter().map(|(name, value)| format!("{name:>11}  {value}\n")).collect()
+        // The cache's folder is what an environment variable says.
+        self.fields().iter().map(|(name, value)| format!("{name:>11}  {}\n", one_line(value))).collect()
     }
 }
 
@@ -316,7 +396,7 @@ fn pull(entries: &[&'static Entry], offline: bool, verbosity: Verbosity) -> Resu
     let mut exit = Exit::Success;
     for entry in entries {
         match locate(entry, offline, verbosity) {
-            Ok(Located::At(path)) => print(&format!("{}\n", path.display()))?,
+            Ok(Located::At(path)) => print_path(&path)?,
             Ok(Located::Embedded) => say(&format!("`{}` is part of the program", entry.name)),
             Err(error) => {
                 say(&format!("{error:#}"));
@@ -334,12 +414,25 @@ fn path(entry: &Entry, env: &Env) -> Result<Exit> {
         None if zoo::origin(entry).is_none() => Err(anyhow!("`{name}` is part of the program, not a file")),
         None => Err(anyhow!("`{name}` is not in the cache; `nat-infer models pull {name}` fetches it")),
     };
-    print(&format!("{}\n", path.or_failed()?.display()))?;
+    print_path(&path.or_failed()?)?;
     Ok(Exit::Success)
 }
 
-fn is_here(entry: &Entry, env: &Env) -> bool {
-    zoo::origin(entry).is_none() || zoo::is_cached(entry, env).is_some()
+/// A line on stdout: the path byte for byte, so that another command can take it, or fit for a terminal.
+fn print_path(path: &Path) -> Result<()> {
+    let mut line = match io::stdout().is_terminal() {
+        true => one_line(&path.display().to_string()).into_bytes(),
+        false => path.as_os_str().as_encoded_bytes().to_owned(),
+    };
+    line.push(b'\n');
+    print(line)
+}
+
+/// The bytes of a file, or of the files in a folder. What can't be looked at counts nothing.
+fn size_on_disk(path: &Path) -> u64 {
+    let Ok(entries) = path.read_dir() else { return path.metadata().map_or(0, |file| file.len()) };
+    // The Hub's snapshots hold links.
+    entries.flatten().filter_map(|entry| entry.path().metadata().ok()).map(|file| file.len()).sum()
 }
 
 /// Height and width at which the authors count.
@@ -366,6 +459,11 @@ fn metrics(entry: &Entry) -> Vec<(&'static str, f64)> {
     .collect()
 }
 
+/// A size as tables print it, in millions of bytes.
+fn megabytes(bytes: u64) -> String {
+    format!("{} MB", (bytes + 500_000) / 1_000_000)
+}
+
 /// A count as tables print it: `27.9M`, `4.3G`.
 fn short(count: u64) -> String {
     let count = count as f64;
@@ -383,18 +481,65 @@ mod tests {
     fn the_table_has_a_row_for_every_model() {
         let env = Env::from_vars::<String, String>([]);
         let rows: Vec<Row> = zoo::entries().iter().map(|entry| Row::of(entry, &env)).collect();
-        let table = aligned(&rows);
+        let table = aligned(&rows, None);
         let line = |name: &str| table.lines().find(|line| line.split(' ').next() == Some(name)).unwrap();
         let words = |name: &str| line(name).split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(words("nat-tiny"), "nat-tiny classify 27.9M 4.3G 83.2 top-1 hub no");
-        assert_eq!(words("demo-digits").rsplit_once(' ').unwrap().1, "yes");
+        assert_eq!(words("name"), "name task params MACs size reported licence source cached");
+        assert_eq!(words("nat-tiny"), "nat-tiny classify 27.9M 4.3G ~112 MB 83.2 top-1 MIT hub no");
+        assert_eq!(
+            words("dinat-iso-small"),
+            "dinat-iso-small classify 22.0M 4.3G ~88 MB 80.8 top-1 MIT web no"
+        );
+        assert!(words("nat-iso-small").contains(" 80.0 top-1 "), "{table}");
+        assert_eq!(
+            words("demo-digits").split_once(" 0 ").unwrap().1,
+            "98.1 top-1 CC-BY-4.0 program yes",
+            "{table}"
+        );
         assert_eq!(table.lines().count(), zoo::entries().len() + 1);
         let parameters = line("name").find("params").unwrap() + "params".len();
         assert!(table.lines().all(|line| line.as_bytes()[parameters - 1] != b' '), "{table}");
     }
 
     #[test]
+    fn a_narrow_terminal_gets_fewer_columns_and_no_wrapped_line() {
+        let env = Env::from_vars::<String, String>([]);
+        let rows: Vec<Row> = zoo::entries().iter().map(|entry| Row::of(entry, &env)).collect();
+        for (room, header) in [
+            (120, "name task params MACs size reported licence source cached"),
+            (100, "name task params MACs size reported cached"),
+            (80, "name task params MACs reported cached"),
+            (60, "name reported cached"),
+            (35, "name"),
+            (1, "name"),
+        ] {
+            let table = aligned(&rows, Some(room));
+            let first = table.lines().next().unwrap();
+            assert_eq!(first.split_whitespace().collect::<Vec<_>>().join(" "), header, "{room}");
+            assert!(room < 35 || table.lines().all(|line| line.len() <= room), "{room}: {table}");
+            assert_eq!(table.lines().count(), rows.len() + 1);
+        }
+    }
+
+    #[test]
+    fn what_is_cached_has_its_real_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = zoo::find("mask-rcnn-nat-mini").unwrap();
+        let env = Env::from_vars([("NAT_INFER_CACHE", folder.path().to_str().unwrap())]);
+        assert_eq!(Row::of(entry, &env).download_bytes, 4 * entry.architecture.parameters());
+        let file = env.own_cache().unwrap().join(&entry.name).join(entry.file_name().unwrap());
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, vec![0; 1_234_567]).unwrap();
+        let row = Row::of(entry, &env);
+        assert_eq!((row.download_bytes, row.cached, row.download()), (1_234_567, true, "1 MB".to_owned()));
+        assert_eq!(size_on_disk(file.parent().unwrap()), 1_234_567);
+    }
+
+    #[test]
     fn counts_are_shortened() {
+        for (bytes, text) in [(0, "0 MB"), (499_000, "0 MB"), (500_001, "1 MB"), (111_606_328, "112 MB")] {
+            assert_eq!(megabytes(bytes), text);
+        }
         for (count, text) in [(999, "999"), (27_901_582, "27.9M"), (4_340_000_000, "4.3G"), (1500, "1.5k")] {
             assert_eq!(short(count), text);
         }

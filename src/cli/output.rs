@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Stdout, Wri
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nat_convert::terminal::{escape_json, lines};
 use nat_infer::pipeline::partial::{Partial, partial_path};
 use nat_infer::pipeline::{Source, SourceError, name_of};
 use serde::Serialize;
@@ -197,9 +198,10 @@ impl Output {
             Format::Table => record.table(),
             Format::Json => {
                 let before = if self.records == 0 { "" } else { ",\n" };
-                before.to_owned() + &serde_json::to_string(record)?
+                before.to_owned() + &escape_json(&serde_json::to_string(record)?)
             }
-            Format::Jsonl => serde_json::to_string(record)? + "\n",
+            // Read by a machine it is the same, and a terminal is not moved by it.
+            Format::Jsonl => escape_json(&serde_json::to_string(record)?).into_owned() + "\n",
             Format::Csv => csv_lines(&record.rows())?,
         };
         if let Some((expected, from)) = self.expected.take()
@@ -222,7 +224,8 @@ impl Output {
     pub fn text(&mut self, text: &str) -> Result<()> {
         match &mut self.sink {
             Sink::Stdout(out) => {
-                let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                let harmless = if out.get_ref().is_terminal() { lines(text) } else { text.into() };
+                let written = out.write_all(harmless.as_bytes()).and_then(|()| out.flush());
                 written.context("can't write to stdout").or_failed()
             }
             Sink::File { file, path } => file.append(text).with_context(|| cannot_write(path)).or_failed(),

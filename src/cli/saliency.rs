@@ -24,9 +24,10 @@ use super::{Verbosity, labels};
 
 /// Show which pixels of an image speak for a class
 ///
-/// Two files an image: <stem>.saliency.png, the map in grey at the size of the network's input, its smallest value
-/// black, its 99th percentile white; and <stem>.png, the map over the image in grey, smoothed a little, from purple
-/// to yellow the larger it is. What the network did not see is darkened there, an image of few pixels enlarged.
+/// Two files for each image: <stem>.saliency.png, the map in grey at the size of the network's input, its
+/// smallest value black, its 99th percentile white; and <stem>.png, the map over the image in grey, smoothed a
+/// little, from purple to yellow the larger it is. What the network did not see is darkened there, an image
+/// of few pixels enlarged.
 /// Files of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -38,10 +39,10 @@ pub struct Arguments {
     /// Folder for the maps and pictures, made if need be
     #[arg(short, long, value_name = "DIR")]
     save: PathBuf,
-    /// Class that the map is about, by its index [default: the most probable one]
-    #[arg(long, value_name = "INDEX")]
-    class: Option<usize>,
-    /// Names of the classes: one a line, or a JSON list [default: the model's]
+    /// Class that the map is about, by its index or name [default: the most probable one]
+    #[arg(long, value_name = "INDEX|NAME")]
+    class: Option<String>,
+    /// Names of the classes: one per line, or a JSON list [default: the model's]
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// How the map is made
@@ -110,12 +111,17 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         ControlFlow::Break(exit) => return Ok(exit),
     };
     let options = SaliencyOptions {
-        class: arguments.class,
+        class: None,
         resolution: arguments.crop.resolution,
         crop_pct: arguments.crop.crop_pct,
         labels: arguments.labels.as_deref().map(labels::read).transpose()?,
     };
-    let task = Arc::new(Saliency::new(settings.load()?, method, options)?);
+    let task = Saliency::new(settings.load()?, method, options)?;
+    let task = Arc::new(match &arguments.class {
+        Some(name) => task.about(name)?,
+        None => task,
+    });
+    settings.say_names(task.classify());
     verbosity.explain("input", task.crop());
     // The copies of one image are the batch.
     let settings = settings.one_by_one();

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use nat_convert::arch::Dilations;
+use nat_infer::layers::simd::Isa;
 use nat_infer::models::classifier::MOST_GRADIENTS;
 use nat_infer::pipeline::Fetch;
-use nat_infer::tasks::{LoadOptions, Model, TaskError};
+use nat_infer::tasks::{Classify, LoadOptions, Model, TaskError};
 use nat_infer::zoo::{self, Bars, Entry, Env, Located, Reference, Repository, Task, ZooError};
 
 use super::Verbosity;
@@ -16,7 +17,7 @@ use super::exit::say;
 use super::shared::{DTypeName, DeviceName, ModelOptions};
 
 /// The model of a task where none is named.
-fn default_model(task: Option<Task>) -> &'static str {
+pub(super) fn default_model(task: Option<Task>) -> &'static str {
     match task {
         Some(Task::Detect) => "mask-rcnn-nat-tiny",
         Some(Task::Segment) => "upernet-nat-tiny",
@@ -75,6 +76,7 @@ impl Settings {
                 bail!("--dilations says what a file of --weights is; --model {name} has its own");
             }
         }
+        Isa::from_env()?;
         let device = open_device(options.device, verbosity)?;
         let dtype = match options.dtype {
             Some(DTypeName::F32) => DType::F32,
@@ -157,6 +159,17 @@ impl Settings {
             self.batch_size = self.threads.min(MOST_GRADIENTS);
         }
         self
+    }
+
+    /// Says how classes get names, where nothing names them.
+    pub fn say_names(&self, task: &Classify) {
+        if !task.has_names() && !self.verbosity.quiet {
+            let (model, classes) = (task.model().short_name(), task.labels().len());
+            say(&format!(
+                "warning: {model} does not name its {classes} classes, they are shown as numbers; \
+                 --labels FILE names them, or --arch NAME if they are those of a published model"
+            ));
+        }
     }
 
     /// Finds the model, fetches it if need be, and loads it.

@@ -12,9 +12,9 @@ use nat_infer::zoo::{self, Entry, Reference, UnknownModel};
 #[derive(Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelOptions {
+    // The default, which is each command's own, is added where the commands are put together.
     /// Model by name, see `nat-infer models`, or a repository of the Hub, user/repo[@revision];
-    /// fetched on first use [default: nat-tiny; of detect mask-rcnn-nat-tiny, of segment
-    /// upernet-nat-tiny]
+    /// fetched on first use
     #[arg(short, long, value_name = "NAME", conflicts_with = "weights")]
     pub model: Option<Reference>,
     /// Checkpoint instead: a file or folder of ours, of PyTorch or of Transformers, or the address of
@@ -36,7 +36,7 @@ pub struct ModelOptions {
     /// CPU threads [default: all]
     #[arg(short, long, value_name = "N", value_parser = at_most::<1024>)]
     pub threads: Option<usize>,
-    /// Images a forward pass [default: chosen for the device]
+    /// Images per forward pass [default: chosen for the device]
     #[arg(short, long, value_name = "N", value_parser = at_most::<1024>)]
     pub batch_size: Option<usize>,
     /// Use what is in the cache and make no request
@@ -78,7 +78,7 @@ pub enum Format {
     Table,
     /// One array
     Json,
-    /// One object a line
+    /// One object per line
     Jsonl,
     /// With a header
     Csv,

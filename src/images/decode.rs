@@ -66,6 +66,18 @@ pub enum ImageErrorKind {
         /// A guess at what the bytes are, with its article.
         looks_like: String,
     },
+    /// A picture or a film in a format that no decoder here takes.
+    #[error("{format}, a format that is not read; JPEG, PNG, WebP, BMP, GIF and TIFF are")]
+    OtherFormat {
+        /// The format, with its article.
+        format: &'static str,
+    },
+    /// Bytes that stand where an image should be.
+    #[error("{what}")]
+    NoContent {
+        /// What they are, and what to do.
+        what: &'static str,
+    },
     /// The file ends before its pixels do.
     #[error("truncated {format} image: the file ends before its pixels do; copy or download it again")]
     Truncated {
@@ -159,7 +171,7 @@ impl Reader {
     }
 
     fn decode_trusting(&self, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
-        let not_an_image = || ImageErrorKind::NotAnImage { looks_like: looks_like(bytes) };
+        let not_an_image = || no_image(bytes);
         let format = image::guess_format(bytes).map_err(|_| not_an_image())?;
         let format_name = format_name(format).ok_or_else(not_an_image)?;
         // JPEG's decoder fills what is missing with grey and says nothing; WebP's calls it corrupt.
@@ -292,32 +304,81 @@ fn webp_is_whole(bytes: &[u8]) -> bool {
 }
 
 /// What bytes that no decoder takes seem to be.
-fn looks_like(bytes: &[u8]) -> String {
+fn no_image(bytes: &[u8]) -> ImageErrorKind {
+    if let Some(what) = no_content(bytes) {
+        return ImageErrorKind::NoContent { what };
+    }
+    match other_format(bytes) {
+        Some(format) => ImageErrorKind::OtherFormat { format },
+        None => ImageErrorKind::NotAnImage { looks_like: looks_like(bytes).to_owned() },
+    }
+}
+
+/// What stands in an image's place, and what to do.
+fn no_content(bytes: &[u8]) -> Option<&'static str> {
+    Some(match bytes {
+        [] => "an empty file; copy or download it again",
+        _ if bytes.starts_with(b"version https://git-lfs") => {
+            "a git-lfs pointer, not the image itself; run `git lfs pull`"
+        }
+        _ if bytes.iter().all(|&byte| byte == 0) => "a file of zeros; copy or download it again",
+        _ => return None,
+    })
+}
+
+/// Pictures and films that are known and not read.
+fn other_format(bytes: &[u8]) -> Option<&'static str> {
     let begins = |magic: &[u8]| bytes.starts_with(magic);
     let brand = if bytes.get(4..8) == Some(b"ftyp") { bytes.get(8..12) } else { None };
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).trim_start().to_ascii_lowercase();
-    let guess = match brand {
+    Some(match brand {
         Some(b"avif" | b"avis") => "an AVIF image",
-        Some(b"heic" | b"heix" | b"mif1" | b"msf1") => "a HEIC image",
+        Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1") => "a HEIC image",
+        Some(b"jxl ") => "a JPEG XL image",
+        Some(b"jp2 " | b"jpx ") => "a JPEG 2000 image",
+        Some(b"crx ") => "a camera's raw image (CR3)",
+        Some(b"qt  ") => "a video (QuickTime)",
         Some(_) => "a video (MP4)",
-        None if bytes.is_empty() => "an empty file",
         None if begins(b"\xFF\x0A") || begins(b"\0\0\0\x0CJXL ") => "a JPEG XL image",
-        None if begins(b"\0\0\0\x0CjP  ") => "a JPEG 2000 image",
+        None if begins(b"\0\0\0\x0CjP  ") || begins(b"\xFF\x4F\xFF\x51") => "a JPEG 2000 image",
         None if begins(b"8BPS") => "a Photoshop image",
-        None if begins(&[0, 0, 1, 0]) => "an icon (ICO)",
-        None if begins(b"%PDF") => "a PDF",
-        None if begins(b"PK") => "a zip archive (checkpoints go to --weights)",
-        None if begins(&[0x1F, 0x8B]) => "a gzip archive",
-        None if begins(&[0x80]) => "a pickle (checkpoints go to --weights)",
-        None if bytes.get(8) == Some(&b'{') => "a safetensors file (it goes to --weights)",
-        None if begins(b"RIFF") => "sound or video (RIFF)",
-        None if text.contains("<svg") => "an SVG drawing",
-        None if text.starts_with("<!doctype html") || text.starts_with("<html") => "a web page",
-        None if image::guess_format(bytes).is_ok() => "an image in a format that is not supported",
-        None if std::str::from_utf8(bytes).is_ok() => "text",
-        None => "data of no known kind",
-    };
-    guess.to_owned()
+        None if begins(b"gimp xcf") => "a GIMP image",
+        None if begins(b"\x1A\x45\xDF\xA3") => "a video (Matroska or WebM)",
+        None if begins(b"RIFF") && bytes.get(8..12) == Some(b"AVI ") => "a video (AVI)",
+        None if begins(&[0, 0, 1, 0xBA]) || begins(&[0, 0, 1, 0xB3]) => "a video (MPEG)",
+        None if begins(b"FLV\x01") => "a video (Flash)",
+        None if start_of_text(bytes).contains("<svg") => "an SVG drawing",
+        None => match image::guess_format(bytes).ok()? {
+            ImageFormat::Ico => "an icon (ICO)",
+            ImageFormat::Pnm => "a PNM image",
+            ImageFormat::Hdr => "a Radiance HDR image",
+            ImageFormat::OpenExr => "an OpenEXR image",
+            ImageFormat::Dds => "a DDS texture",
+            ImageFormat::Qoi => "a QOI image",
+            _ => "an image of another kind",
+        },
+    })
+}
+
+/// What else bytes seem to be, with its article.
+fn looks_like(bytes: &[u8]) -> &'static str {
+    let begins = |magic: &[u8]| bytes.starts_with(magic);
+    let text = start_of_text(bytes);
+    match bytes {
+        _ if begins(b"%PDF") => "a PDF",
+        _ if begins(b"PK") => "a zip archive, as checkpoints are",
+        _ if begins(&[0x1F, 0x8B]) => "a gzip archive",
+        _ if begins(&[0x80]) => "a pickle, as checkpoints are",
+        _ if bytes.get(8) == Some(&b'{') => "a safetensors file, as checkpoints are",
+        _ if begins(b"RIFF") => "sound or video (RIFF)",
+        _ if text.starts_with("<!doctype html") || text.starts_with("<html") => "a web page",
+        _ if std::str::from_utf8(bytes).is_ok() => "text",
+        _ => "data of no known kind",
+    }
+}
+
+/// The first bytes as text in lower case, whatever they are.
+fn start_of_text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).trim_start().to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -409,24 +470,52 @@ mod tests {
     #[test]
     fn what_is_no_image_is_named() {
         for (bytes, says) in [
-            (&b""[..], "an empty file"),
-            (b"%PDF-1.7", "a PDF"),
-            (b"PK\x03\x04....", "zip archive"),
-            (b"\x80\x02}q\0.", "pickle"),
-            (b"\x40\0\0\0\0\0\0\0{\"a\":", "safetensors"),
-            (b"\0\0\0\x1cftypheic", "HEIC"),
-            (b"\0\0\0\x1cftypavif", "AVIF"),
+            (&b"%PDF-1.7"[..], "a PDF"),
+            (b"PK\x03\x04....", "a zip archive, as checkpoints are"),
+            (b"\x80\x02}q\0.", "a pickle, as checkpoints are"),
+            (b"\x40\0\0\0\0\0\0\0{\"a\":", "a safetensors file, as checkpoints are"),
             (b"\n<!DOCTYPE html><html>", "a web page"),
-            (b"<?xml version=\"1.0\"?><svg>", "SVG"),
+            (b"RIFF\x04\0\0\0WAVE", "sound or video (RIFF)"),
             (b"dear all,", "text"),
-            (b"\x01\x02\xfe\xff\xc0", "no known kind"),
+            (b"\x01\x02\xfe\xff\xc0", "data of no known kind"),
         ] {
             let error = Reader::default().bytes("x", bytes).unwrap_err();
             assert!(matches!(error.kind, ImageErrorKind::NotAnImage { .. }), "{error}");
-            assert!(
-                error.to_string().starts_with("x: not an image") && error.to_string().contains(says),
-                "{error}"
-            );
+            let says =
+                format!("x: not an image, it looks like {says}; JPEG, PNG, WebP, BMP, GIF and TIFF are read");
+            assert_eq!(error.to_string(), says);
+        }
+        for (bytes, says) in [
+            (&b"\0\0\0\x1cftypheic"[..], "a HEIC image"),
+            (b"\0\0\0\x1cftyphevc", "a HEIC image"),
+            (b"\0\0\0\x1cftypavif", "an AVIF image"),
+            (b"\0\0\0\x20ftypisom", "a video (MP4)"),
+            (b"\0\0\0\x14ftypqt  ", "a video (QuickTime)"),
+            (b"\x1a\x45\xdf\xa3\x01", "a video (Matroska or WebM)"),
+            (b"RIFF\x04\0\0\0AVI LIST", "a video (AVI)"),
+            (b"\xff\x0a\xfa\x1f", "a JPEG XL image"),
+            (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+            (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+            (b"8BPS\0\x01", "a Photoshop image"),
+            (b"\0\0\x01\0\x01\0\x10\x10", "an icon (ICO)"),
+            (b"<?xml version=\"1.0\"?><svg>", "an SVG drawing"),
+            (b"P6 1 1 255 \0\0\0", "a PNM image"),
+        ] {
+            let error = Reader::default().bytes("a.x", bytes).unwrap_err();
+            assert!(matches!(error.kind, ImageErrorKind::OtherFormat { .. }), "{error}");
+            let says =
+                format!("a.x: {says}, a format that is not read; JPEG, PNG, WebP, BMP, GIF and TIFF are");
+            assert_eq!(error.to_string(), says);
+        }
+        for (bytes, says) in [
+            (&b""[..], "x: an empty file; copy or download it again"),
+            (&[0; 70], "x: a file of zeros; copy or download it again"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+                "x: a git-lfs pointer, not the image itself; run `git lfs pull`",
+            ),
+        ] {
+            assert_eq!(Reader::default().bytes("x", bytes).unwrap_err().to_string(), says);
         }
     }
 

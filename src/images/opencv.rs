@@ -58,7 +58,7 @@ pub fn resize(image: &RgbImage, size: [usize; 2]) -> RgbImage {
             }
         }
     });
-    RgbImage::from_raw(width as u32, height as u32, out).expect("three bytes a pixel")
+    RgbImage::from_raw(width as u32, height as u32, out).expect("three bytes per pixel")
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ impl Classifier {
 }
 
 /// Images that gradients are taken of at a time on a CPU, at most: the inputs of all layers are kept meanwhile, of
-/// NAT-Mini at 224 some 50 MB an image, and no more images are needed to keep many threads busy.
+/// NAT-Mini at 224 some 50 MB per image, and no more images are needed to keep many threads busy.
 pub const MOST_GRADIENTS: usize = 8;
 
 /// What `run` makes of images [B, ..], put together again; it is told where a part begins. On a CPU parts are an

@@ -22,7 +22,7 @@ pub struct Bench {
     pub architecture: Architecture,
     /// Width and height of the input in pixels.
     pub size: [usize; 2],
-    /// Images a forward pass.
+    /// Images per forward pass.
     pub batch_size: usize,
     /// Timed passes; `None` goes on for about five seconds, and at least five passes.
     pub runs: Option<usize>,
@@ -32,6 +32,17 @@ pub struct Bench {
     pub dtype: DType,
     /// Where to run.
     pub device: Device,
+    /// Is told of every pass: of the network, or of the operator on one map.
+    pub progress: Option<Box<dyn Fn(Pass) + Send + Sync>>,
+}
+
+/// A pass, as [`Bench::progress`] is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// One that is about to begin and is not timed: caches and clocks have to settle first.
+    WarmUp,
+    /// One that was timed and is done.
+    Timed,
 }
 
 impl Bench {
@@ -143,6 +154,7 @@ impl Bench {
         let (passes, seconds) = (times.passes as f64, times.seconds);
         let timing = |kind: &str, seconds: f64, macs: f64| LayerTiming {
             kind: kind.to_owned(),
+            batch,
             ms: 1e3 * seconds / passes / batch as f64,
             share: seconds / times.seconds,
             gflops: 2e-9 * macs / seconds,
@@ -221,12 +233,12 @@ impl Bench {
     fn matmul_peak(&self) -> candle_core::Result<f64> {
         let (side, dtype) = if self.device.is_cpu() { (1024, DType::F32) } else { (8192, self.dtype) };
         let a = Tensor::randn(0f32, 1.0, (side, side), &self.device)?.to_dtype(dtype)?;
-        let best = Times::measure(Some(15), || a.matmul(&a)?.device().synchronize())?.min();
+        let best = Times::measure(Some(15), |_| (), || a.matmul(&a)?.device().synchronize())?.min();
         Ok(2e-9 * (side as f64).powi(3) / best)
     }
 
     fn measure(&self, run: impl FnMut() -> candle_core::Result<()>) -> candle_core::Result<Times> {
-        Times::measure(self.runs, run)
+        Times::measure(self.runs, |pass| self.progress.iter().for_each(|progress| progress(pass)), run)
     }
 }
 
@@ -243,6 +255,7 @@ struct Times {
 impl Times {
     fn measure(
         runs: Option<usize>,
+        progress: impl Fn(Pass),
         mut run: impl FnMut() -> candle_core::Result<()>,
     ) -> candle_core::Result<Self> {
         const WARM_UP: usize = 2;
@@ -250,6 +263,7 @@ impl Times {
         const AT_LEAST: usize = 5;
         let begin = Instant::now();
         for _ in 0..WARM_UP {
+            progress(Pass::WarmUp);
             run()?;
         }
         let mut times = Vec::new();
@@ -261,6 +275,7 @@ impl Times {
             let start = Instant::now();
             run()?;
             times.push(start.elapsed().as_secs_f64());
+            progress(Pass::Timed);
         }
         let (seconds, passes) = (begin.elapsed().as_secs_f64(), WARM_UP + times.len());
         times.sort_by(f64::total_cmp);

@@ -572,6 +572,7 @@ mod tests {
                 gradients,
                 dtype,
                 device: device.clone(),
+                progress: None,
             };
             assert!(bench(false).check(&network).is_ok());
             for error in [

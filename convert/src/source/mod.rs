@@ -223,6 +223,11 @@ impl Source {
             if path.is_dir() {
                 return Err(Problem::NotACheckpoint("a folder: name a file in it".into()));
             }
+            // Before it is opened: that would wait for a pipe's other end.
+            if !path.metadata()?.is_file() {
+                let what = "a checkpoint can't be read from a pipe or a device; save it to a file";
+                return Err(Problem::Unsupported(what.into()));
+            }
             let mut file = File::open(path)?;
             let contents = contents(&mut file)?;
             Ok(Source { path: path.to_owned(), file, contents })
