@@ -232,10 +232,11 @@ fn one_bad_image_among_many_is_reported_and_skipped() {
         assert_eq!(images, ["./a.png", "./c.png"]);
         let stderr = done.stderr();
         let lines: Vec<&str> = stderr.lines().collect();
-        assert_eq!(lines.len(), 3, "{stderr}");
-        assert_eq!(lines[0], "nat-infer: nope.png: no such file or folder");
-        assert!(lines[1].starts_with("nat-infer: ./b.png: not an image, it looks like text"), "{stderr}");
-        assert!(lines[2].starts_with("nat-infer: ./d.png: truncated PNG image"), "{stderr}");
+        assert_eq!(lines.len(), 4, "{stderr}");
+        assert!(lines[0].starts_with("nat-infer: ./b.png: not an image, it looks like text"), "{stderr}");
+        assert!(lines[1].starts_with("nat-infer: ./d.png: truncated PNG image"), "{stderr}");
+        assert_eq!(lines[2], "nat-infer: nope.png: no such file or folder");
+        assert!(lines[3].starts_with("nat-infer: 2 images done, 3 failed, "), "{stderr}");
     }
 }
 
@@ -719,21 +720,19 @@ fn a_result_never_replaces_its_image() {
 }
 
 #[test]
-fn two_images_never_share_a_features_file() {
+fn a_second_run_replaces_what_the_first_saved() {
     let place = Place::new();
     place.digit("a.png");
     place.digit("other/a.bmp.png");
-    place.digit("other/a.png");
-    let features = |inputs: &[&str]| {
-        place.run(&[&["features", "--model", "demo-digits", "--save", "out"], inputs].concat())
+    let features = |model: &[&str]| {
+        let arguments = ["features", "a.png", "other/a.bmp.png", "--save", "out"];
+        place.run(&[&arguments[..], model].concat()).success();
+        assert_eq!(fs::read_dir(place.path("out")).unwrap().count(), 2);
+        fs::read(place.path("out/a.safetensors")).unwrap()
     };
-    let done = features(&["a.png", "other"]);
-    let says = "a.png and other/a.png would both be saved as out/a.safetensors; use two --save folders";
-    assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
-    assert!(!place.path("out").exists());
-    features(&["a.png", "other/a.bmp.png"]).success();
-    features(&["a.png"]).success(); // a second run replaces
-    assert!(place.path("out/a.safetensors").exists() && place.path("out/a.bmp.safetensors").exists());
+    let first = features(&["--model", "demo-digits"]);
+    let second = features(&["--model", "demo-digits", "--resolution", "64"]);
+    assert!(first != second && place.path("out/a.bmp.safetensors").exists());
 }
 
 #[test]
@@ -746,10 +745,17 @@ fn warnings_and_settings_go_to_stderr_as_asked() {
         (done.stderr(), done.success())
     };
     let (stderr, stdout) = run(&[]);
-    let says = ["warning: nat-k7.pth", " does not say its dilations"];
-    assert!(says.iter().all(|part| stderr.contains(part)) && stderr.lines().count() == 1, "{stderr}");
+    let warnings = |stderr: &str| stderr.lines().filter(|line| line.contains("warning")).count();
+    for says in ["does not say its dilations, 1 is assumed", "does not name its 10 classes"] {
+        let warning = stderr.lines().find(|line| line.contains(says)).unwrap_or_default();
+        assert!(warning.starts_with("nat-infer: warning: nat-k7.pth"), "{stderr}");
+    }
+    assert_eq!((warnings(&stderr), stderr.lines().count()), (2, 3), "{stderr}");
     assert_eq!(run(&["-q"]), (String::new(), stdout.clone()));
-    assert_eq!(run(&["--dilations", "1/1/1/1"]), (String::new(), stdout));
+    let (stderr, same) = run(&["--dilations", "1/1/1/1"]);
+    assert_eq!((warnings(&stderr), same), (1, stdout));
+    place.file("names", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n");
+    assert_eq!(warnings(&run(&["--dilations", "1/1/1/1", "--labels", "names"]).0), 0);
 
     let done = place
         .command(&["classify", "a.png", "--model", "demo-digits", "-v"])

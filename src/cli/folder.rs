@@ -1,6 +1,6 @@
 //! `--save DIR`: files for each image.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -52,14 +52,13 @@ impl Folder {
         if renamed {
             say("images that differ in their extension alone are saved with it, as photo.jpg.png");
         }
-        let images: HashSet<PathBuf> = files(sources).filter_map(|path| path.canonicalize().ok()).collect();
+        let images: HashMap<PathBuf, String> =
+            files(sources).filter_map(|path| Some((path.canonicalize().ok()?, name_of(path)))).collect();
         for (source, stem) in sources.iter_mut().flatten().zip(stems) {
             source.below = stem;
             let mut planned = extensions.iter().map(|extension| self.file(source, extension));
-            let replaced =
-                planned.find_map(|file| file.canonicalize().ok().filter(|file| images.contains(file)));
-            if let Some(image) = replaced {
-                bail!("{} would be replaced by a result; use another --save folder", name_of(&image));
+            if let Some(image) = planned.find_map(|file| images.get(&file.canonicalize().ok()?)) {
+                bail!("{image} would be replaced by its result; use another --save folder");
             }
         }
         Ok(())

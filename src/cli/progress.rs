@@ -89,12 +89,12 @@ impl Progress {
         ));
     }
 
-    /// Ends the bar with a line that says what was done, and `place`, where it is. A single image that failed has had its
-    /// line already.
+    /// Ends the bar with a line that says what was done, and `place`, where it is. A single image that was not done has
+    /// had its line already.
     pub fn finish(self, early: bool, place: &[String]) {
         self.bar.finish_and_clear();
         let Self { quiet, begun, total, before, done, failed, .. } = self;
-        if quiet || (total == 1 && done == 0 && place.is_empty() && !early) {
+        if quiet || (total == 1 && done == 0 && place.is_empty()) {
             return;
         }
         let images = if done + before == 1 { "image" } else { "images" };
