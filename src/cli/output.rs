@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::exit::OrFailed;
-use super::resume::{Resumed, alike};
+use super::resume::{Last, Resumed};
 use super::shared::{Format, OutputOptions};
 
 /// A result that every format can hold.
@@ -39,9 +39,8 @@ pub struct Output {
     format: Format,
     sink: Sink,
     records: usize,
-    /// The record that was the last of an interrupted run, with its file: it is computed again and has to come out
-    /// the same.
-    expected: Option<(String, PathBuf)>,
+    /// The last record of an interrupted run, with its file: it is computed again and has to come out the same.
+    expected: Option<(Last, PathBuf)>,
 }
 
 enum Sink {
@@ -159,7 +158,7 @@ impl Plan {
                 fs::copy(&path, partial_path(&path)).with_context(|| cannot_write(&path)).or_failed()?;
             }
             (kept, records) = (resumed.kept, resumed.records);
-            expected = resumed.last.map(|text| (text, resumed.path));
+            expected = resumed.last.map(|last| (last, resumed.path));
         }
         let file = match Partial::begin(&path, format.closing(), kept) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -204,14 +203,16 @@ impl Output {
             Format::Jsonl => escape_json(&serde_json::to_string(record)?).into_owned() + "\n",
             Format::Csv => csv_lines(&record.rows())?,
         };
-        if let Some((expected, from)) = self.expected.take()
-            && !alike(&expected, &text, self.format)
+        // Images that failed before come first, if they do not fail again.
+        let is_it = |(last, _): &mut (Last, PathBuf)| record.rows()[0].first() == Some(&last.image);
+        if let Some((last, from)) = self.expected.take_if(is_it)
+            && !last.is_like(&text, self.format)
         {
-            let from = name_of(&from);
-            return Err(anyhow::anyhow!(
-                "{from}: its last result comes out differently now: options, weights or the image have changed; \
-                 --overwrite without --resume begins anew"
-            ));
+            bail!(
+                "{}: its last result comes out differently now: options, weights or the image have changed; \
+                 --overwrite without --resume begins anew",
+                name_of(&from)
+            );
         }
         self.records += 1;
         self.text(&text)
@@ -359,6 +360,10 @@ fn is_result(path: &Path) -> bool {
             let [first, second] = [lines.next(), lines.next()].map(|line| line.and_then(io::Result::ok));
             let Some(first) = first else { return false };
             let is_header = LEADS.iter().any(|lead| first.starts_with(&lead.join(",")));
+            // As a kill may leave the first line.
+            let is_cut = second.is_none()
+                && !first.is_empty()
+                && LEADS.iter().any(|lead| lead.join(",").starts_with(&first));
             // A table's: "  97.93%  nine" under the image's name, or a count behind it.
             let is_score = |line: &str| {
                 line.starts_with("  ")
@@ -369,7 +374,7 @@ fn is_result(path: &Path) -> bool {
             };
             let is_count =
                 first.ends_with(" object") || first.ends_with(" objects") || first.contains(" -> ");
-            is_header || second.as_deref().is_some_and(is_score) || (is_count && second.is_none())
+            is_header || is_cut || second.as_deref().is_some_and(is_score) || (is_count && second.is_none())
         }
     }
 }
@@ -382,9 +387,16 @@ fn is_json_result(mut file: impl BufRead) -> bool {
     if matches!(file.fill_buf(), Ok([b']', ..])) {
         return true;
     }
+    let begin = file.fill_buf().map(<[u8]>::to_vec).unwrap_or_default();
     let mut records = serde_json::Deserializer::from_reader(file).into_iter::<Map<String, Value>>();
-    let Some(Ok(record)) = records.next() else { return false };
-    LEADS.iter().any(|lead| lead.iter().all(|key| record.contains_key(*key)))
+    match records.next() {
+        Some(Ok(record)) => LEADS.iter().any(|lead| lead.iter().all(|key| record.contains_key(*key))),
+        // As a kill may leave the first record.
+        Some(Err(error)) if error.is_eof() => {
+            LEADS.iter().any(|[key, _]| begin.starts_with(format!("{{\"{key}\":").as_bytes()))
+        }
+        _ => false,
+    }
 }
 
 /// Whether a file of results has one.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::exit::say;
+use super::output::csv_lines;
 use super::shared::Format;
 
 /// The finished records of a file.
@@ -26,12 +27,22 @@ pub struct Resumed {
     pub records: usize,
     /// The model that made them.
     pub model: Option<String>,
-    /// The text behind the bytes that stay: what the last record was, if it is whole.
-    pub last: Option<String>,
+    /// The last record, which stands behind the bytes that stay.
+    pub last: Option<Last>,
     /// The images of all records, in order, the last one's too.
     images: Vec<String>,
     /// Length of all whole records.
     whole: u64,
+}
+
+/// The last record of a file.
+pub struct Last {
+    /// Its image.
+    pub image: String,
+    /// Its lines.
+    text: String,
+    /// Whether rows may be missing at its end.
+    cut: bool,
 }
 
 /// What every record begins with.
@@ -74,9 +85,10 @@ impl Resumed {
             };
             resumed.kept = resumed.whole;
             resumed.whole += line.len() as u64;
+            let text = String::from_utf8_lossy(&line).into_owned();
+            resumed.last = Some(Last { image: image.clone(), text, cut: false });
             resumed.images.push(image);
             resumed.model = Some(model);
-            resumed.last = Some(String::from_utf8_lossy(&line).into_owned());
         }
         resumed.records = resumed.images.len().saturating_sub(1);
         Ok(resumed)
@@ -86,7 +98,9 @@ impl Resumed {
         let mut resumed = Self::empty(path);
         let length = file.metadata().with_context(|| name_of(&resumed.path))?.len();
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(BufReader::new(file));
-        if length == 0 {
+        // A header alone may be cut as well.
+        let header_length = columns.iter().map(|column| column.len() as u64 + 1).sum::<u64>();
+        if length < header_length {
             return Ok(resumed);
         }
         if reader.headers().is_ok_and(|header| header != columns) {
@@ -121,7 +135,11 @@ impl Resumed {
         }
         resumed.whole = length;
         resumed.records = resumed.images.len().saturating_sub(1);
-        resumed.last = (!rows.is_empty()).then(|| super::output::csv_lines(&rows)).transpose()?;
+        if let Some(image) = resumed.images.last().filter(|_| !rows.is_empty()) {
+            // A write that a kill cuts ends with a page: only then rows may be missing.
+            let cut = length.is_multiple_of(4096);
+            resumed.last = Some(Last { image: image.clone(), text: csv_lines(&rows)?, cut });
+        }
         Ok(resumed)
     }
 
@@ -167,8 +185,17 @@ impl Resumed {
     }
 }
 
+impl Last {
+    /// Whether a new record of the image says the same.
+    pub fn is_like(&self, text: &str, format: Format) -> bool {
+        let rows = if self.cut { self.text.lines().count() } else { usize::MAX };
+        let text: String = text.split_inclusive('\n').take(rows).collect();
+        alike(&self.text, &text, format)
+    }
+}
+
 /// Whether two records say the same but for the last digits of their numbers, which differ between processors.
-pub fn alike(a: &str, b: &str, format: Format) -> bool {
+fn alike(a: &str, b: &str, format: Format) -> bool {
     let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * (1.0 + b.abs());
     fn values(near: &dyn Fn(f64, f64) -> bool, a: &Value, b: &Value) -> bool {
         match (a, b) {
@@ -205,4 +232,113 @@ fn csv_values(text: &str) -> Option<Value> {
     let rows: Result<Vec<Value>, csv::Error> =
         reader.records().map(|row| Ok(row?.iter().map(field).collect())).collect();
     rows.ok().map(Value::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const COLUMNS: [&str; 4] = ["image", "model", "rank", "score"];
+
+    fn read(text: &str, format: Format) -> Result<Resumed> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        fs::write(&path, text).unwrap();
+        Resumed::read(path, format, &COLUMNS)
+    }
+
+    fn sources(names: &[&str]) -> Vec<Result<Source, SourceError>> {
+        names.iter().map(|name| Ok(Source::file(*name))).collect()
+    }
+
+    fn left(sources: &[Result<Source, SourceError>]) -> Vec<String> {
+        sources.iter().flatten().map(Source::name).collect()
+    }
+
+    #[test]
+    fn what_is_whole_stays_and_the_last_is_done_again() {
+        let line = |image: &str| format!("{{\"image\":\"{image}\",\"model\":\"m\",\"top\":[]}}\n");
+        let header = "image,model,rank,score\n".to_owned();
+        let rows = |image: &str| format!("{image},m,1,0.5\n{image},m,2,0.25\n");
+        let lines = [line("a"), line("b"), line("c")].concat();
+        let table = [header.clone(), rows("a"), rows("b"), rows("c")].concat();
+        for (text, format, kept, records) in [
+            (lines.clone(), Format::Jsonl, [line("a"), line("b")].concat(), 2),
+            (lines.clone() + "{\"ima", Format::Jsonl, [line("a"), line("b")].concat(), 2),
+            (line("a"), Format::Jsonl, String::new(), 0),
+            ("{\"im".to_owned(), Format::Jsonl, String::new(), 0),
+            (String::new(), Format::Jsonl, String::new(), 0),
+            (table.clone(), Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2),
+            (table.clone() + "c,m,", Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2),
+            (table.clone() + "\"d\nd", Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2),
+            ([header.clone(), rows("a")].concat(), Format::Csv, header.clone(), 0),
+            (header.clone(), Format::Csv, header.clone(), 0),
+            ("image,mo".to_owned(), Format::Csv, String::new(), 0),
+        ] {
+            let mut resumed = read(&text, format).unwrap();
+            let mut sources = sources(&["a", "x", "b", "c", "d"]);
+            let done = resumed.take_from(&mut sources, false);
+            assert_eq!((resumed.records, done), (records, records), "{text}");
+            assert_eq!(&text[..resumed.kept as usize], kept, "{text}");
+            assert_eq!(left(&sources).len(), 5 - records, "{text}");
+        }
+        for (text, format) in [
+            (line("a") + "no record\n", Format::Jsonl),
+            (line("a") + "\n" + &line("b"), Format::Jsonl),
+            ("image,model,pixels,score\n".to_owned(), Format::Csv),
+            (header + "a,m\n" + &rows("b"), Format::Csv),
+        ] {
+            assert!(read(&text, format).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_was_named_twice_is_done_twice() {
+        let line = |image: &str| format!("{{\"image\":\"{image}\",\"model\":\"m\"}}\n");
+        let row = |image: &str| format!("{image},m,1,0.5\n{image},m,2,0.25\n");
+        let lines = ["a", "a", "b"].map(line).concat();
+        let rows = "image,model,rank,score\n".to_owned() + &["a", "a", "b"].map(row).concat();
+        for (text, format) in [(&lines, Format::Jsonl), (&rows, Format::Csv)] {
+            for (names, done, rest) in [
+                (&["a", "a", "b", "c"][..], 2, &["b", "c"][..]),
+                (&["a", "a", "a", "b"], 2, &["a", "b"]),
+                (&["a", "b"], 1, &["b"]),
+                (&["a", "a"], 2, &[]),
+            ] {
+                let mut sources = sources(names);
+                assert_eq!(read(text, format).unwrap().take_from(&mut sources, false), done);
+                assert_eq!(left(&sources), rest);
+            }
+            // Of a run that ended nothing is done again, unless there is something new.
+            let mut sources = sources(&["a", "a", "b"]);
+            assert_eq!(read(text, format).unwrap().take_from(&mut sources, true), 3);
+            assert!(sources.is_empty());
+        }
+    }
+
+    #[test]
+    fn records_are_alike_up_to_their_last_digits() {
+        for (a, b, like) in [
+            (r#"{"image":"a","score":0.5}"#, r#"{"image":"a","score":0.50001}"#, true),
+            (r#"{"image":"a","score":0.5}"#, r#"{"image":"a","score":0.6}"#, false),
+            (r#"{"image":"a","top":[1,2]}"#, r#"{"image":"a","top":[1]}"#, false),
+            (r#"{"label":"a"}"#, r#"{"label":"b"}"#, false),
+            (r#"{"counts":"a","x":1}"#, r#"{"counts":"b","x":1}"#, true),
+            (r#"{"x":1}"#, r#"{"y":1}"#, false),
+        ] {
+            assert_eq!(alike(a, b, Format::Jsonl), like, "{a} {b}");
+        }
+        for (a, b, like) in [
+            ("a,m,1,0.5\n", "a,m,1,0.5000001\n", true),
+            ("a,m,1,0.5\n", "a,m,1,0.6\n", false),
+            ("a,m,1,0.5\n", "a,m,1,0.5\na,m,2,0.1\n", false),
+        ] {
+            assert_eq!(alike(a, b, Format::Csv), like, "{a} {b}");
+        }
+        let last = |cut| Last { image: "a".into(), text: "a,m,1,0.5\n".into(), cut };
+        assert!(last(true).is_like("a,m,1,0.5\na,m,2,0.1\n", Format::Csv));
+        assert!(!last(false).is_like("a,m,1,0.5\na,m,2,0.1\n", Format::Csv));
+    }
 }

@@ -60,12 +60,9 @@ impl Partial {
         }
         let partial = partial_path(path);
         let file = File::options().create(true).truncate(false).write(true).open(&partial)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => {
-                return Err(error);
-            }
-            _ => {}
+        // Where a file system has no locks nobody else has one.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut begun = Self { file, form: Form::Staged { partial, target }, length: kept, closing };
         begun.file.set_len(kept)?;
