@@ -113,7 +113,7 @@ mod tests {
 
     /// Holds batches of 2, 3 and 5 against images alone, to the bit, on several numbers of threads; and
     /// spoils one image of a batch.
-    fn batches_are_their_images<T: ImageTask, V: PartialEq + Debug>(
+    fn batches_are_their_images<T: ImageTask, V: PartialEq + Debug + Send>(
         task: &T,
         images: &[RgbImage; 5],
         values: impl Fn(T::Output) -> V + Sync,
@@ -121,7 +121,6 @@ mod tests {
     ) where
         T::Input: Sync,
         T::Output: Sync,
-        V: Send,
     {
         let mut inputs: Vec<T::Input> = images.iter().map(|image| task.prepare(image)).collect();
         assert!(inputs.iter().all(|input| task.goes_with(input, &inputs[0]) && task.bytes(input) > 0));

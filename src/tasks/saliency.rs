@@ -19,7 +19,7 @@ use super::files::save_png;
 use super::image_task::one;
 use super::{Classify, ImageTask, Model, TaskError, features};
 use crate::images::{CenterCrop, heat};
-use crate::layers::bilinear;
+use crate::layers::{bilinear, in_words};
 use crate::models::classifier::{Classifier, MOST_GRADIENTS};
 use crate::results::Scored;
 
@@ -268,7 +268,8 @@ impl SaliencyMap {
     pub fn save_tensor(&self, path: &Path) -> Result<(), TaskError> {
         let [width, height] = self.size;
         let tensor = Tensor::from_slice(&self.values, (height, width), &Device::Cpu).map_err(|error| {
-            TaskError::Write { path: path.display().to_string(), error: std::io::Error::other(error) }
+            let error = std::io::Error::other(in_words(&error));
+            TaskError::Write { path: path.display().to_string(), error }
         })?;
         features::save(&BTreeMap::from([("saliency".to_owned(), tensor)]), path)
     }
@@ -393,7 +394,7 @@ mod tests {
             done.push(copies);
             ControlFlow::Continue(())
         };
-        let map = task.run_input(&input, &mut progress).unwrap();
+        let map = one(&task, &input, &mut progress).unwrap();
         assert_eq!((done, map.class.index, map.size), (vec![2, 1], 9, [96, 96]));
 
         let (low, high) =
