@@ -149,9 +149,6 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
             (name, metadata.architecture, metadata.preprocessing, network)
         }
     };
-    if gradients && !matches!(network, Network::Classifier(_)) {
-        bail!("--gradients times classifiers, `{model}` is none");
-    }
     let own = match preprocessing.geometry {
         Geometry::Crop { resolution, .. } => [resolution; 2],
         Geometry::Scale { scale, .. } => scale,
@@ -162,6 +159,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     }
     let (batch_size, progress) = (1, None);
     let mut bench = Bench { model, architecture, size, batch_size, runs, gradients, dtype, device, progress };
+    bench.check(&network)?;
     let mut output = match (arguments.op, arguments.profile) {
         (true, _) => Output::open::<OperatorTiming>(&arguments.output)?,
         (_, true) => Output::open::<LayerTiming>(&arguments.output)?,

@@ -120,7 +120,7 @@ impl Job {
             // Only what became of a source is given out.
             let result = done.result.and_then(|answer| {
                 let source = sources[done.index].as_ref().map_err(Clone::clone)?;
-                let failed = |error| Failure::Task { name: source.name(), error };
+                let failed = |error| Failure::Task { name: source.name(), error: Box::new(error) };
                 record(source, answer).map_err(failed)
             });
             saving += begin.elapsed();
@@ -182,7 +182,9 @@ impl Job {
 fn concerns_all(failure: &Failure) -> bool {
     match failure {
         Failure::DeviceLost { .. } => true,
-        Failure::Task { error: TaskError::Write { error, .. }, .. } => files::concerns_all(error),
+        Failure::Task { error, .. } => {
+            matches!(&**error, TaskError::Write { error, .. } if files::concerns_all(error))
+        }
         _ => false,
     }
 }

@@ -208,7 +208,7 @@ impl Settings {
             say(&format!(
                 "warning: {} does not say its dilations, 1 is assumed (NAT); \
                  --arch or --dilations says them if it is a DiNAT",
-                model.name()
+                model.short_name()
             ));
         }
         let architecture = &model.metadata().architecture;

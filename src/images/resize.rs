@@ -144,8 +144,8 @@ impl Taps {
         self
     }
 
-    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
-        self.first.iter().copied().zip(self.weights.iter().map(Vec::as_slice))
+    fn split(&self) -> Vec<SplitTaps> {
+        self.first.iter().zip(&self.weights).map(|(&first, weights)| SplitTaps::new(first, weights)).collect()
     }
 }
 
@@ -159,23 +159,53 @@ fn clip(sum: i32) -> u8 {
 fn horizontal(source: Plane, taps: &Taps, rows: Range<usize>) -> Vec<u8> {
     let width = 3 * taps.first.len();
     let mut out = vec![0; width * rows.len()];
-    out.par_chunks_mut(width * STRIP).enumerate().for_each_init(Vec::new, |strip, (i, out)| {
+    let (split, extent) = (taps.split(), taps.extent());
+    out.par_chunks_mut(width * STRIP).enumerate().for_each_init(Vec::new, |planes, (i, out)| {
         let start = rows.start + i * STRIP;
-        let rows: Vec<&[u8]> = (start..rows.end.min(start + STRIP)).map(|y| source.row(y)).collect();
-        Isa::best().run(HorizontalStrip { rows: &rows, taps, strip, out });
+        let rows: Vec<&[u8]> = (start..rows.end.min(start + STRIP))
+            .map(|y| &source.row(y)[3 * extent.start..3 * extent.end])
+            .collect();
+        Isa::best().run(HorizontalStrip { rows: &rows, taps: &split, start: extent.start, planes, out });
     });
     out
 }
 
-/// Rows that the horizontal pass does together.
+/// Rows that the horizontal pass takes up at once.
 const STRIP: usize = 16;
+/// Rows that a weight is multiplied with once it is loaded.
+const TOGETHER: usize = 4;
 
-/// The horizontal pass over up to [`STRIP`] rows. They are transposed first, so that a weight meets a
-/// vector of neighbouring bytes.
+/// The taps of an output position as [`Simd::weighted_sums`] takes them.
+struct SplitTaps {
+    first: usize,
+    /// Weights without their low eight bits, and these; filled up with zeros.
+    high: Vec<i16>,
+    low: Vec<i16>,
+}
+
+impl SplitTaps {
+    /// Weights come in so many.
+    const UNIT: usize = 16;
+
+    fn new(first: usize, weights: &[i32]) -> Self {
+        // A weight is hardly more than 1, which is 2^14 without its low bits.
+        let parts = weights.iter().map(|weight| ((weight >> 8) as i16, (weight & 0xFF) as i16));
+        let (mut high, mut low): (Vec<i16>, Vec<i16>) = parts.unzip();
+        let length = weights.len().next_multiple_of(Self::UNIT);
+        high.resize(length, 0);
+        low.resize(length, 0);
+        Self { first, high, low }
+    }
+}
+
+/// The horizontal pass over up to [`STRIP`] rows, each of them first a plane of 16-bit numbers for each colour.
 struct HorizontalStrip<'a> {
+    /// The part of each row that [`Taps::extent`] covers.
     rows: &'a [&'a [u8]],
-    taps: &'a Taps,
-    strip: &'a mut Vec<[u8; STRIP]>,
+    taps: &'a [SplitTaps],
+    /// Where that part begins.
+    start: usize,
+    planes: &'a mut Vec<i16>,
     out: &'a mut [u8],
 }
 
@@ -183,29 +213,27 @@ impl Kernel for HorizontalStrip<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Self { rows, taps, strip, out } = self;
-        let Range { start, end } = taps.extent();
-        strip.clear();
-        strip.resize(3 * (end - start), [0; STRIP]);
-        for (y, row) in rows.iter().enumerate() {
-            for (column, &byte) in strip.iter_mut().zip(&row[3 * start..3 * end]) {
-                column[y] = byte;
-            }
-        }
-        let width = 3 * taps.first.len();
-        for (x, (first, weights)) in taps.iter().enumerate() {
-            let mut sums = [[HALF; STRIP]; 3];
-            for (pixel, &weight) in strip[3 * (first - start)..].chunks_exact(3).zip(weights) {
-                for (sums, values) in sums.iter_mut().zip(pixel) {
-                    for (sum, &value) in sums.iter_mut().zip(values) {
-                        *sum += i32::from(value) * weight;
-                    }
+    fn run<S: Simd>(self, simd: S) {
+        let Self { rows, taps, start, planes, out } = self;
+        let (width, length) = (3 * taps.len(), rows[0].len() / 3);
+        // Weights that fill up may reach beyond the last pixel.
+        let plane = length + SplitTaps::UNIT;
+        planes.resize(TOGETHER * 3 * plane, 0);
+        for (rows, out) in rows.chunks(TOGETHER).zip(out.chunks_mut(TOGETHER * width)) {
+            for (row, planes) in rows.iter().zip(planes.chunks_exact_mut(3 * plane)) {
+                let (red, rest) = planes.split_at_mut(plane);
+                let (green, blue) = rest.split_at_mut(plane);
+                let colours = red.iter_mut().zip(green).zip(blue);
+                for (pixel, ((red, green), blue)) in row.chunks_exact(3).zip(colours) {
+                    (*red, *green, *blue) = (pixel[0].into(), pixel[1].into(), pixel[2].into());
                 }
             }
-            for y in 0..rows.len() {
-                for (c, sums) in sums.iter().enumerate() {
-                    out[y * width + 3 * x + c] = clip(sums[y]);
+            for (x, SplitTaps { first, high, low }) in taps.iter().enumerate() {
+                for c in 0..3 {
+                    let sums = simd.weighted_sums(&planes[c * plane + first - start..], 3 * plane, high, low);
+                    for (row, sum) in out.chunks_exact_mut(width).zip(sums) {
+                        row[3 * x + c] = clip(HALF.wrapping_add(sum));
+                    }
                 }
             }
         }

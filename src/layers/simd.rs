@@ -283,6 +283,22 @@ pub trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: a word is a value; the rest is the caller's promise.
         unsafe { self.store_first(words.add(at), v, n) }
     }
+    /// Σ rows[r·stride + i] · (256·high[i] + low[i]) of four rows, modulo 2^32: fixed-point weights of more bits than
+    /// the 16 that integer products are fast with.
+    ///
+    /// # Panics
+    /// When `high` and `low` differ in length, that is no multiple of 16, or `rows` ends before the fourth row does.
+    #[inline(always)]
+    fn weighted_sums(self, rows: &[i16], stride: usize, high: &[i16], low: &[i16]) -> [i32; 4] {
+        check_weights(rows, stride, high, low);
+        std::array::from_fn(|r| {
+            let products =
+                rows[r * stride..].iter().zip(high).zip(low).map(|((&x, &high), &low)| {
+                    i32::from(x).wrapping_mul(256 * i32::from(high) + i32::from(low))
+                });
+            products.fold(0, i32::wrapping_add)
+        })
+    }
     /// Sum of the lanes.
     fn reduce_sum(self, v: Self::V) -> f32;
     /// Largest of the lanes.
@@ -362,6 +378,16 @@ impl Portable {
     fn zip(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
         std::array::from_fn(|i| f(a[i], b[i]))
     }
+}
+
+/// What [`Simd::weighted_sums`] asks of its operands.
+#[inline(always)]
+fn check_weights(rows: &[i16], stride: usize, high: &[i16], low: &[i16]) {
+    let n = high.len();
+    assert!(
+        low.len() == n && n.is_multiple_of(16) && 3 * stride + n <= rows.len(),
+        "weights do not fit their rows"
+    );
 }
 
 impl Simd for Portable {
@@ -495,6 +521,35 @@ mod tests {
             // SAFETY: just checked.
             let v = unsafe { s.load(self.0.as_ptr()) };
             (s.reduce_sum(v), s.reduce_max(v))
+        }
+    }
+
+    struct Weighted<'a>(&'a [i16], usize, [&'a [i16]; 2]);
+
+    impl Kernel for Weighted<'_> {
+        type Output = [i32; 4];
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> [i32; 4] {
+            let Self(rows, stride, [high, low]) = self;
+            s.weighted_sums(rows, stride, high, low)
+        }
+    }
+
+    #[test]
+    fn weighted_sums_are_exact_on_every_instruction_set() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for length in [0, 16, 32, 48, 160, 4096] {
+            let stride = length + 5;
+            let rows: Vec<i16> = (0..4 * stride).map(|_| rng.i16(0..256)).collect();
+            let high: Vec<i16> = (0..length).map(|_| rng.i16(-17_000..17_000)).collect();
+            let low: Vec<i16> = (0..length).map(|_| rng.i16(0..256)).collect();
+            let exact = [0, 1, 2, 3].map(|r| {
+                let weight = |i: usize| 256 * i64::from(high[i]) + i64::from(low[i]);
+                (0..length).map(|i| i64::from(rows[r * stride + i]) * weight(i)).sum::<i64>() as i32
+            });
+            for &isa in Isa::available() {
+                assert_eq!(isa.run(Weighted(&rows, stride, [&high, &low])), exact, "{isa:?}, {length}");
+            }
         }
     }
 

@@ -118,7 +118,7 @@ pub enum Failure {
         /// The image.
         name: String,
         /// Why.
-        error: TaskError,
+        error: Box<TaskError>,
     },
     /// The program itself failed on it.
     #[error("{name}: the program failed on this image ({message}); please report it")]
@@ -134,7 +134,7 @@ pub enum Failure {
         /// The image.
         name: String,
         /// What it said last.
-        error: TaskError,
+        error: Box<TaskError>,
     },
 }
 
@@ -307,8 +307,10 @@ impl<T: ImageTask> Pipeline<T> {
                 let name = (self.names)(self.first + place);
                 match error {
                     Attempt::Crashed(message) => Failure::Crash { name, message },
-                    Attempt::Failed(error) if self.task.model().works() => Failure::Task { name, error },
-                    Attempt::Failed(error) => Failure::DeviceLost { name, error },
+                    Attempt::Failed(error) if self.task.model().works() => {
+                        Failure::Task { name, error: error.into() }
+                    }
+                    Attempt::Failed(error) => Failure::DeviceLost { name, error: error.into() },
                 }
             }));
         }

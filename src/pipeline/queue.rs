@@ -78,6 +78,9 @@ impl<I: Send + 'static> Queue<I> {
         for started in 0..threads.clamp(1, count.max(1)) {
             let (queue, make) = (Arc::clone(&queue), Arc::clone(&make));
             let work = move || {
+                // As every core has a thread like this one, a thread does an image on its own.
+                let alone = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+                let _alone = alone.ok();
                 while let Some(index) = queue.claim() {
                     let made = make(index, &queue.times);
                     queue.put(index, made);

@@ -130,14 +130,6 @@ impl Classify {
         all(self, &images.iter().map(|image| self.prepare(image)).collect::<Vec<_>>())
     }
 
-    /// As [`Classify::run`], of images that went through [`Classify::crop`].
-    ///
-    /// # Errors
-    /// As [`Classify::run`].
-    pub fn run_inputs(&self, inputs: &[Vec<f32>]) -> Result<Vec<Vec<Scored>>, TaskError> {
-        all(self, inputs)
-    }
-
     fn top(&self, logits: &[f32]) -> Result<Vec<Scored>, TaskError> {
         let scores = self.scores(logits)?;
         let mut order: Vec<usize> = (0..scores.len()).collect();

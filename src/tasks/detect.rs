@@ -116,15 +116,7 @@ impl Detect {
     /// # Errors
     /// When the network can't be computed on an image of this size, or overflows.
     pub fn run(&self, image: &RgbImage) -> Result<Vec<Object>, TaskError> {
-        self.run_input(&self.prepare(image))
-    }
-
-    /// As [`Detect::run`], of an image that went through [`Detect::fit`].
-    ///
-    /// # Errors
-    /// As [`Detect::run`].
-    pub fn run_input(&self, input: &Fitted) -> Result<Vec<Object>, TaskError> {
-        one(self, input, &mut unwatched)
+        one(self, &self.prepare(image), &mut unwatched)
     }
 
     /// What was found on an image, as its records.

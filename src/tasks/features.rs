@@ -100,14 +100,7 @@ impl ExtractFeatures {
     /// # Errors
     /// When the network can't be computed at this resolution.
     pub fn run(&self, images: &[RgbImage]) -> Result<Vec<Tensors>, TaskError> {
-        self.run_inputs(&images.iter().map(|image| self.prepare(image)).collect::<Vec<_>>())
-    }
-
-    /// As [`ExtractFeatures::run`], of images that went through [`ExtractFeatures::preparation`].
-    ///
-    /// # Errors
-    /// As [`ExtractFeatures::run`].
-    pub fn run_inputs(&self, inputs: &[Prepared]) -> Result<Vec<Tensors>, TaskError> {
+        let inputs: Vec<_> = images.iter().map(|image| self.prepare(image)).collect();
         let mut tensors = Vec::with_capacity(inputs.len());
         for together in inputs.chunk_by(|a, b| self.goes_with(a, b)) {
             tensors.extend(all(self, together)?);

@@ -148,18 +148,6 @@ impl Saliency {
         one(self, &self.prepare(image), &mut progress)
     }
 
-    /// As [`Saliency::run`], of an image that went through [`Saliency::crop`].
-    ///
-    /// # Errors
-    /// As [`Saliency::run`].
-    pub fn run_input(
-        &self,
-        input: &[f32],
-        mut progress: impl FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<SaliencyMap, TaskError> {
-        self.map(input, &mut progress)
-    }
-
     fn map(
         &self,
         input: &[f32],

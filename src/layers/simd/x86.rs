@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, check_weights};
 
 /// Token of [`super::Isa::Avx2`].
 #[derive(Clone, Copy)]
@@ -122,6 +122,26 @@ impl Simd for Avx2 {
         unsafe { super::transpose_from(whole, rows, n, to, stride) };
     }
     #[inline(always)]
+    fn weighted_sums(self, rows: &[i16], stride: usize, high: &[i16], low: &[i16]) -> [i32; 4] {
+        check_weights(rows, stride, high, low);
+        // SAFETY: the token proves AVX2; every load ends where its row's last weight does, which was checked.
+        unsafe {
+            let mut sums = [[_mm256_setzero_si256(); 2]; 4];
+            for i in (0..high.len()).step_by(16) {
+                let weights = [high, low].map(|part| _mm256_loadu_si256(part.as_ptr().add(i).cast()));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = _mm256_loadu_si256(rows.as_ptr().add(r * stride + i).cast());
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(x, weights));
+                    }
+                }
+            }
+            let [a, b, c, d] = sums.map(|[high, low]| _mm256_add_epi32(_mm256_slli_epi32::<8>(high), low));
+            let all = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+            transmute(_mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all)))
+        }
+    }
+    #[inline(always)]
     fn reduce_sum(self, v: __m256) -> f32 {
         // SAFETY: the token proves AVX2.
         unsafe {
@@ -228,6 +248,32 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn transpose(self, rows: [*const f32; 8], n: usize, to: *mut f32, stride: usize) {
         // SAFETY: the caller's promise.
         unsafe { Avx2(()).transpose(rows, n, to, stride) };
+    }
+    #[inline(always)]
+    fn weighted_sums(self, rows: &[i16], stride: usize, high: &[i16], low: &[i16]) -> [i32; 4] {
+        check_weights(rows, stride, high, low);
+        // SAFETY: the token proves AVX-512; every load ends where its row's last weight does, which was checked.
+        unsafe {
+            let mut sums = [[_mm512_setzero_si512(); 2]; 4];
+            for i in (0..high.len()).step_by(32) {
+                let mask = if high.len() - i < 32 { 0xFFFF } else { 0xFFFF_FFFF };
+                let load = |p: *const i16| _mm512_maskz_loadu_epi16(mask, p.add(i));
+                let weights = [high, low].map(|part| load(part.as_ptr()));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = load(rows.as_ptr().add(r * stride));
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(x, weights));
+                    }
+                }
+            }
+            let [a, b, c, d] = sums.map(|[high, low]| _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low));
+            // Two rows' lanes are added pair by pair until each lane of a quarter is a row's.
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+            transmute(_mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half)))
+        }
     }
     #[inline(always)]
     fn reduce_sum(self, v: __m512) -> f32 {
