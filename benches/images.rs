@@ -45,14 +45,16 @@ fn images(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(1));
         for resolution in [96, 224] {
             let geometry = Geometry::Crop { resolution, crop_pct: 0.875 };
-            let crop = CenterCrop::new(resolution, 0.875, &Preprocessing::imagenet(geometry)).expect("a crop");
+            let crop =
+                CenterCrop::new(resolution, 0.875, &Preprocessing::imagenet(geometry)).expect("a crop");
             group.bench_function(format!("crop {size} to {resolution}"), |b| {
                 b.iter(|| crop.apply(black_box(&image)));
             });
         }
         let geometry = Geometry::detection([1333, 800]);
         let fit = KeepRatio::new([1333, 800], 32, &Preprocessing::imagenet(geometry)).expect("a scale");
-        group.bench_function(format!("fit {size} into 1333x800"), |b| b.iter(|| fit.apply(black_box(&image))));
+        group
+            .bench_function(format!("fit {size} into 1333x800"), |b| b.iter(|| fit.apply(black_box(&image))));
     }
     group.finish();
 }

@@ -22,6 +22,7 @@
 //! gradients themselves, and [`attention::NeighborhoodAttention`] is differentiable in networks of your own.
 
 pub mod attention;
+pub mod crash;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod images;

@@ -333,7 +333,7 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
             "--gradients times classifiers, `mask-rcnn-nat-mini` is made to detect",
         ),
         (vec!["bench", "--model", "upernet-nat-mini", "--gradients"], 2, "is made to segment"),
-        (vec!["bench", "--weights", segmenter, "--gradients"], 2, "--gradients times classifiers"),
+        (vec!["bench", "--weights", segmenter, "--gradients"], 2, "has no gradients: only classifiers have"),
     ] {
         let before = place.files();
         let done = place.run(&arguments);

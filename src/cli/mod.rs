@@ -11,6 +11,7 @@ use std::process;
 use anyhow::{Result, anyhow};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nat_convert::terminal;
+use nat_infer::crash::panic_message;
 use nat_infer::zoo::Task;
 
 mod bench;
@@ -142,9 +143,7 @@ pub fn main() -> Exit {
     // What crashes on one image is reported with its name where it is caught; a trace helps no user.
     panic::set_hook(Box::new(|_| {}));
     let done = panic::catch_unwind(|| run(command, verbosity)).unwrap_or_else(|crash| {
-        let words = crash.downcast_ref::<String>().cloned();
-        let words = words.or_else(|| crash.downcast_ref::<&str>().map(|words| (*words).to_owned()));
-        let words = words.unwrap_or_default();
+        let words = panic_message(&*crash);
         Err(exit::Failed(anyhow!("the program failed ({words}); please report it with the command")).into())
     });
     done.unwrap_or_else(|error| exit::report(&error))

@@ -95,7 +95,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
 
 /// A model in the list.
 #[derive(Serialize)]
-struct Row {
+pub struct Row {
     name: &'static str,
     task: &'static str,
     parameters: u64,
@@ -272,7 +272,7 @@ fn aligned(rows: &[Row], room: Option<usize>) -> String {
 
 /// Everything about a model.
 #[derive(Serialize)]
-struct Details {
+pub struct Details {
     #[serde(flatten)]
     row: Row,
     family: Family,

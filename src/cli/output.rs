@@ -1,6 +1,6 @@
 //! Results, in four formats, to stdout or a file.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Stdout, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,15 @@ use anyhow::{Context, Result, bail};
 use nat_convert::terminal::{escape_json, lines};
 use nat_infer::pipeline::partial::{Partial, partial_path};
 use nat_infer::pipeline::{Source, SourceError, name_of};
+use nat_infer::results::{
+    Classification, Detections, LayerTiming, NetworkTiming, OperatorTiming, SavedFeatures, SavedSaliency,
+    Segmentation,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::exit::OrFailed;
+use super::models;
 use super::resume::{Last, Resumed};
 use super::shared::{Format, OutputOptions};
 
@@ -31,7 +36,7 @@ pub trait Record: Serialize {
 pub struct Plan {
     format: Format,
     path: Option<PathBuf>,
-    resumed: Option<Resumed>,
+    resumed: Option<(Resumed, Partial)>,
 }
 
 /// Where the records of a command go, one after the other.
@@ -61,13 +66,14 @@ pub enum End {
 
 impl Plan {
     /// Chooses format and place, and sees to it that nothing is lost: of `inputs` none is ever replaced, and a file that
-    /// is no earlier result only if that was asked for.
+    /// is no earlier result only if that was asked for. `saves` says whether the command leaves other files too.
     ///
     /// # Errors
     /// When the file must not be replaced, its folder is not there, or an interrupted run's results are.
     pub fn new<'a>(
         options: &OutputOptions,
         resume: bool,
+        saves: bool,
         inputs: impl IntoIterator<Item = &'a Path>,
     ) -> Result<Self> {
         let path = options.output.clone().filter(|path| path != Path::new("-"));
@@ -79,6 +85,9 @@ impl Plan {
             bail!(
                 "--resume goes on with jsonl and csv alone; --format chooses one, or an --output of that extension"
             );
+        }
+        if options.overwrite && path.is_none() && !saves {
+            bail!("--overwrite has nothing to replace: there is no file to write");
         }
         if let Some(path) = &path {
             has_a_place(path)?;
@@ -99,34 +108,33 @@ impl Plan {
         Ok(Self { format, path, resumed: None })
     }
 
-    /// Reads what an interrupted run finished, and takes its images out of `sources`. Gives their number.
+    /// Reads what an interrupted run finished, takes its images out of `sources` and gives them. From now on no other
+    /// process can go on with it.
     ///
     /// # Errors
-    /// When the file is none of ours, or there is nowhere to look.
-    pub fn resume<R: Record>(&mut self, sources: &mut Vec<Result<Source, SourceError>>) -> Result<usize> {
+    /// When the file is none of ours, there is nowhere to look, or another process is at it.
+    pub fn resume<R: Record>(
+        &mut self,
+        sources: &mut Vec<Result<Source, SourceError>>,
+    ) -> Result<Vec<Source>> {
         let Some(path) = self.path.as_deref().filter(|path| !path.exists() || path.is_file()) else {
             bail!("--resume goes on with a file; --output names it");
         };
-        let partial = partial_path(path);
+        let partial = claimed(path, Partial::claim(path, self.format.closing()))?;
         // A run that was complete goes on with what its inputs have become.
-        let from = if partial.exists() { partial } else { path.to_owned() };
-        if !from.exists() {
-            return Ok(0);
-        }
-        let complete = from == path;
+        let complete = partial.length() == 0 && path.exists();
+        let from = if complete { path.to_owned() } else { partial_path(path) };
         let mut resumed = Resumed::read(from, self.format, R::COLUMNS)?;
-        let before = resumed.take_from(sources, complete);
-        self.resumed = Some(resumed);
-        Ok(before)
+        let finished = resumed.take_from(sources, complete);
+        self.resumed = Some((resumed, partial));
+        Ok(finished)
     }
 
     /// Where the results are, if an earlier run finished them all.
     pub fn finished_before(&self) -> Option<String> {
         let path = self.path.as_ref()?;
-        self.resumed
-            .as_ref()
-            .filter(|resumed| resumed.path == *path)
-            .map(|_| format!("results in {}", name_of(path)))
+        let complete = self.resumed.as_ref().filter(|(resumed, _)| resumed.path == *path);
+        complete.map(|_| format!("results in {}", name_of(path)))
     }
 
     /// Begins to write.
@@ -137,40 +145,47 @@ impl Plan {
     pub fn open<R: Record>(self, model: Option<&str>) -> Result<Output> {
         let Self { format, path, resumed } = self;
         let Some(path) = path else {
-            let mut output = Output {
-                format,
-                sink: Sink::Stdout(BufWriter::new(io::stdout())),
-                records: 0,
-                expected: None,
-            };
+            let sink = Sink::Stdout(BufWriter::new(io::stdout()));
+            let mut output = Output { format, sink, records: 0, expected: None };
             output.text(&format.opening(R::COLUMNS))?;
             return Ok(output);
         };
-        let (mut kept, mut records, mut expected) = (0, 0, None);
-        if let Some(resumed) = resumed {
-            if let Some((theirs, ours)) = resumed.model.as_deref().zip(model).filter(|(a, b)| a != b) {
-                let from = name_of(&resumed.path);
-                bail!(
-                    "{from} has results of `{theirs}`, not of `{ours}`; --overwrite without --resume begins anew"
-                );
+        let (mut records, mut expected) = (0, None);
+        let file = match resumed {
+            None => claimed(&path, Partial::begin(&path, format.closing()))?,
+            Some((resumed, mut partial)) => {
+                if let Some((theirs, ours)) = resumed.model.as_deref().zip(model).filter(|(a, b)| a != b) {
+                    let from = name_of(&resumed.path);
+                    bail!(
+                        "{from} has results of `{theirs}`, not of `{ours}`; --overwrite without --resume begins anew"
+                    );
+                }
+                let copied = if resumed.path == path { partial.copy(&path) } else { Ok(()) };
+                copied
+                    .and_then(|()| partial.cut(resumed.whole))
+                    .with_context(|| cannot_write(&path))
+                    .or_failed()?;
+                records = resumed.records;
+                expected = resumed.last.map(|last| (last, resumed.path));
+                partial
             }
-            if resumed.path == path {
-                fs::copy(&path, partial_path(&path)).with_context(|| cannot_write(&path)).or_failed()?;
-            }
-            (kept, records) = (resumed.kept, resumed.records);
-            expected = resumed.last.map(|last| (last, resumed.path));
-        }
-        let file = match Partial::begin(&path, format.closing(), kept) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                bail!("{}: another process is writing it", name_of(&partial_path(&path)))
-            }
-            begun => begun.with_context(|| cannot_write(&path))?,
         };
+        let begins = file.length() == 0;
         let mut output = Output { format, sink: Sink::File { file, path }, records, expected };
-        if kept == 0 {
+        if begins {
             output.text(&format.opening(R::COLUMNS))?;
         }
         Ok(output)
+    }
+}
+
+/// A file of results that this process has, or why it has not.
+fn claimed(path: &Path, partial: io::Result<Partial>) -> Result<Partial> {
+    match partial {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            bail!("{}: another process is writing it", name_of(&partial_path(path)))
+        }
+        partial => partial.with_context(|| cannot_write(path)),
     }
 }
 
@@ -180,7 +195,7 @@ impl Output {
     /// # Errors
     /// As [`Plan::new`] and [`Plan::open`].
     pub fn open<R: Record>(options: &OutputOptions) -> Result<Self> {
-        Plan::new(options, false, [])?.open::<R>(None)
+        Plan::new(options, false, false, [])?.open::<R>(None)
     }
 
     /// The format that was asked for or chosen.
@@ -205,14 +220,22 @@ impl Output {
         };
         // Images that failed before come first, if they do not fail again.
         let is_it = |(last, _): &mut (Last, PathBuf)| record.rows()[0].first() == Some(&last.image);
-        if let Some((last, from)) = self.expected.take_if(is_it)
-            && !last.is_like(&text, self.format)
-        {
-            bail!(
-                "{}: its last result comes out differently now: options, weights or the image have changed; \
-                 --overwrite without --resume begins anew",
-                name_of(&from)
-            );
+        if let Some((last, from)) = self.expected.take_if(is_it) {
+            if !last.is_like(&text, self.format) {
+                bail!(
+                    "{}: its last result comes out differently now: options, weights or the image have changed; \
+                     --overwrite without --resume begins anew",
+                    name_of(&from)
+                );
+            }
+            return match (&mut self.sink, last.start_if_cut()) {
+                (Sink::File { file, path }, Some(start)) => file
+                    .cut(start)
+                    .and_then(|()| file.append(&text))
+                    .with_context(|| cannot_write(path))
+                    .or_failed(),
+                _ => Ok(()),
+            };
         }
         self.records += 1;
         self.text(&text)
@@ -336,14 +359,18 @@ fn may_be_replaced(path: &Path, resume: bool, format: Format) -> Result<()> {
     Ok(())
 }
 
-/// The first two fields of every kind of record.
-const LEADS: [[&str; 2]; 6] = [
-    ["image", "model"],
-    ["engine", "model"],
-    ["level", "batch"],
-    ["kind", "ms"],
-    ["name", "task"],
-    ["field", "value"],
+/// What a record of each kind has, in JSON and as the header of CSV.
+const KINDS: [(&[&str], &[&str]); 10] = [
+    (&["image", "model", "top"], Classification::COLUMNS),
+    (&["image", "model", "width", "height", "detections"], Detections::COLUMNS),
+    (&["image", "model", "width", "height", "segments"], Segmentation::COLUMNS),
+    (&["image", "model", "file", "tensors"], SavedFeatures::COLUMNS),
+    (&["image", "model", "method", "class", "map", "picture"], SavedSaliency::COLUMNS),
+    (&["engine", "model", "batch", "median_ms"], NetworkTiming::COLUMNS),
+    (&["level", "batch", "kernel_size", "median_ms"], OperatorTiming::COLUMNS),
+    (&["kind", "ms", "share", "gflops"], LayerTiming::COLUMNS),
+    (&["name", "task", "parameters", "macs"], models::Row::COLUMNS),
+    (&["name", "task", "parameters", "macs"], models::Details::COLUMNS),
 ];
 
 /// Whether a file holds what this program wrote as results, or nothing.
@@ -359,22 +386,18 @@ fn is_result(path: &Path) -> bool {
             let mut lines = file.take(1 << 16).lines();
             let [first, second] = [lines.next(), lines.next()].map(|line| line.and_then(io::Result::ok));
             let Some(first) = first else { return false };
-            let is_header = LEADS.iter().any(|lead| first.starts_with(&lead.join(",")));
-            // As a kill may leave the first line.
-            let is_cut = second.is_none()
-                && !first.is_empty()
-                && LEADS.iter().any(|lead| lead.join(",").starts_with(&first));
-            // A table's: "  97.93%  nine" under the image's name, or a count behind it.
-            let is_score = |line: &str| {
-                line.starts_with("  ")
-                    && line
-                        .trim_start()
-                        .split_once("%  ")
-                        .is_some_and(|(score, _)| score.parse::<f64>().is_ok())
+            // A kill may leave a part of the header.
+            let is_header = |(_, columns): &(_, &[&str])| {
+                let header = columns.join(",");
+                first == header || (second.is_none() && first.len() > 10 && header.starts_with(&first))
             };
-            let is_count =
-                first.ends_with(" object") || first.ends_with(" objects") || first.contains(" -> ");
-            is_header || is_cut || second.as_deref().is_some_and(is_score) || (is_count && second.is_none())
+            // A table's, under the image's name: "   97.93%  nine".
+            let is_score = |line: &str| {
+                let rest = line.strip_prefix("  ").map(str::trim_start);
+                let score = rest.and_then(|rest| rest.split_once("%  ")).map(|(score, _)| score);
+                score.is_some_and(|score| score.contains('.') && score.parse::<f64>().is_ok())
+            };
+            KINDS.iter().any(is_header) || second.as_deref().is_some_and(is_score)
         }
     }
 }
@@ -390,10 +413,12 @@ fn is_json_result(mut file: impl BufRead) -> bool {
     let begin = file.fill_buf().map(<[u8]>::to_vec).unwrap_or_default();
     let mut records = serde_json::Deserializer::from_reader(file).into_iter::<Map<String, Value>>();
     match records.next() {
-        Some(Ok(record)) => LEADS.iter().any(|lead| lead.iter().all(|key| record.contains_key(*key))),
-        // As a kill may leave the first record.
+        Some(Ok(record)) => KINDS.iter().any(|(keys, _)| keys.iter().all(|key| record.contains_key(*key))),
+        // A kill may leave a part of the first record.
         Some(Err(error)) if error.is_eof() => {
-            LEADS.iter().any(|[key, _]| begin.starts_with(format!("{{\"{key}\":").as_bytes()))
+            [&b"{\"image\":\""[..], b"{\"engine\":\"nat-infer\"", b"{\"level\":"]
+                .iter()
+                .any(|lead| begin.starts_with(lead) || lead.starts_with(&begin))
         }
         _ => false,
     }

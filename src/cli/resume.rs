@@ -16,29 +16,29 @@ use super::shared::Format;
 
 /// The finished records of a file.
 ///
-/// The last of them counts as unfinished: it is computed again, which shows whether the options are still the same, and
-/// a CSV file does not tell whether all rows of an image are there.
+/// Of the last of them the image is computed once more: what comes out shows whether options, weights and image are
+/// still the same.
 pub struct Resumed {
     /// The file.
     pub path: PathBuf,
-    /// How many bytes of it stay.
-    pub kept: u64,
-    /// How many records these are.
+    /// Length of all whole records.
+    pub whole: u64,
+    /// How many they are.
     pub records: usize,
     /// The model that made them.
     pub model: Option<String>,
-    /// The last record, which stands behind the bytes that stay.
+    /// The last of them, if its image is computed once more.
     pub last: Option<Last>,
-    /// The images of all records, in order, the last one's too.
+    /// The images of all of them, in order.
     images: Vec<String>,
-    /// Length of all whole records.
-    whole: u64,
 }
 
 /// The last record of a file.
 pub struct Last {
     /// Its image.
     pub image: String,
+    /// Where it begins.
+    start: u64,
     /// Its lines.
     text: String,
     /// Whether rows may be missing at its end.
@@ -59,88 +59,85 @@ impl Resumed {
     /// When it can't be read, or something in it is no record.
     pub fn read(path: PathBuf, format: Format, columns: &[&str]) -> Result<Self> {
         let file = File::open(&path).with_context(|| name_of(&path))?;
-        match format {
-            Format::Csv => Self::csv(path, file, columns),
-            _ => Self::jsonl(path, file),
-        }
+        let empty = Self { path, whole: 0, records: 0, model: None, last: None, images: Vec::new() };
+        let resumed = match format {
+            Format::Csv => empty.csv(file, columns),
+            _ => empty.jsonl(file),
+        }?;
+        Ok(Self { records: resumed.images.len(), ..resumed })
     }
 
-    fn empty(path: PathBuf) -> Self {
-        Self { path, kept: 0, records: 0, model: None, last: None, images: Vec::new(), whole: 0 }
-    }
-
-    fn jsonl(path: PathBuf, file: File) -> Result<Self> {
-        let mut resumed = Self::empty(path);
+    fn jsonl(mut self, file: File) -> Result<Self> {
         let (mut file, mut line) = (BufReader::new(file), Vec::new());
         loop {
             line.clear();
-            file.read_until(b'\n', &mut line).with_context(|| name_of(&resumed.path))?;
+            file.read_until(b'\n', &mut line).with_context(|| name_of(&self.path))?;
             // A line without its end is a record that was cut.
             if line.last() != Some(&b'\n') {
-                break;
+                return Ok(self);
             }
-            let number = resumed.images.len() + 1;
+            let number = self.images.len() + 1;
             let Ok(Lead { image, model }) = serde_json::from_slice(&line) else {
-                return Err(resumed.no_record(number));
+                return Err(self.no_record(number));
             };
-            resumed.kept = resumed.whole;
-            resumed.whole += line.len() as u64;
             let text = String::from_utf8_lossy(&line).into_owned();
-            resumed.last = Some(Last { image: image.clone(), text, cut: false });
-            resumed.images.push(image);
-            resumed.model = Some(model);
+            self.last = Some(Last { image: image.clone(), start: self.whole, text, cut: false });
+            self.whole += line.len() as u64;
+            self.images.push(image);
+            self.model = Some(model);
         }
-        resumed.records = resumed.images.len().saturating_sub(1);
-        Ok(resumed)
     }
 
-    fn csv(path: PathBuf, file: File, columns: &[&str]) -> Result<Self> {
-        let mut resumed = Self::empty(path);
-        let length = file.metadata().with_context(|| name_of(&resumed.path))?.len();
+    fn csv(mut self, file: File, columns: &[&str]) -> Result<Self> {
+        let length = file.metadata().with_context(|| name_of(&self.path))?.len();
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(BufReader::new(file));
         // A header alone may be cut as well.
-        let header_length = columns.iter().map(|column| column.len() as u64 + 1).sum::<u64>();
-        if length < header_length {
-            return Ok(resumed);
+        if length < columns.iter().map(|column| column.len() as u64 + 1).sum::<u64>() {
+            return Ok(self);
         }
         if reader.headers().is_ok_and(|header| header != columns) {
             bail!(
                 "{} has other columns than this command writes; --overwrite begins anew",
-                name_of(&resumed.path)
+                name_of(&self.path)
             );
         }
-        resumed.kept = reader.position().byte();
-        // The first row of the image that is being read, and the rows so far.
-        let (mut first, mut rows) = (csv::StringRecord::new(), Vec::new());
+        self.whole = reader.position().byte();
         let mut row = csv::StringRecord::new();
-        while reader.read_record(&mut row).with_context(|| name_of(&resumed.path))? {
-            let (Some(image), Some(model)) = (row.get(0), row.get(1).filter(|_| row.len() == columns.len()))
-            else {
+        // The first row of the image that is being read, where it begins, and the rows so far.
+        let (mut first, mut start, mut rows) = (csv::StringRecord::new(), self.whole, Vec::new());
+        while reader.read_record(&mut row).with_context(|| name_of(&self.path))? {
+            let at = row.position().map_or(length, csv::Position::byte);
+            if row.len() != columns.len() {
                 // The last row may be cut, no other one.
                 if reader.position().byte() < length {
-                    return Err(resumed.no_record(reader.position().line() as usize - 1));
+                    return Err(self.no_record(row.position().map_or(0, |at| at.line() as usize)));
                 }
-                rows.clear();
+                // It may belong to the image before it, which is not whole then.
+                let image = self.images.last().map_or("", String::as_str);
+                let same = if row.len() > 1 { row.get(0) == Some(image) } else { image.starts_with(&row[0]) };
+                if same && self.images.pop().is_some() {
+                    rows.clear();
+                    self.whole = start;
+                }
                 break;
-            };
+            }
             // No two rows of an image are the same: a second one like the first begins it once more.
-            if first.get(0) != Some(image) || first == row {
-                resumed.kept = row.position().map_or(resumed.kept, csv::Position::byte);
-                resumed.images.push(image.to_owned());
-                resumed.model = Some(model.to_owned());
+            if first.get(0) != row.get(0) || first == row {
+                start = at;
+                self.images.push(row[0].to_owned());
+                self.model = Some(row[1].to_owned());
                 first.clone_from(&row);
                 rows.clear();
             }
             rows.push(row.iter().map(str::to_owned).collect::<Vec<_>>());
+            self.whole = reader.position().byte();
         }
-        resumed.whole = length;
-        resumed.records = resumed.images.len().saturating_sub(1);
-        if let Some(image) = resumed.images.last().filter(|_| !rows.is_empty()) {
-            // A write that a kill cuts ends with a page: only then rows may be missing.
+        if let Some(image) = self.images.last().filter(|_| !rows.is_empty()) {
+            // A write that a kill cuts ends with a page: only then whole rows may be missing.
             let cut = length.is_multiple_of(4096);
-            resumed.last = Some(Last { image: image.clone(), text: csv_lines(&rows)?, cut });
+            self.last = Some(Last { image: image.clone(), start, text: csv_lines(&rows)?, cut });
         }
-        Ok(resumed)
+        Ok(self)
     }
 
     fn no_record(&self, number: usize) -> anyhow::Error {
@@ -148,32 +145,27 @@ impl Resumed {
         anyhow::anyhow!("{name}: line {number} is no result of this program; --overwrite begins anew")
     }
 
-    /// Takes the images that are finished out of `sources` and gives their number. One that was named twice is done
-    /// when it was finished twice. With `complete` the file is one that a run ended with: it stays as it is if it has
-    /// them all.
-    pub fn take_from(&mut self, sources: &mut Vec<Result<Source, SourceError>>, complete: bool) -> usize {
+    /// Takes the images that are finished out of `sources` and gives them. One that was named twice is done when it was
+    /// finished twice; the last one stays, to be computed once more. With `complete` the file is one that a run ended
+    /// with, which stays as it is if it has all of them.
+    pub fn take_from(
+        &mut self,
+        sources: &mut Vec<Result<Source, SourceError>>,
+        complete: bool,
+    ) -> Vec<Source> {
         let names: HashSet<String> = sources.iter().flatten().map(Source::name).collect();
         let images: HashSet<&String> = self.images.iter().collect();
         let nothing_new = complete && names.iter().all(|name| images.contains(name));
-        // Of an image that is not among the inputs any more the record stays, the last one's too.
-        if self.images.last().is_some_and(|last| names.contains(last)) && !nothing_new {
-            self.images.pop();
-        } else if self.last.take().is_some() {
-            (self.kept, self.records) = (self.whole, self.images.len());
-        }
+        self.last.take_if(|last| nothing_new || !names.contains(&last.image));
         let mut finished: HashMap<&String, usize> = HashMap::new();
-        self.images.iter().for_each(|image| *finished.entry(image).or_default() += 1);
-        let before = sources.len();
-        sources.retain(|source| {
-            let Ok(source) = source else { return true };
-            match finished.get_mut(&source.name()) {
-                Some(times @ 1..) => {
-                    *times -= 1;
-                    false
-                }
-                _ => true,
-            }
+        let again = usize::from(self.last.is_some());
+        let done = &self.images[..self.images.len() - again];
+        done.iter().for_each(|image| *finished.entry(image).or_default() += 1);
+        let (taken, left): (Vec<_>, Vec<_>) = std::mem::take(sources).into_iter().partition(|source| {
+            let times = source.as_ref().ok().and_then(|source| finished.get_mut(&source.name()));
+            times.filter(|times| **times > 0).map(|times| *times -= 1).is_some()
         });
+        *sources = left;
         let foreign: usize = finished.values().sum();
         if foreign > 0 {
             let name = name_of(&self.path);
@@ -181,11 +173,16 @@ impl Resumed {
                 "warning: {name} has {foreign} results of images that are not among the inputs; they stay"
             ));
         }
-        before - sources.len()
+        taken.into_iter().flatten().collect()
     }
 }
 
 impl Last {
+    /// Where the record has to be written again: where rows of it may be missing.
+    pub fn start_if_cut(&self) -> Option<u64> {
+        self.cut.then_some(self.start)
+    }
+
     /// Whether a new record of the image says the same.
     pub fn is_like(&self, text: &str, format: Format) -> bool {
         let rows = if self.cut { self.text.lines().count() } else { usize::MAX };
@@ -264,25 +261,38 @@ mod tests {
         let rows = |image: &str| format!("{image},m,1,0.5\n{image},m,2,0.25\n");
         let lines = [line("a"), line("b"), line("c")].concat();
         let table = [header.clone(), rows("a"), rows("b"), rows("c")].concat();
-        for (text, format, kept, records) in [
-            (lines.clone(), Format::Jsonl, [line("a"), line("b")].concat(), 2),
-            (lines.clone() + "{\"ima", Format::Jsonl, [line("a"), line("b")].concat(), 2),
-            (line("a"), Format::Jsonl, String::new(), 0),
-            ("{\"im".to_owned(), Format::Jsonl, String::new(), 0),
-            (String::new(), Format::Jsonl, String::new(), 0),
-            (table.clone(), Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2),
-            (table.clone() + "c,m,", Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2),
-            (table.clone() + "\"d\nd", Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2),
-            ([header.clone(), rows("a")].concat(), Format::Csv, header.clone(), 0),
-            (header.clone(), Format::Csv, header.clone(), 0),
-            ("image,mo".to_owned(), Format::Csv, String::new(), 0),
+        for (text, format, whole, records, last) in [
+            (lines.clone(), Format::Jsonl, lines.clone(), 3, Some("c")),
+            (lines.clone() + "{\"ima", Format::Jsonl, lines.clone(), 3, Some("c")),
+            (line("a"), Format::Jsonl, line("a"), 1, Some("a")),
+            (lines.clone() + &line("gone"), Format::Jsonl, lines.clone() + &line("gone"), 4, None),
+            ("{\"im".to_owned(), Format::Jsonl, String::new(), 0, None),
+            (String::new(), Format::Jsonl, String::new(), 0, None),
+            (table.clone(), Format::Csv, table.clone(), 3, Some("c")),
+            // Of c or of the next: what is not known to be whole is done again.
+            (table.clone() + "c,m,", Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2, None),
+            (table.clone() + "c", Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2, None),
+            (table.clone() + "d", Format::Csv, table.clone(), 3, Some("c")),
+            (table.clone() + "\"d\nd", Format::Csv, table.clone(), 3, Some("c")),
+            (
+                [header.clone(), rows("a")].concat(),
+                Format::Csv,
+                [header.clone(), rows("a")].concat(),
+                1,
+                Some("a"),
+            ),
+            (header.clone(), Format::Csv, header.clone(), 0, None),
+            ("image,mo".to_owned(), Format::Csv, String::new(), 0, None),
         ] {
             let mut resumed = read(&text, format).unwrap();
             let mut sources = sources(&["a", "x", "b", "c", "d"]);
-            let done = resumed.take_from(&mut sources, false);
-            assert_eq!((resumed.records, done), (records, records), "{text}");
-            assert_eq!(&text[..resumed.kept as usize], kept, "{text}");
-            assert_eq!(left(&sources).len(), 5 - records, "{text}");
+            let done = resumed.take_from(&mut sources, false).len();
+            assert_eq!(&text[..resumed.whole as usize], whole, "{text}");
+            let foreign = usize::from(text.contains("gone"));
+            let again = usize::from(last.is_some());
+            assert_eq!((resumed.records, done), (records, records - again - foreign), "{text}");
+            assert_eq!(left(&sources).len(), 5 - done, "{text}");
+            assert_eq!(resumed.last.map(|last| last.image).as_deref(), last, "{text}");
         }
         for (text, format) in [
             (line("a") + "no record\n", Format::Jsonl),
@@ -308,12 +318,12 @@ mod tests {
                 (&["a", "a"], 2, &[]),
             ] {
                 let mut sources = sources(names);
-                assert_eq!(read(text, format).unwrap().take_from(&mut sources, false), done);
+                assert_eq!(read(text, format).unwrap().take_from(&mut sources, false).len(), done);
                 assert_eq!(left(&sources), rest);
             }
             // Of a run that ended nothing is done again, unless there is something new.
             let mut sources = sources(&["a", "a", "b"]);
-            assert_eq!(read(text, format).unwrap().take_from(&mut sources, true), 3);
+            assert_eq!(read(text, format).unwrap().take_from(&mut sources, true).len(), 3);
             assert!(sources.is_empty());
         }
     }
@@ -337,7 +347,7 @@ mod tests {
         ] {
             assert_eq!(alike(a, b, Format::Csv), like, "{a} {b}");
         }
-        let last = |cut| Last { image: "a".into(), text: "a,m,1,0.5\n".into(), cut };
+        let last = |cut| Last { image: "a".into(), start: 0, text: "a,m,1,0.5\n".into(), cut };
         assert!(last(true).is_like("a,m,1,0.5\na,m,2,0.1\n", Format::Csv));
         assert!(!last(false).is_like("a,m,1,0.5\na,m,2,0.1\n", Format::Csv));
     }

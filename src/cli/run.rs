@@ -1,12 +1,14 @@
 //! Images through a task: what every command on images has in common.
 
 use std::ops::ControlFlow;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use nat_infer::crash::panic_message;
 use nat_infer::images::Reader;
 use nat_infer::pipeline::{Answer, Failure, Pipeline, PipelineOptions, Source, SourceError, Times};
 use nat_infer::tasks::{ImageTask, TaskError, files};
@@ -67,14 +69,19 @@ impl Job {
         verbosity: Verbosity,
     ) -> Result<ControlFlow<Exit, Self>> {
         let mut sources = images.list(verbosity)?;
-        if let Some(Save { folder, extensions, .. }) = &save {
-            folder.plan(extensions, &mut sources)?;
-        }
         let list = images.files_from.as_deref();
-        let inputs = images::files(&sources).chain(read.iter().copied().flatten()).chain(list);
-        let mut plan = Plan::new(&results.output, results.resume, inputs)?;
+        let read: Vec<&Path> = read.iter().copied().flatten().chain(list).collect();
+        if let Some(Save { folder, extensions, .. }) = &save {
+            folder.plan(extensions, &mut sources, &read, &results.output)?;
+        }
+        let inputs = images::files(&sources).chain(read);
+        let mut plan = Plan::new(&results.output, results.resume, save.is_some(), inputs)?;
         images.take_share(&mut sources);
-        let before = if results.resume { plan.resume::<R>(&mut sources)? } else { 0 };
+        let finished = if results.resume { plan.resume::<R>(&mut sources)? } else { Vec::new() };
+        if let Some(Save { folder, extensions, .. }) = &save {
+            folder.warn_of_missing(extensions, &finished);
+        }
+        let before = finished.len();
         let no_image = !sources.iter().any(Result::is_ok);
         if no_image {
             return Ok(ControlFlow::Break(plan.end_without_images::<R>(&sources, before, verbosity)?));
@@ -121,7 +128,13 @@ impl Job {
             let result = done.result.and_then(|answer| {
                 let source = sources[done.index].as_ref().map_err(Clone::clone)?;
                 let failed = |error| Failure::Task { name: source.name(), error: Box::new(error) };
-                record(source, answer).map_err(failed)
+                // Drawing may crash on an image as decoding may.
+                match panic::catch_unwind(AssertUnwindSafe(|| record(source, answer))) {
+                    Ok(record) => record.map_err(failed),
+                    Err(crash) => {
+                        Err(Failure::Crash { name: source.name(), message: panic_message(&*crash) })
+                    }
+                }
             });
             saving += begin.elapsed();
             match result {

@@ -171,6 +171,9 @@ fn method(
     if let (Some(0.0), Some(samples @ 2..)) = (noise, samples) {
         bail!("--samples {samples} with --noise 0 would be {samples} times the same: leave one of them out");
     }
+    if let (Some(0.0), Some(_)) = (noise, seed) {
+        bail!("--seed with --noise 0 changes nothing: leave one of them out");
+    }
     let default = SmoothGrad::default();
     Ok(Method::SmoothGrad(SmoothGrad {
         samples: samples.unwrap_or(default.samples),

@@ -45,7 +45,7 @@ pub struct Settings {
     task: Option<Task>,
     offline: bool,
     threads: usize,
-    /// Images a forward pass.
+    /// Images per forward pass.
     pub batch_size: usize,
     verbosity: Verbosity,
 }
@@ -93,7 +93,12 @@ impl Settings {
         }
         let threads = rayon::current_num_threads();
         // A batch costs memory, and on few threads one image keeps all of them busy.
-        let default_batch = if device.is_cpu() { threads.div_ceil(4).min(8) } else { 32 };
+        let default_batch = match task {
+            _ if device.is_cpu() => threads.div_ceil(4).min(8),
+            // Photographs at the size of detectors are another load than crops.
+            Some(Task::Detect | Task::Segment) => 1,
+            _ => 32,
+        };
         Ok(Self {
             origin,
             load: LoadOptions {

@@ -66,8 +66,8 @@ pub struct OutputOptions {
     /// File for the results, - for stdout; it grows as PATH.partial and gets its name when the run ends
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
-    /// Let --output replace a file that is no earlier result, or what an interrupted run left; never an input
-    #[arg(long, requires = "output")]
+    /// Replace a file that is no earlier result, or what an interrupted run left; never an input
+    #[arg(long)]
     pub overwrite: bool,
 }
 

@@ -165,7 +165,7 @@ impl Reader {
         // Files come from anywhere and decoders are not perfect: one that panics is one bad image.
         catch_unwind(AssertUnwindSafe(|| self.decode_trusting(bytes))).unwrap_or_else(|panic| {
             let format = image::guess_format(bytes).ok().and_then(format_name).unwrap_or("unknown");
-            let reason = format!("its decoder crashed ({})", crate::pipeline::said(&*panic));
+            let reason = format!("its decoder crashed ({})", crate::crash::panic_message(&*panic));
             Err(ImageErrorKind::Damaged { format, reason })
         })
     }

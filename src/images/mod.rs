@@ -10,6 +10,9 @@ pub mod palette;
 pub mod preprocess;
 pub mod resize;
 
+/// What our PNG files say made them, as a text of this keyword: so that they can be told from anybody else's.
+pub(crate) const SOFTWARE: [&str; 2] = ["Software", "nat-infer"];
+
 pub use decode::{Exif, ImageError, Limits, Reader};
 pub use image::RgbImage;
 pub use preprocess::{CenterCrop, Fitted, KeepRatio};

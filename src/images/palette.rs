@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use super::SOFTWARE;
+
 /// The colours in which ADE20K's 150 classes are usually shown, by index. `assets/labels/README.md` says where they
 /// come from.
 pub fn ade20k() -> Vec<[u8; 3]> {
@@ -30,6 +32,8 @@ pub fn write_labels(
         encoder.set_color(png::ColorType::Indexed);
         encoder.set_palette(palette.concat());
     }
+    let [keyword, text] = SOFTWARE.map(str::to_owned);
+    encoder.add_text_chunk(keyword, text)?;
     let mut writer = encoder.write_header()?;
     writer.write_image_data(classes)?;
     writer.finish()

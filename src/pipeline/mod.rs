@@ -25,7 +25,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
@@ -37,7 +36,8 @@ use std::time::{Duration, Instant};
 use image::RgbImage;
 
 use self::queue::{Bounds, Prepared, Queue};
-pub use self::source::{Listing, Place, Source, SourceError, name_of};
+pub use self::source::{Listing, Place, Source, SourceError, name_of, plain};
+use crate::crash::panic_message;
 use crate::images::decode::{ImageErrorKind, Limits};
 use crate::images::{ImageError, Reader};
 use crate::tasks::{ImageTask, TaskError};
@@ -153,9 +153,9 @@ pub struct Times {
 
 /// Images on their way through a task: an iterator over what became of each, in their order.
 ///
-/// Reading is [`PipelineOptions::readers`] threads ahead. Images of one size are computed together, as many as
-/// [`PipelineOptions::batch_size`] says; what others wait for longest is computed first, so that an image is never
-/// more than four batches behind. Dropped before its end, it ends the reading.
+/// Reading is [`PipelineOptions::readers`] threads ahead. The image that is next goes through the network together with
+/// those of its size among the following two batches, up to [`PipelineOptions::batch_size`]; so no more than one batch of
+/// answers ever waits for its turn. Dropped before its end, it ends the reading.
 pub struct Pipeline<T: ImageTask> {
     task: Arc<T>,
     names: Arc<dyn Fn(usize) -> String + Send + Sync>,
@@ -179,8 +179,8 @@ enum Slot<T: ImageTask> {
     Done(Result<Answer<T::Output>, Failure>),
 }
 
-/// How many batches' images an image may wait for others of its size.
-const PATIENCE: usize = 4;
+/// How many batches of images are looked at for such as go with the oldest.
+const PATIENCE: usize = 2;
 
 impl<T: ImageTask> Pipeline<T> {
     /// Begins to read `sources`; an entry that is an error already is given out as it is, in its place.
@@ -205,15 +205,13 @@ impl<T: ImageTask> Pipeline<T> {
         };
         let make = {
             let task = Arc::clone(&task);
-            move |index: usize, times: &[AtomicU64; 2]| {
-                let source = sources[index].as_ref().map_err(Clone::clone)?;
+            move |source: &Source, times: &[AtomicU64; 2]| {
                 let begin = Instant::now();
                 let picture = read(source, &reader, fetch.as_deref());
                 let middle = Instant::now();
                 add(&times[0], middle - begin);
                 let picture = picture?;
-                let input = catch_unwind(AssertUnwindSafe(|| task.prepare(&picture)))
-                    .map_err(|panic| Failure::Crash { name: source.name(), message: said(&*panic) })?;
+                let input = task.prepare(&picture);
                 add(&times[1], middle.elapsed());
                 let size = [picture.width() as usize, picture.height() as usize];
                 let picture = keep_pictures.then_some(picture);
@@ -221,6 +219,13 @@ impl<T: ImageTask> Pipeline<T> {
                 let bytes = (task.bytes(&input) + held) as u64;
                 Ok(Prepared { input, picture, size, bytes })
             }
+        };
+        let make = move |index: usize, times: &[AtomicU64; 2]| {
+            let source = sources[index].as_ref().map_err(Clone::clone)?;
+            // Whatever crashes, the other end waits for an answer.
+            catch_unwind(AssertUnwindSafe(|| make(source, times))).unwrap_or_else(|panic| {
+                Err(Failure::Crash { name: source.name(), message: panic_message(&*panic) })
+            })
         };
         // Enough for the batches that wait, and for every reader to be at work on the next.
         let bounds = Bounds { images: batch_size + readers, bytes: memory };
@@ -263,21 +268,12 @@ impl<T: ImageTask> Pipeline<T> {
                 _ => None,
             })
             .collect();
-        let alike = |input: &T::Input| -> Vec<usize> {
-            let alike = waiting.iter().filter(|(_, other)| self.task.goes_with(input, other));
-            alike.map(|(place, _)| *place).take(self.batch_size).collect()
-        };
-        let (Some((_, oldest)), Some((_, newest))) = (waiting.first(), waiting.last()) else {
-            return Vec::new();
-        };
-        // Only the newest can have filled a batch: the others were looked at when they came.
-        let full = alike(newest);
-        if full.len() == self.batch_size {
-            return full;
-        }
+        let Some((_, oldest)) = waiting.first() else { return Vec::new() };
+        let alike = waiting.iter().filter(|(_, other)| self.task.goes_with(oldest, other));
+        let batch: Vec<usize> = alike.map(|(place, _)| *place).take(self.batch_size).collect();
         // The oldest is the first in the line, and holds back all that came after it.
         let long_enough = self.line.len() >= PATIENCE * self.batch_size || self.queue.is_full();
-        if long_enough || !more { alike(oldest) } else { Vec::new() }
+        if batch.len() == self.batch_size || long_enough || !more { batch } else { Vec::new() }
     }
 
     /// Computes the images at `places` of the line, together or, where that fails, one by one.
@@ -291,16 +287,23 @@ impl<T: ImageTask> Pipeline<T> {
             }
         }
         let begin = Instant::now();
-        let results = match self.attempt(&inputs) {
+        let results: Vec<_> = match self.attempt(&inputs) {
             Ok(outputs) => outputs.into_iter().map(|output| output.map_err(Attempt::Failed)).collect(),
             Err(Attempt::Failed(TaskError::Stopped)) => {
                 self.stop.store(true, Ordering::Relaxed);
                 Vec::new()
             }
             Err(error) if inputs.len() == 1 => vec![Err(error)],
-            Err(_) => inputs.iter().map(|input| self.alone(input)).collect::<Vec<_>>(),
+            Err(_) => inputs.iter().map(|input| self.alone(input)).collect(),
         };
         self.compute += begin.elapsed();
+        let stopped = self.stop.load(Ordering::Relaxed);
+        let missing = || Err(Attempt::Crashed("no answer".to_owned()));
+        let results = results.into_iter().chain(std::iter::repeat_with(missing).take(if stopped {
+            0
+        } else {
+            places.len()
+        }));
         for ((&place, (picture, size)), result) in places.iter().zip(pictures).zip(results) {
             let result = result.map(|output| Answer { output, size, picture });
             self.line[place] = Slot::Done(result.map_err(|error| {
@@ -326,7 +329,7 @@ impl<T: ImageTask> Pipeline<T> {
         };
         match catch_unwind(AssertUnwindSafe(|| task.infer(inputs, &mut watch))) {
             Ok(done) => done.map_err(Attempt::Failed),
-            Err(panic) => Err(Attempt::Crashed(said(&*panic))),
+            Err(panic) => Err(Attempt::Crashed(panic_message(&*panic))),
         }
     }
 
@@ -404,12 +407,6 @@ fn read(source: &Source, reader: &Reader, fetch: Option<&Fetch>) -> Result<RgbIm
 
 fn add(total: &AtomicU64, time: Duration) {
     total.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-}
-
-/// What a panic said.
-pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason".to_owned())
 }
 
 #[cfg(test)]
@@ -547,9 +544,13 @@ mod tests {
         let batches = std::mem::take(&mut *task.batches.lock().unwrap());
         assert!(batches.iter().all(|batch| batch.len() <= 3));
         assert!(batches.iter().filter(|batch| batch.len() == 3).count() >= 7, "{batches:?}");
-        let lonely = batches.iter().position(|batch| batch == &[2]).unwrap();
-        let latest = batches[..lonely].iter().flatten().max().unwrap();
-        assert!(*latest < 2 + 4 * 3, "{batches:?}");
+        // The next image is always among those that are computed, with none that is far behind it.
+        let mut done = std::collections::BTreeSet::new();
+        for batch in &batches {
+            let next = (0..).find(|number| !done.contains(number)).unwrap();
+            assert!(batch[0] == next && batch.iter().all(|number| *number < next + 2 * 3), "{batches:?}");
+            done.extend(batch.iter().copied());
+        }
         // However many threads there are, batches are the same.
         for _ in 0..5 {
             run(&task, sources(), 3);

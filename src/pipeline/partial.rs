@@ -36,19 +36,30 @@ pub fn partial_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// The file that `path` means: through links, so that they stay links.
+/// The file that `path` means: through links, so that they stay links, also one to a file that is not there yet.
 fn target(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    let ahead = |link: PathBuf| path.parent().unwrap_or(Path::new("")).join(link);
+    path.canonicalize().or_else(|_| path.read_link().map(ahead)).unwrap_or_else(|_| path.to_owned())
 }
 
 impl Partial {
-    /// Begins the file of results for `path`, which ends with `closing` whenever it is looked at. With `kept` the
-    /// first so many bytes of a partial file that is there already are kept, and appending goes on behind them.
+    /// Begins the file of results for `path`, which ends with `closing` whenever it is looked at. What an earlier run
+    /// left is gone.
     ///
     /// # Errors
-    /// When the file can't be made, `path` is a folder, or another process is writing the same results
-    /// ([`io::ErrorKind::WouldBlock`]).
-    pub fn begin(path: &Path, closing: &'static str, kept: u64) -> io::Result<Self> {
+    /// As [`Partial::claim`].
+    pub fn begin(path: &Path, closing: &'static str) -> io::Result<Self> {
+        let mut partial = Self::claim(path, closing)?;
+        partial.cut(0)?;
+        Ok(partial)
+    }
+
+    /// Takes the file of results for `path` as an earlier run left it, or makes it, and keeps every other process from
+    /// writing it. An empty one goes when it is dropped.
+    ///
+    /// # Errors
+    /// When the file can't be made, `path` is a folder, or another process has it ([`io::ErrorKind::WouldBlock`]).
+    pub fn claim(path: &Path, closing: &'static str) -> io::Result<Self> {
         let target = target(path);
         match fs::metadata(&target) {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
@@ -60,14 +71,40 @@ impl Partial {
         }
         let partial = partial_path(path);
         let file = File::options().create(true).truncate(false).write(true).open(&partial)?;
-        // Where a file system has no locks nobody else has one.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        // Where a file system has no locks nobody else has one. Whoever had this one may have moved the file since.
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !is_at(&file, &partial) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mut begun = Self { file, form: Form::Staged { partial, target }, length: kept, closing };
-        begun.file.set_len(kept)?;
-        begun.put(closing)?;
-        Ok(begun)
+        let length = file.metadata()?.len();
+        Ok(Self { file, form: Form::Staged { partial, target }, length, closing })
+    }
+
+    /// Leaves the first `length` bytes; the next append follows them.
+    ///
+    /// # Errors
+    /// When the file can't be cut.
+    pub fn cut(&mut self, length: u64) -> io::Result<()> {
+        if let Form::Direct = self.form {
+            return Ok(());
+        }
+        self.file.set_len(length)?;
+        self.length = length;
+        self.put(self.closing)
+    }
+
+    /// Makes it a copy of a file.
+    ///
+    /// # Errors
+    /// When that can't be read, or this one not be written.
+    pub fn copy(&mut self, path: &Path) -> io::Result<()> {
+        self.cut(0)?;
+        self.length = io::copy(&mut File::open(path)?, &mut self.file)?;
+        Ok(())
+    }
+
+    /// How many bytes it has.
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
     /// Appends `text`, whole or not at all.
@@ -97,7 +134,7 @@ impl Partial {
     /// # Errors
     /// When it can't be moved; it is then where [`Partial::path`] says.
     pub fn finish(mut self) -> io::Result<()> {
-        match &self.form {
+        match std::mem::replace(&mut self.form, Form::Direct) {
             Form::Direct => self.file.write_all(self.closing.as_bytes()),
             Form::Staged { partial, target } => {
                 // What the system says after this line is true after a power cut too.
@@ -108,11 +145,8 @@ impl Partial {
     }
 
     /// Takes the file away, and what was appended with it.
-    pub fn discard(self) {
-        if let Form::Staged { partial, .. } = &self.form {
-            // An empty file that stays is no harm.
-            let _ = fs::remove_file(partial);
-        }
+    pub fn discard(mut self) {
+        self.length = 0;
     }
 
     /// Where the results are until they are finished; `None` of a pipe or a device.
@@ -122,6 +156,30 @@ impl Partial {
             Form::Direct => None,
         }
     }
+}
+
+impl Drop for Partial {
+    /// What has nothing in it is no use to anybody.
+    fn drop(&mut self) {
+        if let (Form::Staged { partial, .. }, 0) = (&self.form, self.length) {
+            // An empty file that stays is no harm.
+            let _ = fs::remove_file(partial);
+        }
+    }
+}
+
+/// Whether `file` is what lies at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |found: &fs::Metadata| (found.dev(), found.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if identity(&a) == identity(&b))
+}
+
+/// A file that is open can't be moved here.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 #[cfg(test)]
@@ -134,7 +192,7 @@ mod tests {
         let path = folder.path().join("out.json");
         let partial = folder.path().join("out.json.partial");
         fs::write(&path, "earlier").unwrap();
-        let mut file = Partial::begin(&path, "]\n", 0).unwrap();
+        let mut file = Partial::begin(&path, "]\n").unwrap();
         for (text, whole) in [("[1", "[1]\n"), (",\n22", "[1,\n22]\n"), (",\n3", "[1,\n22,\n3]\n")] {
             file.append(text).unwrap();
             assert_eq!(fs::read_to_string(&partial).unwrap(), whole);
@@ -151,18 +209,31 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         fs::write(partial_path(&path), "one\ntwo\nthr").unwrap();
-        let mut file = Partial::begin(&path, "", 8).unwrap();
-        // Two processes never write one file.
-        let second = Partial::begin(&path, "", 8).unwrap_err();
-        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+        let mut file = Partial::claim(&path, "").unwrap();
+        assert_eq!(file.length(), 11);
+        // Two processes never write one file, and who comes second changes nothing.
+        for _ in 0..2 {
+            assert_eq!(Partial::begin(&path, "").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+        assert_eq!(fs::read_to_string(partial_path(&path)).unwrap(), "one\ntwo\nthr");
+        file.cut(8).unwrap();
         file.append("three\n").unwrap();
         file.finish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\n");
 
-        fs::write(partial_path(&path), "one\n").unwrap();
-        Partial::begin(&path, "", 0).unwrap().discard();
+        let mut file = Partial::claim(&path, "").unwrap();
+        file.copy(&path).unwrap();
+        file.append("four\n").unwrap();
+        assert_eq!(fs::read_to_string(partial_path(&path)).unwrap(), "one\ntwo\nthree\nfour\n");
+        file.discard();
         assert!(!partial_path(&path).exists() && path.exists());
-        assert!(Partial::begin(folder.path(), "", 0).is_err());
+        // What was only claimed leaves nothing, and what was there.
+        drop(Partial::claim(&path, "").unwrap());
+        assert!(!partial_path(&path).exists());
+        fs::write(partial_path(&path), "one\n").unwrap();
+        drop(Partial::claim(&path, "").unwrap());
+        assert_eq!(fs::read_to_string(partial_path(&path)).unwrap(), "one\n");
+        assert!(Partial::begin(folder.path(), "").is_err());
     }
 
     #[cfg(unix)]
@@ -173,22 +244,29 @@ mod tests {
         let (path, link) = (folder.path().join("out"), folder.path().join("link"));
         fs::write(&path, "old").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let mut file = Partial::begin(&link, "", 0).unwrap();
+        let mut file = Partial::begin(&link, "").unwrap();
         file.append("new").unwrap();
         file.finish().unwrap();
         assert!(link.is_symlink() && fs::read(&path).unwrap() == b"new");
+        // Also where the link leads to nothing yet.
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("out", folder.path().join("near")).unwrap();
+        let mut file = Partial::begin(&folder.path().join("near"), "").unwrap();
+        file.append("new").unwrap();
+        file.finish().unwrap();
+        assert!(folder.path().join("near").is_symlink() && fs::read(&path).unwrap() == b"new");
         let plain = folder.path().join("plain");
         fs::write(&plain, "").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&path), mode(&plain));
 
-        let mut file = Partial::begin(Path::new("/dev/null"), "]", 0).unwrap();
+        let mut file = Partial::begin(Path::new("/dev/null"), "]").unwrap();
         assert_eq!(file.path(), None);
         file.append("x").unwrap();
         file.finish().unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
         // What a full disk refuses leaves what was there.
-        let mut full = Partial::begin(Path::new("/dev/full"), "", 0).unwrap();
+        let mut full = Partial::begin(Path::new("/dev/full"), "").unwrap();
         assert_eq!(full.append("x").unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -1,5 +1,6 @@
 //! From what a user names to single images: files, folders, globs, lists, addresses.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use walkdir::{DirEntry, WalkDir};
 
 use super::glob::Glob;
+use crate::zoo::is_web_address;
 
 /// One image: where it is, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +66,7 @@ impl Source {
     pub fn name(&self) -> String {
         match &self.place {
             Place::File(path) => name_of(path),
-            Place::Url(address) => address.clone(),
+            Place::Url(address) => without_login(address),
             Place::Memory { name, .. } => name.clone(),
         }
     }
@@ -114,9 +116,8 @@ pub fn name_of(path: &Path) -> String {
 pub enum SourceError {
     #[error("{0}: no such file or folder")]
     Missing(String),
-    #[error("{name}: no image in this folder{} ({})", if *.below { " or below it" } else {
-        "; folders in it are not searched unless that is asked for"
-    }, EXTENSIONS.join(", "))]
+    #[error("{name}: no image in this folder{} ({}){}", if *.below { " or below it" } else { "" },
+        EXTENSIONS.join(", "), if *.below { "" } else { "; folders in it are not searched" })]
     Empty { name: String, below: bool },
     #[error("{name}: can't be read: {reason}")]
     Unreadable { name: String, reason: String },
@@ -140,6 +141,14 @@ pub struct Listing {
     pub sources: Vec<Result<Source, SourceError>>,
     /// What was passed over without being wrong: folders in a folder, files of other kinds. A line each.
     pub passed_over: Vec<String>,
+}
+
+/// How many names of an argument are no images, without being wrong.
+#[derive(Default)]
+struct PassedOver {
+    folders: usize,
+    files: usize,
+    hidden: usize,
 }
 
 impl Listing {
@@ -193,7 +202,7 @@ impl Listing {
     fn add(&mut self, path: &Path, recursive: bool, stdin: &mut dyn FnMut() -> io::Result<Vec<u8>>) {
         if path == Path::new("-") {
             self.stdin(stdin);
-        } else if let Some(address) = path.to_str().filter(|text| is_url(text)) {
+        } else if let Some(address) = path.to_str().filter(|text| is_web_address(text)) {
             self.sources.push(Ok(Source::url(address)));
         } else {
             let name = || name_of(path);
@@ -225,25 +234,36 @@ impl Listing {
     }
 
     fn folder(&mut self, path: &Path, recursive: bool) {
-        let (mut folders, mut files) = (0, 0);
+        let mut passed = PassedOver::default();
         let first = self.sources.len();
         let depth = if recursive { usize::MAX } else { 1 };
-        for entry in walk(path, depth, |_| true) {
+        let hidden = Cell::new(0);
+        let inside = |entry: &DirEntry| {
+            let is_hidden = is_hidden(entry.path());
+            hidden.set(hidden.get() + usize::from(is_hidden));
+            !is_hidden
+        };
+        for entry in walk(path, depth, inside) {
             match entry {
-                Ok(entry) if entry.file_type().is_dir() => folders += usize::from(!recursive),
+                Ok(entry) if entry.file_type().is_dir() => passed.folders += usize::from(!recursive),
+                Ok(entry) if is_hidden(entry.path()) => passed.hidden += 1,
                 Ok(entry) if entry.file_type().is_file() && is_image(entry.path()) => {
                     self.sources.push(Ok(found(entry.path(), path)));
                 }
-                Ok(_) => files += 1,
-                Err(error) if error.loop_ancestor().is_some() && !recursive => folders += 1,
+                Ok(_) => passed.files += 1,
+                Err(error) if error.depth() > 0 && error.path().is_some_and(is_hidden) => passed.hidden += 1,
+                Err(error) if error.loop_ancestor().is_some() && !recursive => passed.folders += 1,
                 // A folder that can't be opened, a loop, or a link that may have led to an image or a folder.
                 Err(error) => match source_error(path, &error) {
-                    SourceError::DeadLink(_) if error.path().is_some_and(is_something_else) => files += 1,
+                    SourceError::DeadLink(_) if error.path().is_some_and(is_something_else) => {
+                        passed.files += 1
+                    }
                     error => self.sources.push(Err(error)),
                 },
             }
         }
-        self.pass_over(path, folders, files);
+        passed.hidden += hidden.get();
+        self.pass_over(path, passed);
         if self.sources.len() == first {
             self.sources.push(Err(SourceError::Empty { name: name_of(path), below: recursive }));
         }
@@ -253,19 +273,18 @@ impl Listing {
     fn glob(&mut self, glob: &Glob, pattern: &Path) {
         let base = if glob.base.as_os_str().is_empty() { Path::new(".") } else { &glob.base };
         let first = self.sources.len();
-        let (mut folders, mut others) = (0, 0);
+        let mut passed = PassedOver::default();
         let depth = glob.depth().unwrap_or(usize::MAX);
         let inside = |entry: &DirEntry| {
-            !entry.file_type().is_dir()
-                || glob.may_match_in(below(entry.path(), base))
-                || entry.depth() == depth
+            let below = below(entry.path(), base);
+            glob.may_match_in(below) || glob.matches(below)
         };
         for entry in walk(base, depth, inside) {
             match entry {
                 Ok(entry) if !glob.matches(below(entry.path(), base)) => {}
-                Ok(entry) if entry.file_type().is_dir() => folders += 1,
+                Ok(entry) if entry.file_type().is_dir() => passed.folders += 1,
                 // A pipe or a device, from which reading would never end.
-                Ok(entry) if !entry.file_type().is_file() => others += 1,
+                Ok(entry) if !entry.file_type().is_file() => passed.files += 1,
                 Ok(entry) => {
                     // As it was typed: without the `./` of a walk that begins here.
                     let path = if glob.base.as_os_str().is_empty() {
@@ -288,25 +307,25 @@ impl Listing {
                 }
             }
         }
-        self.pass_over(pattern, folders, others);
+        self.pass_over(pattern, passed);
         if self.sources.len() == first {
             self.sources.push(Err(SourceError::NoMatch(name_of(pattern))));
         }
     }
 
-    fn pass_over(&mut self, argument: &Path, folders: usize, others: usize) {
-        let count = |n: usize, one: &str, many: &str| {
-            (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { many }))
-        };
-        let counts: Vec<_> = [
-            count(folders, "folder", "folders"),
-            count(others, "file of another kind", "files of other kinds"),
+    fn pass_over(&mut self, argument: &Path, passed: PassedOver) {
+        let PassedOver { folders, files, hidden } = passed;
+        let counts: Vec<String> = [
+            (folders, "folder", "folders"),
+            (files, "file of another kind", "files of other kinds"),
+            (hidden, "hidden name", "hidden names"),
         ]
         .into_iter()
-        .flatten()
+        .filter(|(n, ..)| *n > 0)
+        .map(|(n, one, many)| format!("{n} {}", if n == 1 { one } else { many }))
         .collect();
         if !counts.is_empty() {
-            self.passed_over.push(format!("{}: passed over {}", name_of(argument), counts.join(" and ")));
+            self.passed_over.push(format!("{}: passed over {}", name_of(argument), counts.join(", ")));
         }
     }
 
@@ -321,21 +340,25 @@ impl Listing {
     }
 }
 
-/// Everything below a folder down to `depth`, sorted by name, through links but not in circles. What is hidden is
-/// left out: macOS leaves `._photo.jpg` beside photo.jpg.
+/// Everything below a folder down to `depth` and in folders for which `inside` holds, sorted by name, through links but
+/// not in circles.
 fn walk(
     folder: &Path,
     depth: usize,
     inside: impl Fn(&DirEntry) -> bool,
 ) -> impl Iterator<Item = walkdir::Result<DirEntry>> {
-    let hidden = |entry: &DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
     WalkDir::new(folder)
         .min_depth(1)
         .max_depth(depth)
         .follow_links(true)
         .sort_by_file_name()
         .into_iter()
-        .filter_entry(move |entry| entry.depth() == 0 || (!hidden(entry) && inside(entry)))
+        .filter_entry(move |entry| entry.depth() == 0 || !entry.file_type().is_dir() || inside(entry))
+}
+
+/// Whether a name is hidden: macOS leaves `._photo.jpg` beside photo.jpg.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 fn found(path: &Path, folder: &Path) -> Source {
@@ -346,8 +369,8 @@ fn below<'a>(path: &'a Path, folder: &Path) -> &'a Path {
     path.strip_prefix(folder).unwrap_or(path)
 }
 
-/// The names of a path that lead down.
-pub(super) fn plain(path: &Path) -> PathBuf {
+/// The names of a path that lead down: without the root and `..`.
+pub fn plain(path: &Path) -> PathBuf {
     path.components().filter(|component| matches!(component, Component::Normal(_))).collect()
 }
 
@@ -361,9 +384,14 @@ fn is_something_else(path: &Path) -> bool {
     path.extension().is_some() && !is_image(path)
 }
 
-fn is_url(text: &str) -> bool {
-    let begins = |scheme: &str| text.get(..scheme.len()).is_some_and(|t| t.eq_ignore_ascii_case(scheme));
-    begins("http://") || begins("https://")
+/// An address without the name and password that may stand before its host: records go to others.
+fn without_login(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    match host.rsplit_once('@') {
+        Some((login, _)) => format!("{scheme}://{}", &rest[login.len() + 1..]),
+        None => address.to_owned(),
+    }
 }
 
 fn source_error(folder: &Path, error: &walkdir::Error) -> SourceError {
@@ -445,6 +473,7 @@ mod tests {
             (vec!["none.png", "a.jpg"], false, &["! none.png: no such file or folder", "a.jpg"]),
             (vec!["a.jpg/none"], false, &["! a.jpg/none: can't be read: not a directory"]),
             (vec!["*.tiff"], false, &["! *.tiff: no file matches"]),
+            (vec![".*.jpg"], false, &["._a.jpg"]),
             (vec!["["], false, &["! [: no file matches"]),
         ] {
             let paths: Vec<PathBuf> = arguments.iter().map(|name| path(name)).collect();
@@ -461,7 +490,10 @@ mod tests {
         assert_eq!(names(&listing)[0], "-");
         assert_eq!(listing.sources[2], Err(SourceError::StdinTwice));
         let passed: Vec<String> = expand(&[path("")], false).passed_over;
-        assert!(passed[0].ends_with("passed over 3 folders and 1 file of another kind"), "{passed:?}");
+        assert!(
+            passed[0].ends_with("passed over 3 folders, 1 file of another kind, 1 hidden name"),
+            "{passed:?}"
+        );
     }
 
     #[test]
@@ -492,8 +524,10 @@ mod tests {
             ("https://h/a/..", "image"),
             ("https://h", "image"),
             ("https://h/a/", "a"),
+            ("https://me:secret@h/a.jpg?mail=a@b", "a.jpg"),
         ] {
             let listing = expand(&[address.into()], false);
+            let address = address.replace("me:secret@", "");
             assert_eq!(
                 (names(&listing), listing.sources[0].as_ref().unwrap().below.to_str()),
                 (vec![address.to_owned()], Some(below))
@@ -546,6 +580,7 @@ mod tests {
         link("nowhere", "gone.png");
         link("self.png", "self.png");
         link("nowhere", "notes.txt");
+        link("nowhere", ".#lock.png");
         link(".", "loop");
         link("../elsewhere/deep", "sub/link");
         let expand = |name: &str, recursive| {

@@ -12,7 +12,7 @@ use image::RgbImage;
 use nat_convert::arch::Geometry;
 use nat_convert::zoo::Task;
 
-use super::files::NewFile;
+use super::files::{NewFile, SOFTWARE_METADATA};
 use super::image_task::all;
 use super::{ImageTask, Model, TaskError};
 use crate::images::{CenterCrop, KeepRatio};
@@ -178,8 +178,9 @@ impl ImageTask for ExtractFeatures {
 /// When the file can't be written; what was there before is then unchanged.
 pub fn save(tensors: &Tensors, path: &Path) -> Result<(), TaskError> {
     let failed = |error| TaskError::Write { path: path.display().to_string(), error };
-    let bytes = safetensors::serialize(tensors, None::<HashMap<String, String>>)
-        .map_err(|e| failed(std::io::Error::other(e)))?;
+    let metadata = HashMap::from([SOFTWARE_METADATA.map(str::to_owned).into()]);
+    let bytes =
+        safetensors::serialize(tensors, Some(metadata)).map_err(|e| failed(std::io::Error::other(e)))?;
     let mut file = NewFile::create(path).map_err(failed)?;
     file.write_all(&bytes).map_err(failed)?;
     file.keep().map_err(failed)

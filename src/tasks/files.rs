@@ -1,14 +1,15 @@
 //! Files that are written whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Cursor, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use image::{ImageBuffer, ImageFormat, PixelWithColorType};
+use image::{ImageBuffer, PixelWithColorType};
 use tempfile::{Builder, NamedTempFile};
 
 use super::TaskError;
+use crate::images::SOFTWARE;
 
 /// A file that grows under a temporary name beside its target and takes the target's name when it is
 /// kept. Dropped before, it leaves nothing. What is no plain file (a pipe, a device) is written as it
@@ -104,7 +105,7 @@ pub fn concerns_all(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
-/// Writes an image to a PNG file, whole or not at all.
+/// Writes an image of 8 bits, grey or RGB, to a PNG file, whole or not at all.
 ///
 /// # Errors
 /// When the file can't be written; what was there before is then unchanged.
@@ -113,12 +114,47 @@ where
     P: PixelWithColorType<Subpixel = u8>,
 {
     let failed = |error| TaskError::Write { path: path.display().to_string(), error };
-    let mut bytes = Cursor::new(Vec::new());
-    let encoded = image.write_to(&mut bytes, ImageFormat::Png);
-    encoded.map_err(|error| failed(io::Error::other(error)))?;
+    let bytes = png(image).map_err(|error| failed(io::Error::other(error)))?;
     let mut file = NewFile::create(path).map_err(failed)?;
-    file.write_all(bytes.get_ref()).map_err(failed)?;
+    file.write_all(&bytes).map_err(failed)?;
     file.keep().map_err(failed)
+}
+
+fn png<P>(image: &ImageBuffer<P, Vec<u8>>) -> Result<Vec<u8>, png::EncodingError>
+where
+    P: PixelWithColorType<Subpixel = u8>,
+{
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_color(match P::CHANNEL_COUNT {
+        1 => png::ColorType::Grayscale,
+        2 => png::ColorType::GrayscaleAlpha,
+        3 => png::ColorType::Rgb,
+        _ => png::ColorType::Rgba,
+    });
+    encoder.set_compression(png::Compression::Fast);
+    let [keyword, text] = SOFTWARE.map(str::to_owned);
+    encoder.add_text_chunk(keyword, text)?;
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(image.as_raw())?;
+    writer.finish()?;
+    Ok(bytes)
+}
+
+/// What our safetensors files say made them.
+pub(super) const SOFTWARE_METADATA: [&str; 2] = ["software", "nat-infer"];
+
+/// Whether a file is a picture or tensors that this crate saved, or empty: what may be replaced.
+pub fn is_ours(path: &Path) -> bool {
+    // Both kinds of files say it before anything that is large.
+    const BEGINNING: u64 = 1 << 12;
+    let mut begin = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(BEGINNING).read_to_end(&mut begin));
+    let says = |words: &str| begin.windows(words.len()).any(|part| part == words.as_bytes());
+    let (picture, tensors) =
+        (SOFTWARE.join("\0"), format!("{:?}:{:?}", SOFTWARE_METADATA[0], SOFTWARE_METADATA[1]));
+    read.is_ok() && (begin.is_empty() || says(&picture) || says(&tensors))
 }
 
 #[cfg(test)]
@@ -163,6 +199,30 @@ mod tests {
 
         NewFile::create(Path::new("/dev/null")).unwrap().keep().unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
+
+    #[test]
+    fn our_files_are_told_from_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let image = image::RgbImage::from_fn(300, 200, |x, y| image::Rgb([x as u8, y as u8, 7]));
+        save_png(&image, &path("ours.png")).unwrap();
+        assert!(image::open(path("ours.png")).unwrap().into_rgb8() == image);
+        save_png(&image::GrayImage::from_pixel(9, 9, image::Luma([3])), &path("grey.png")).unwrap();
+        assert_eq!(image::open(path("grey.png")).unwrap().color(), image::ColorType::L8);
+        image.save(path("theirs.png")).unwrap();
+        fs::write(path("empty"), "").unwrap();
+        fs::write(path("text"), "nat-infer").unwrap();
+        for (name, ours) in [
+            ("ours.png", true),
+            ("grey.png", true),
+            ("theirs.png", false),
+            ("empty", true),
+            ("text", false),
+            ("none", false),
+        ] {
+            assert_eq!(is_ours(&path(name)), ours, "{name}");
+        }
     }
 
     #[test]
