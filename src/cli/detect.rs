@@ -23,8 +23,9 @@ use super::shared::{ModelOptions, at_least_one, size};
 
 /// Find objects: their boxes, classes and masks
 ///
-/// Records are COCO's result format. With --save, pictures with what was found: <stem>.png for each image; two
-/// images of one stem are an error before anything is done, a file of an earlier run is replaced.
+/// Boxes are left, top, width and height in pixels, masks COCO's compressed run lengths, categories COCO's numbers for models
+/// of COCO. With --save, a picture with what was found, <stem>.png for each image, in the folders that the images are in
+/// below what was named; a picture of an earlier run is replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

@@ -25,8 +25,8 @@ use super::shared::{CropOptions, ModelOptions};
 ///
 /// One <stem>.safetensors for each image: `input` [1,3,H,W] as fed to the network, `stage1`... [1,C,H,W], for
 /// classifiers also `pooled` [1,C] and `logits` [1,classes]; all f32. Of a detector or a segmenter only the
-/// backbone is used, fed by that task's resize unless --resolution asks for a crop. Two images of one stem
-/// are an error before anything is done; a file of an earlier run is replaced.
+/// backbone is used, fed by that task's resize unless --resolution asks for a crop. Files are in the folders that
+/// the images are in below what was named; those of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

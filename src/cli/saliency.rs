@@ -27,8 +27,8 @@ use super::{Verbosity, labels};
 /// Two files for each image: <stem>.saliency.png, the map in grey at the size of the network's input, its
 /// smallest value black, its 99th percentile white; and <stem>.png, the map over the image in grey, smoothed a
 /// little, from purple to yellow the larger it is. What the network did not see is darkened there, an image
-/// of few pixels enlarged.
-/// Files of an earlier run are replaced.
+/// of few pixels enlarged. Files are in the folders that the images are in below what was named; those of an
+/// earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

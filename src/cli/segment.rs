@@ -24,7 +24,8 @@ use super::shared::{ModelOptions, size};
 /// Name every pixel: what covers an image, and how much of it
 ///
 /// With --save, two files for each image: <stem>.labels.png, whose 8-bit values are class indices, and <stem>.png,
-/// the image in the classes' colours with a legend; files of an earlier run are replaced.
+/// the image in the classes' colours with a legend, in the folders that the images are in below what was named;
+/// files of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

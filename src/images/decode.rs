@@ -125,6 +125,15 @@ impl Reader {
     /// # Errors
     /// Every [`ImageErrorKind`].
     pub fn file(&self, path: &Path) -> Result<RgbImage, ImageError> {
+        let bytes = self.load(path)?;
+        self.decode(&bytes).map_err(|kind| ImageError { name: path.display().to_string(), kind })
+    }
+
+    /// The bytes of a file, which are not looked at.
+    ///
+    /// # Errors
+    /// When it is not there, can't be read, or has more bytes than [`Limits::memory`].
+    pub fn load(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
         let named = |kind| ImageError { name: path.display().to_string(), kind };
         let file = File::open(path).map_err(|e| {
             named(match e.kind() {
@@ -135,12 +144,20 @@ impl Reader {
         self.stream(file).map_err(named)
     }
 
+    /// How many bytes the image in `bytes` has once it is decoded, as its header says; 0 where that can't be told.
+    pub fn decoded_bytes(&self, bytes: &[u8]) -> u64 {
+        let size = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok();
+        let size = catch_unwind(size).ok().flatten();
+        size.map_or(0, |(width, height)| 3 * u64::from(width) * u64::from(height))
+    }
+
     /// The image on standard input, which errors call `-`.
     ///
     /// # Errors
     /// Every [`ImageErrorKind`] but [`ImageErrorKind::Missing`].
     pub fn stdin(&self) -> Result<RgbImage, ImageError> {
-        self.stream(io::stdin().lock()).map_err(|kind| ImageError { name: "-".to_owned(), kind })
+        let bytes = self.stream(io::stdin().lock());
+        bytes.and_then(|bytes| self.decode(&bytes)).map_err(|kind| ImageError { name: "-".to_owned(), kind })
     }
 
     /// The image in `bytes`, which errors call `name`.
@@ -151,14 +168,14 @@ impl Reader {
         self.decode(bytes).map_err(|kind| ImageError { name: name.to_owned(), kind })
     }
 
-    fn stream(&self, stream: impl Read) -> Result<RgbImage, ImageErrorKind> {
+    fn stream(&self, stream: impl Read) -> Result<Vec<u8>, ImageErrorKind> {
         let limit = self.limits.memory;
         let mut bytes = Vec::new();
         stream.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(ImageErrorKind::Unreadable)?;
         if bytes.len() as u64 > limit {
             return Err(ImageErrorKind::TooMuchMemory { limit });
         }
-        self.decode(&bytes)
+        Ok(bytes)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {

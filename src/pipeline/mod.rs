@@ -30,15 +30,15 @@ use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
-use self::queue::{Bounds, Prepared, Queue};
+use self::queue::{Bounds, Prepared, Queue, Worker};
 pub use self::source::{Listing, Place, Source, SourceError, name_of, plain};
 use crate::crash::panic_message;
-use crate::images::decode::{ImageErrorKind, Limits};
+use crate::images::decode::ImageErrorKind;
 use crate::images::{ImageError, Reader};
 use crate::tasks::{ImageTask, TaskError};
 
@@ -57,7 +57,7 @@ pub struct PipelineOptions {
     pub batch_size: usize,
     /// Threads that read, decode and prepare images ahead of the network.
     pub readers: usize,
-    /// Bytes of prepared images that may wait for the network; beside them each reader has one at work.
+    /// Bytes of images that are being decoded or wait for the network; one that is larger is done on its own.
     pub memory: u64,
     /// How images are read.
     pub reader: Reader,
@@ -205,14 +205,14 @@ impl<T: ImageTask> Pipeline<T> {
         };
         let make = {
             let task = Arc::clone(&task);
-            move |source: &Source, times: &[AtomicU64; 2]| {
+            move |source: &Source, worker: &Worker<T::Input>| {
                 let begin = Instant::now();
-                let picture = read(source, &reader, fetch.as_deref());
+                let picture = read(source, &reader, fetch.as_deref(), |bytes| worker.admit(bytes));
                 let middle = Instant::now();
-                add(&times[0], middle - begin);
+                worker.took([middle - begin, Duration::ZERO]);
                 let picture = picture?;
                 let input = task.prepare(&picture);
-                add(&times[1], middle.elapsed());
+                worker.took([Duration::ZERO, middle.elapsed()]);
                 let size = [picture.width() as usize, picture.height() as usize];
                 let picture = keep_pictures.then_some(picture);
                 let held = picture.as_ref().map_or(0, |picture| picture.as_raw().len());
@@ -220,10 +220,10 @@ impl<T: ImageTask> Pipeline<T> {
                 Ok(Prepared { input, picture, size, bytes })
             }
         };
-        let make = move |index: usize, times: &[AtomicU64; 2]| {
+        let make = move |index: usize, worker: &Worker<T::Input>| {
             let source = sources[index].as_ref().map_err(Clone::clone)?;
             // Whatever crashes, the other end waits for an answer.
-            catch_unwind(AssertUnwindSafe(|| make(source, times))).unwrap_or_else(|panic| {
+            catch_unwind(AssertUnwindSafe(|| make(source, worker))).unwrap_or_else(|panic| {
                 Err(Failure::Crash { name: source.name(), message: panic_message(&*panic) })
             })
         };
@@ -389,24 +389,30 @@ impl<T: ImageTask> Drop for Pipeline<T> {
     }
 }
 
-/// The pixels of a source.
-fn read(source: &Source, reader: &Reader, fetch: Option<&Fetch>) -> Result<RgbImage, ImageError> {
+/// The pixels of a source, decoded once `admit` has been told how many bytes that takes.
+fn read(
+    source: &Source,
+    reader: &Reader,
+    fetch: Option<&Fetch>,
+    admit: impl FnOnce(u64),
+) -> Result<RgbImage, ImageError> {
     let named = |kind| ImageError { name: source.name(), kind };
-    match &source.place {
-        Place::File(path) => reader.file(path).map_err(|error| named(error.kind)),
-        Place::Memory { name, bytes } => reader.bytes(name, bytes),
-        Place::Url(address) => {
-            let Limits { memory, .. } = reader.limits;
-            let none = || Err("addresses are not fetched here".to_owned());
-            let fetched = fetch.map_or_else(none, |fetch| fetch(address, memory));
-            let bytes = fetched.map_err(|why| named(ImageErrorKind::Unreadable(io::Error::other(why))))?;
-            reader.bytes(address, &bytes)
+    let fetched;
+    let bytes: &[u8] = match &source.place {
+        Place::File(path) => {
+            fetched = reader.load(path).map_err(|error| named(error.kind))?;
+            &fetched
         }
-    }
-}
-
-fn add(total: &AtomicU64, time: Duration) {
-    total.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        Place::Memory { bytes, .. } => bytes,
+        Place::Url(address) => {
+            let none = || Err("addresses are not fetched here".to_owned());
+            let answer = fetch.map_or_else(none, |fetch| fetch(address, reader.limits.memory));
+            fetched = answer.map_err(|why| named(ImageErrorKind::Unreadable(io::Error::other(why))))?;
+            &fetched
+        }
+    };
+    admit(bytes.len() as u64 + reader.decoded_bytes(bytes));
+    reader.bytes(&source.name(), bytes)
 }
 
 #[cfg(test)]

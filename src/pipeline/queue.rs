@@ -1,5 +1,6 @@
 //! Images read ahead of the network: several threads decode and prepare, one takes what they made, in order.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +27,7 @@ pub(super) struct Prepared<I> {
 pub(super) struct Bounds {
     /// Images, decoded or being decoded.
     pub images: usize,
-    /// Bytes of what was prepared. One image more may be there for each thread.
+    /// Bytes of what was prepared and of what is being decoded; the image that is waited for may take more.
     pub bytes: u64,
 }
 
@@ -42,19 +43,46 @@ pub(super) struct Queue<I> {
     times: [AtomicU64; 2],
 }
 
+/// What a thread knows of the image that it makes.
+pub(super) struct Worker<'a, I> {
+    queue: &'a Queue<I>,
+    index: usize,
+    admitted: Cell<u64>,
+}
+
+impl<I: Send + 'static> Worker<'_, I> {
+    /// Waits until there is room for so many bytes while the image is made.
+    pub fn admit(&self, bytes: u64) {
+        let Queue { changed, bounds, .. } = self.queue;
+        let mut state = self.queue.state();
+        while !state.closed && self.index != state.taken && state.bytes + bytes > bounds.bytes {
+            state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.bytes += bytes;
+        self.admitted.set(self.admitted.get() + bytes);
+    }
+
+    /// Says how long it took to read and decode, and to prepare.
+    pub fn took(&self, times: [Duration; 2]) {
+        for (total, time) in self.queue.times.iter().zip(times) {
+            total.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        }
+    }
+}
+
 struct State<I> {
     /// The image that a thread takes up next.
     next: usize,
     /// The image that is taken next.
     taken: usize,
     ready: BTreeMap<usize, Result<Prepared<I>, Failure>>,
-    /// Bytes of what is ready, and of what was taken and not given back.
+    /// Bytes of what is ready, of what was taken and not given back, and of what is being decoded.
     bytes: u64,
     closed: bool,
 }
 
 impl<I: Send + 'static> Queue<I> {
-    /// Starts `threads` threads that make `count` images with `make`, which adds its times to what it is given.
+    /// Starts `threads` threads that make `count` images with `make`.
     ///
     /// # Errors
     /// When not even one thread can be started.
@@ -63,7 +91,7 @@ impl<I: Send + 'static> Queue<I> {
         count: usize,
         bounds: Bounds,
         stop: Arc<AtomicBool>,
-        make: impl Fn(usize, &[AtomicU64; 2]) -> Result<Prepared<I>, Failure> + Send + Sync + 'static,
+        make: impl Fn(usize, &Worker<I>) -> Result<Prepared<I>, Failure> + Send + Sync + 'static,
     ) -> io::Result<Arc<Self>> {
         let state = State { next: 0, taken: 0, ready: BTreeMap::new(), bytes: 0, closed: false };
         let queue = Arc::new(Self {
@@ -82,8 +110,9 @@ impl<I: Send + 'static> Queue<I> {
                 let alone = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
                 let _alone = alone.ok();
                 while let Some(index) = queue.claim() {
-                    let made = make(index, &queue.times);
-                    queue.put(index, made);
+                    let worker = Worker { queue: &queue, index, admitted: Cell::new(0) };
+                    let made = make(index, &worker);
+                    queue.put(index, made, worker.admitted.get());
                 }
             };
             // The threads are not waited for: one that hangs in a read must not keep the program from ending.
@@ -114,9 +143,10 @@ impl<I: Send + 'static> Queue<I> {
         }
     }
 
-    fn put(&self, index: usize, made: Result<Prepared<I>, Failure>) {
+    fn put(&self, index: usize, made: Result<Prepared<I>, Failure>, admitted: u64) {
         let mut state = self.state();
         state.bytes += made.as_ref().map_or(0, |made| made.bytes);
+        state.bytes -= admitted;
         state.ready.insert(index, made);
         self.changed.notify_all();
     }
@@ -186,7 +216,8 @@ mod tests {
             let most = Arc::new(AtomicUsize::new(0));
             let make = {
                 let (begun, done, most) = (Arc::clone(&begun), Arc::clone(&done), Arc::clone(&most));
-                move |index: usize, _: &[AtomicU64; 2]| {
+                move |index: usize, worker: &Worker<usize>| {
+                    worker.admit(10);
                     let ahead = begun.fetch_add(1, Ordering::SeqCst) + 1 - done.load(Ordering::SeqCst);
                     most.fetch_max(ahead, Ordering::SeqCst);
                     thread::sleep(Duration::from_micros(fastrand::u64(0..300)));
@@ -203,7 +234,7 @@ mod tests {
             }
             assert!(queue.take().is_none());
             // One may have been taken and not counted yet.
-            let allowed = images.min(bytes as usize / 10 + 1 + threads).max(1) + 1;
+            let allowed = images.min(bytes as usize / 10 + 1).max(1) + threads + 1;
             assert!(most.load(Ordering::SeqCst) <= allowed, "{} of {allowed}", most.load(Ordering::SeqCst));
         }
     }
@@ -211,7 +242,7 @@ mod tests {
     #[test]
     fn a_stop_is_seen_while_an_image_hangs() {
         let stop = Arc::new(AtomicBool::new(false));
-        let hang = |_, _: &[AtomicU64; 2]| {
+        let hang = |_, _: &Worker<usize>| {
             thread::sleep(Duration::from_secs(600));
             prepared(0)
         };

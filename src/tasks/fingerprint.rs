@@ -1,18 +1,16 @@
 //! What is in a file, in eight letters: so that two checkpoints of one name can be told apart.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use sha2::{Digest, Sha256};
-
 use crate::weights::LoadError;
+use crate::zoo::record::digest_while;
 
-/// Bytes of the hash that a name has.
-const SHOWN: usize = 4;
+/// Digits of the hash that a name has.
+const SHOWN: usize = 8;
 
 /// The SHA-256 of a file, which is computed beside other work. Dropped before it is asked for, it ends early.
 pub(super) struct Fingerprint {
@@ -55,18 +53,9 @@ impl Drop for Fingerprint {
 }
 
 fn hash(path: &Path, stop: &AtomicBool) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    while !stop.load(Ordering::Relaxed) {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => hash.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(hash.finalize()[..SHOWN].iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut hash = digest_while(path, || !stop.load(Ordering::Relaxed))?;
+    hash.truncate(SHOWN);
+    Ok(hash)
 }
 
 #[cfg(test)]

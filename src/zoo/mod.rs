@@ -20,7 +20,7 @@ pub use watch::{Bars, Watch};
 pub mod cache;
 mod http;
 pub mod hub;
-mod record;
+pub(crate) mod record;
 mod reference;
 mod watch;
 

@@ -88,14 +88,24 @@ pub(super) fn check(file: &Path, wanted: Option<&str>) -> io::Result<Result<(), 
 ///
 /// # Errors
 /// When it can't be read.
-pub(super) fn digest(path: &Path) -> io::Result<String> {
+pub(crate) fn digest(path: &Path) -> io::Result<String> {
+    digest_while(path, || true)
+}
+
+/// The same of the bytes that are read while `goes_on` holds.
+///
+/// # Errors
+/// When it can't be read.
+pub(crate) fn digest_while(path: &Path, goes_on: impl Fn() -> bool) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut file = File::open(path)?;
     let mut buffer = vec![0; CHUNK];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => hash.update(&buffer[..read]),
+    while goes_on() {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => hash.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(hex(&hash.finalize()))
