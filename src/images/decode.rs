@@ -146,7 +146,10 @@ impl Reader {
 
     /// How many bytes the image in `bytes` has once it is decoded, as its header says; 0 where that can't be told.
     pub fn decoded_bytes(&self, bytes: &[u8]) -> u64 {
-        let size = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok();
+        // Headers come first; some readers copy all that they are given.
+        let header = &bytes[..bytes.len().min(1 << 18)];
+        let size =
+            || ImageReader::new(Cursor::new(header)).with_guessed_format().ok()?.into_dimensions().ok();
         let size = catch_unwind(size).ok().flatten();
         size.map_or(0, |(width, height)| 3 * u64::from(width) * u64::from(height))
     }

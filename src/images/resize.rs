@@ -162,7 +162,8 @@ fn horizontal(source: Plane, taps: &Taps, rows: Range<usize>) -> Vec<u8> {
     let (split, extent) = (taps.split(), taps.extent());
     out.par_chunks_mut(width * STRIP).enumerate().for_each_init(Vec::new, |planes, (i, out)| {
         let start = rows.start + i * STRIP;
-        let rows: Vec<&[u8]> = (start..rows.end.min(start + STRIP))
+        // With those that come next, to ask for them early.
+        let rows: Vec<&[u8]> = (start..rows.end.min(start + STRIP + TOGETHER))
             .map(|y| &source.row(y)[3 * extent.start..3 * extent.end])
             .collect();
         Isa::best().run(HorizontalStrip { rows: &rows, taps: &split, start: extent.start, planes, out });
@@ -174,6 +175,9 @@ fn horizontal(source: Plane, taps: &Taps, rows: Range<usize>) -> Vec<u8> {
 const STRIP: usize = 16;
 /// Rows that a weight is multiplied with once it is loaded.
 const TOGETHER: usize = 4;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The taps of an output position as [`Simd::weighted_sums`] takes them.
 struct SplitTaps {
@@ -200,7 +204,7 @@ impl SplitTaps {
 
 /// The horizontal pass over up to [`STRIP`] rows, each of them first a plane of 16-bit numbers for each colour.
 struct HorizontalStrip<'a> {
-    /// The part of each row that [`Taps::extent`] covers.
+    /// The part of each row that [`Taps::extent`] covers, and of the rows after these.
     rows: &'a [&'a [u8]],
     taps: &'a [SplitTaps],
     /// Where that part begins.
@@ -219,7 +223,12 @@ impl Kernel for HorizontalStrip<'_> {
         // Weights that fill up may reach beyond the last pixel.
         let plane = length + SplitTaps::UNIT;
         planes.resize(TOGETHER * 3 * plane, 0);
-        for (rows, out) in rows.chunks(TOGETHER).zip(out.chunks_mut(TOGETHER * width)) {
+        // Whole cache lines of a row, and how many of them are asked for while an output position is computed.
+        let lines = 3 * length / LINE;
+        let lines_each = lines.div_ceil(taps.len());
+        for (group, out) in out.chunks_mut(TOGETHER * width).enumerate() {
+            let (rows, next) = rows[group * TOGETHER..].split_at(out.len() / width);
+            let next = &next[..next.len().min(TOGETHER)];
             for (row, planes) in rows.iter().zip(planes.chunks_exact_mut(3 * plane)) {
                 let (red, rest) = planes.split_at_mut(plane);
                 let (green, blue) = rest.split_at_mut(plane);
@@ -229,6 +238,12 @@ impl Kernel for HorizontalStrip<'_> {
                 }
             }
             for (x, SplitTaps { first, high, low }) in taps.iter().enumerate() {
+                // A photograph was just decoded and lies far from the processor.
+                for row in next {
+                    for line in (x * lines_each).min(lines)..((x + 1) * lines_each).min(lines) {
+                        simd.prefetch(row[line * LINE..].as_ptr().cast());
+                    }
+                }
                 for c in 0..3 {
                     let sums = simd.weighted_sums(&planes[c * plane + first - start..], 3 * plane, high, low);
                     for (row, sum) in out.chunks_exact_mut(width).zip(sums) {
