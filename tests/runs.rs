@@ -292,7 +292,7 @@ fn only_results_are_replaced() {
     place.file("notes.txt", "dear diary");
     place.file("data.jsonl", "{\"image\":\"a.png\",\"caption\":\"a nine\"}\n");
     place.file("tasks.csv", "name,task,who\na,b,c\n");
-    place.file("todo.txt", "TODO: move the photos -> archive\n");
+    place.file("todo.txt", "move the photos -> archive\n");
     place.file("cars.json", "[{\"engine\":\"V8\",\"model\":\"Mustang\"}]");
     place.file("cars.csv", "image,model,year\n");
     place.file("empty", "");
