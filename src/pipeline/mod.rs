@@ -299,12 +299,12 @@ impl<T: ImageTask> Pipeline<T> {
         self.compute += begin.elapsed();
         let stopped = self.stop.load(Ordering::Relaxed);
         let missing = || Err(Attempt::Crashed("no answer".to_owned()));
-        let results = results.into_iter().chain(std::iter::repeat_with(missing).take(if stopped {
-            0
-        } else {
-            places.len()
-        }));
+        let lacking = if stopped { 0 } else { places.len().saturating_sub(results.len()) };
+        let results = results.into_iter().chain(std::iter::repeat_with(missing).take(lacking));
         for ((&place, (picture, size)), result) in places.iter().zip(pictures).zip(results) {
+            if matches!(result, Err(Attempt::Failed(TaskError::Stopped))) {
+                continue;
+            }
             let result = result.map(|output| Answer { output, size, picture });
             self.line[place] = Slot::Done(result.map_err(|error| {
                 let name = (self.names)(self.first + place);
