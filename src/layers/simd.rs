@@ -283,7 +283,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: a word is a value; the rest is the caller's promise.
         unsafe { self.store_first(words.add(at), v, n) }
     }
-    /// Σ rows[r·stride + i] · (256·high[i] + low[i]) of four rows, modulo 2^32: fixed-point weights of more bits than
+    /// `Σ rows[r·stride + i] · (256·high[i] + low[i])` of four rows, modulo 2^32: fixed-point weights of more bits than
     /// the 16 that integer products are fast with.
     ///
     /// # Panics
