@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -464,9 +464,18 @@ fn a_run_goes_on_in_one_process_alone() {
     };
     // The first has looked at the file and waits for names; the second comes and wants the same.
     let first = run(&["--labels", "names"]).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until(|| Done(run(&[]).output().unwrap()).stderr().contains("another process is writing it"));
-    assert_eq!(fs::read_to_string(&partial).unwrap(), some);
-    fs::write(place.path("names"), (0..10).map(|i| format!("{i}\n")).collect::<String>()).unwrap();
+    let open = || fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open(place.path("names"));
+    let mut names = None;
+    wait_until(|| {
+        names = open().ok();
+        names.is_some()
+    });
+    let mut names = names.unwrap();
+    let second = Done(run(&[]).output().unwrap());
+    assert!(second.stderr().contains("another process is writing it"), "{}", second.stderr());
+    assert_eq!((second.status(), fs::read_to_string(&partial).unwrap()), (2, some));
+    names.write_all((0..10).map(|i| format!("{i}\n")).collect::<String>().as_bytes()).unwrap();
+    drop(names);
     let done = Done(first.wait_with_output().unwrap());
     assert_eq!(done.status(), 0, "{}", done.stderr());
     assert_eq!(fs::read_to_string(place.path("out.jsonl")).unwrap(), whole);
