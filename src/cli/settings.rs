@@ -94,9 +94,9 @@ impl Settings {
         let threads = rayon::current_num_threads();
         // A batch costs memory, and on few threads one image keeps all of them busy.
         let default_batch = match task {
-            _ if device.is_cpu() => threads.div_ceil(4).min(8),
             // Photographs at the size of detectors are another load than crops.
             Some(Task::Detect | Task::Segment) => 1,
+            _ if device.is_cpu() => threads.div_ceil(4).min(8),
             _ => 32,
         };
         Ok(Self {
