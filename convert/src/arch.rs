@@ -8,6 +8,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::recipe::{DetectorRecipe, Recipe, SegmenterRecipe, is_default};
+
 /// A network: a backbone and what stands on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Architecture {
@@ -15,6 +17,9 @@ pub struct Architecture {
     pub backbone: Backbone,
     /// What turns its feature maps into results.
     pub head: Head,
+    /// What its tensors do not tell.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub recipe: Recipe,
 }
 
 /// How tokens are made, merged and named.
@@ -120,15 +125,19 @@ pub struct Detector {
 }
 
 impl Detector {
+    /// Values that a box head's outputs are made of: those of its last fully connected layer or, without
+    /// one, of the region's whole map of 7x7.
+    pub fn box_features(&self) -> usize {
+        if self.box_fcs > 0 { self.fc_channels } else { self.box_channels * 7 * 7 }
+    }
+
     /// Multiply-accumulates of everything behind the backbone, whose `maps` have so many positions and
     /// channels: convolutions and linear layers alone, as mmdet's tool counts.
-    fn macs(&self, maps: impl Iterator<Item = (usize, usize)>) -> usize {
-        const PROPOSALS: usize = 1000;
-        const DETECTIONS: usize = 100;
+    fn macs(&self, recipe: &DetectorRecipe, maps: impl Iterator<Item = (usize, usize)>) -> usize {
         let (f, m) = (self.fpn_channels, self.mask_channels);
         let square = 9 * f * f;
-        // Of each position: region proposals, twelve deltas and three scores.
-        let proposals = square + 15 * f;
+        // Of each position: region proposals, four deltas and a score of each anchor.
+        let proposals = square + 5 * recipe.anchors.count() * f;
         let mut last = 0;
         let mut sum = 0;
         for (positions, dim) in maps {
@@ -142,26 +151,34 @@ impl Detector {
             _ => 9 * channels * (inputs + (count - 1) * channels),
         };
         let boxes = if self.class_agnostic { 1 } else { self.classes };
-        let fcs =
-            49 * self.box_channels + (self.box_fcs - 1) * self.fc_channels + self.classes + 1 + 4 * boxes;
-        let region = 49 * convs(self.box_convs, f, self.box_channels) + fcs * self.fc_channels;
+        let hidden = match self.box_fcs {
+            0 => 0,
+            fcs => (49 * self.box_channels + (fcs - 1) * self.fc_channels) * self.fc_channels,
+        };
+        let outputs = (self.classes + 1 + 4 * boxes) * self.box_features();
+        let region = 49 * convs(self.box_convs, f, self.box_channels) + hidden + outputs;
         let upsampled = 4 * 196 * m * (m + self.classes);
         let object = 196 * convs(self.mask_convs, f, m) + upsampled;
-        sum + self.stages * (PROPOSALS * region + DETECTIONS * object)
+        sum + self.stages * (recipe.proposals.most * region + recipe.max_detections * object)
     }
 }
 
 /// Multiply-accumulates of UPerNet behind the backbone, whose `maps` have so many positions and channels:
 /// its convolutions, two for each value that a BatchNorm scales, four for each that is interpolated, up to
 /// the logits of all `pixels` of the input.
-fn upernet_macs(classes: usize, channels: usize, maps: &[(usize, usize)], pixels: usize) -> usize {
+fn upernet_macs(
+    (classes, channels): (usize, usize),
+    recipe: &SegmenterRecipe,
+    maps: &[(usize, usize)],
+    pixels: usize,
+) -> usize {
     let (Some(&(finest, _)), Some((&(coarsest, last), lower))) = (maps.first(), maps.split_last()) else {
         return 0;
     };
     let below: usize = lower.iter().map(|(n, _)| n).sum();
-    let pools = [1, 4, 9, 36];
-    let pooled =
-        pools.iter().sum::<usize>() * last * channels + coarsest * 9 * (last + 4 * channels) * channels;
+    let pools: Vec<usize> = recipe.pool_scales.iter().map(|side| side * side).collect();
+    let pooled = pools.iter().sum::<usize>() * last * channels
+        + coarsest * 9 * (last + pools.len() * channels) * channels;
     let pyramid: usize = lower.iter().map(|(n, dim)| n * (dim + 9 * channels) * channels).sum();
     let fused = finest * channels * (9 * maps.len() * channels + classes);
     let normed = (pools.iter().sum::<usize>() + coarsest + 2 * below + finest) * channels;
@@ -179,6 +196,26 @@ pub struct Preprocessing {
     pub mean: [f64; 3],
     /// Channel standard deviations on 0..1, RGB.
     pub std: [f64; 3],
+    /// How a crop's picture is resized, as Pillow does; [`Geometry::Scale`] is OpenCV's bilinear resize.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub filter: Filter,
+    /// Whether the network's channels are blue, green and red.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bgr: bool,
+}
+
+/// The kernel of a resize, by Pillow's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Filter {
+    Nearest,
+    Box,
+    Bilinear,
+    Hamming,
+    #[default]
+    Bicubic,
+    Lanczos,
 }
 
 /// The resize that a task's reference does.
@@ -200,6 +237,9 @@ pub enum Geometry {
         /// segmentation.
         #[serde(default = "one")]
         divisor: usize,
+        /// Whether the picture keeps its ratio; if not, its width and height become the two of `scale`.
+        #[serde(default = "yes", skip_serializing_if = "is_true")]
+        keep_ratio: bool,
     },
 }
 
@@ -207,15 +247,23 @@ fn one() -> usize {
     1
 }
 
+fn yes() -> bool {
+    true
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
 impl Geometry {
     /// What mmdet's configurations do with a picture.
     pub fn detection(scale: [usize; 2]) -> Self {
-        Self::Scale { scale, divisor: 32 }
+        Self::Scale { scale, divisor: 32, keep_ratio: true }
     }
 
     /// What mmseg's configurations do with a picture.
     pub fn segmentation(scale: [usize; 2]) -> Self {
-        Self::Scale { scale, divisor: 1 }
+        Self::Scale { scale, divisor: 1, keep_ratio: true }
     }
 }
 
@@ -227,7 +275,7 @@ pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 impl Preprocessing {
     /// `geometry` with ImageNet's normalisation, which every published checkpoint uses.
     pub fn imagenet(geometry: Geometry) -> Self {
-        Self { geometry, mean: IMAGENET_MEAN, std: IMAGENET_STD }
+        Self { geometry, mean: IMAGENET_MEAN, std: IMAGENET_STD, filter: Filter::default(), bgr: false }
     }
 }
 
@@ -448,11 +496,11 @@ impl Architecture {
             Head::MaskRcnn(d) | Head::CascadeMaskRcnn(d) => {
                 list.prefix("backbone.");
                 let cascade = matches!(self.head, Head::CascadeMaskRcnn(_));
-                list.detector(d, &dims, cascade);
+                list.detector(d, self.recipe.detector.anchors.count(), &dims, cascade);
             }
             Head::Upernet { classes, channels } => {
                 list.prefix("backbone.");
-                list.upernet(*classes, *channels, &dims);
+                list.upernet(*classes, *channels, self.recipe.segmenter.pool_scales.len(), &dims);
             }
         }
         list.0
@@ -475,10 +523,15 @@ impl Architecture {
         let head = match &self.head {
             Head::Features => 0,
             Head::Classifier { classes } => self.backbone.out_dim() * classes,
-            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => detector.macs(maps()),
-            &Head::Upernet { classes, channels } => {
-                upernet_macs(classes, channels, &maps().collect::<Vec<_>>(), height * width)
+            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
+                detector.macs(&self.recipe.detector, maps())
             }
+            &Head::Upernet { classes, channels } => upernet_macs(
+                (classes, channels),
+                &self.recipe.segmenter,
+                &maps().collect::<Vec<_>>(),
+                height * width,
+            ),
         };
         self.backbone.macs(height, width) + head as u64
     }
@@ -526,7 +579,7 @@ impl List {
         }
     }
 
-    fn detector(&mut self, d: &Detector, dims: &[usize], cascade: bool) {
+    fn detector(&mut self, d: &Detector, anchors: usize, dims: &[usize], cascade: bool) {
         let f = d.fpn_channels;
         for (i, &dim) in dims.iter().enumerate() {
             self.conv(&format!("neck.lateral_convs.{i}.conv"), f, dim, 1, true);
@@ -535,8 +588,8 @@ impl List {
             self.conv(&format!("neck.fpn_convs.{i}.conv"), f, f, 3, true);
         }
         self.conv("rpn_head.rpn_conv", f, f, 3, true);
-        self.conv("rpn_head.rpn_cls", 3, f, 1, true);
-        self.conv("rpn_head.rpn_reg", 12, f, 1, true);
+        self.conv("rpn_head.rpn_cls", anchors, f, 1, true);
+        self.conv("rpn_head.rpn_reg", 4 * anchors, f, 1, true);
         let stage = |head: &str, s: usize| {
             if cascade { format!("roi_head.{head}.{s}") } else { format!("roi_head.{head}") }
         };
@@ -550,9 +603,9 @@ impl List {
                 let inputs = if j == 0 { d.box_channels * 7 * 7 } else { d.fc_channels };
                 self.linear(&format!("{p}.shared_fcs.{j}"), d.fc_channels, inputs, true);
             }
-            self.linear(&format!("{p}.fc_cls"), d.classes + 1, d.fc_channels, true);
             let boxes = if d.class_agnostic { 1 } else { d.classes };
-            self.linear(&format!("{p}.fc_reg"), 4 * boxes, d.fc_channels, true);
+            self.linear(&format!("{p}.fc_cls"), d.classes + 1, d.box_features(), true);
+            self.linear(&format!("{p}.fc_reg"), 4 * boxes, d.box_features(), true);
         }
         for s in 0..d.stages {
             let p = stage("mask_head", s);
@@ -565,13 +618,13 @@ impl List {
         }
     }
 
-    fn upernet(&mut self, classes: usize, c: usize, dims: &[usize]) {
+    fn upernet(&mut self, classes: usize, c: usize, pools: usize, dims: &[usize]) {
         let Some((last, lower)) = dims.split_last() else { return };
         self.conv("decode_head.conv_seg", classes, c, 1, true);
-        for i in 0..4 {
+        for i in 0..pools {
             self.conv_bn(&format!("decode_head.psp_modules.{i}.1"), c, *last, 1);
         }
-        self.conv_bn("decode_head.bottleneck", c, last + 4 * c, 3);
+        self.conv_bn("decode_head.bottleneck", c, last + pools * c, 3);
         for (i, &dim) in lower.iter().enumerate() {
             self.conv_bn(&format!("decode_head.lateral_convs.{i}"), c, dim, 1);
         }

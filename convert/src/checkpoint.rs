@@ -108,6 +108,7 @@ impl Checkpoint {
         let metadata = Metadata {
             preprocessing: known.preprocessing(&architecture, entry),
             labels,
+            palette: None,
             model: entry.filter(|e| e.architecture == architecture).map(|e| e.name.clone()),
             dilations_known: stated.is_some(),
             source: SourceFile { file: report::file_name(&path), sha256: None },

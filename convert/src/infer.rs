@@ -32,7 +32,11 @@ pub(crate) enum InferError {
 pub(crate) fn architecture(shapes: &Shapes, index_buffers: bool) -> Result<Architecture, InferError> {
     let prefix = if shapes.keys().any(|name| name.starts_with("backbone.")) { "backbone." } else { "" };
     let view = View { shapes, prefix };
-    Ok(Architecture { backbone: backbone(&view, index_buffers)?, head: head(&View { prefix: "", ..view })? })
+    Ok(Architecture {
+        backbone: backbone(&view, index_buffers)?,
+        head: head(&View { prefix: "", ..view })?,
+        recipe: crate::recipe::Recipe::default(),
+    })
 }
 
 /// Tensors below a prefix.

@@ -26,6 +26,7 @@ pub mod labels;
 pub mod layout;
 pub mod metadata;
 mod openmmlab;
+pub mod recipe;
 pub mod report;
 pub mod source;
 pub mod terminal;

@@ -20,6 +20,9 @@ pub struct Metadata {
     /// Class names in index order, when the checkpoint has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
+    /// The colour of each class on pictures, red, green and blue, when the checkpoint has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub palette: Option<Vec<[u8; 3]>>,
     /// Name in weights.toml, when `--arch`, a known file name or a Hub repository gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

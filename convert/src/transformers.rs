@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::arch::{Geometry, IMAGENET_MEAN, IMAGENET_STD, Preprocessing};
+use crate::arch::{Filter, Geometry, IMAGENET_MEAN, IMAGENET_STD, Preprocessing};
 use crate::error::ConvertError;
 
 /// Largest JSON file that is read; ImageNet-22K's labels take two megabytes.
@@ -93,6 +93,8 @@ impl Preprocessor {
             geometry: Geometry::Crop { resolution, crop_pct: share.unwrap_or_else(|| crop_pct(resolution)) },
             mean: self.image_mean.unwrap_or(IMAGENET_MEAN),
             std: self.image_std.unwrap_or(IMAGENET_STD),
+            filter: Filter::default(),
+            bgr: false,
         })
     }
 }

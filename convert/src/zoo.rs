@@ -10,6 +10,7 @@ use crate::arch::{
     Architecture, Backbone, Detector, Dilations, Family, Geometry, Head, Norms, Preprocessing,
 };
 use crate::labels::Labels;
+use crate::recipe::Recipe;
 
 /// One published checkpoint.
 #[derive(Clone, Debug)]
@@ -221,6 +222,7 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
                 architecture: Architecture {
                     backbone: backbone.with(dilations, row.network.norms()),
                     head: row.network.head(row.labels.classes()),
+                    recipe: Recipe::default(),
                 },
                 preprocessing: Preprocessing::imagenet(match (row.network.task(), row.geometry) {
                     (Task::Detect, Geometry::Scale { scale, .. }) => Geometry::detection(scale),

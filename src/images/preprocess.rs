@@ -318,7 +318,7 @@ mod tests {
                 let case: serde_json::Value = serde_json::from_slice(&read("golden.json")).unwrap();
                 let number = |v: &serde_json::Value| v.as_u64().unwrap() as usize;
                 let scale = [0, 1].map(|i| number(&case["spec"]["img_scale"][i]));
-                let geometry = Geometry::Scale { scale, divisor };
+                let geometry = Geometry::Scale { scale, divisor, keep_ratio: true };
                 let fit = KeepRatio::new(scale, divisor, &Preprocessing::imagenet(geometry)).unwrap();
                 let image = crate::images::Reader::default().file(&folder.join("image.png")).unwrap();
                 let fitted = fit.apply(&image);

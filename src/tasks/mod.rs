@@ -330,7 +330,7 @@ impl Model {
     /// When the bounds are out of range, or the model is a classifier.
     pub fn keep_ratio(&self, scale: Option<[usize; 2]>) -> Result<KeepRatio, TaskError> {
         let preprocessing = &self.metadata.preprocessing;
-        let Geometry::Scale { scale: own, divisor } = preprocessing.geometry else {
+        let Geometry::Scale { scale: own, divisor, .. } = preprocessing.geometry else {
             return Err(TaskError::NoScale { model: self.name.clone() });
         };
         Ok(KeepRatio::new(scale.unwrap_or(own), divisor, preprocessing)?)
