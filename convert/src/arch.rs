@@ -92,7 +92,7 @@ pub enum Head {
     CascadeMaskRcnn(Detector),
     /// UPerNet (arXiv 1807.10221).
     Upernet {
-        /// Semantic classes.
+        /// Outputs of the last layer: semantic classes, or one that tells two classes apart.
         classes: usize,
         /// Width of the decoder.
         channels: usize,
@@ -192,14 +192,14 @@ pub struct Preprocessing {
     /// Resize and crop.
     #[serde(flatten)]
     pub geometry: Geometry,
-    /// Channel means on 0..1, RGB.
+    /// Means on 0..1 of the network's channels.
     pub mean: [f64; 3],
-    /// Channel standard deviations on 0..1, RGB.
+    /// Standard deviations on 0..1 of the network's channels.
     pub std: [f64; 3],
     /// How a crop's picture is resized, as Pillow does; [`Geometry::Scale`] is OpenCV's bilinear resize.
     #[serde(default, skip_serializing_if = "is_default")]
     pub filter: Filter,
-    /// Whether the network's channels are blue, green and red.
+    /// Whether the network's channels are blue, green and red; usually they are red, green and blue.
     #[serde(default, skip_serializing_if = "is_default")]
     pub bgr: bool,
 }
@@ -217,6 +217,24 @@ pub enum Filter {
     Bicubic,
     Lanczos,
 }
+
+impl Filter {
+    /// The filter of a name, whatever its case: `bicubic`, `LANCZOS`.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_str() {
+            "nearest" => Self::Nearest,
+            "box" => Self::Box,
+            "bilinear" => Self::Bilinear,
+            "hamming" => Self::Hamming,
+            "bicubic" => Self::Bicubic,
+            "lanczos" => Self::Lanczos,
+            _ => return None,
+        })
+    }
+}
+
+/// Largest side in pixels that a picture is resized to.
+pub const MAX_SIDE: usize = 1 << 13;
 
 /// The resize that a task's reference does.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -485,6 +503,16 @@ impl Backbone {
 }
 
 impl Architecture {
+    /// Classes that the network tells apart: of a segmenter with one output two, of a backbone none.
+    pub fn classes(&self) -> Option<usize> {
+        match &self.head {
+            Head::Features => None,
+            Head::Upernet { classes: 1, .. } => Some(2),
+            Head::Classifier { classes } | Head::Upernet { classes, .. } => Some(*classes),
+            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => Some(detector.classes),
+        }
+    }
+
     /// Every tensor with its shape under the canonical names: a classifier's and a bare backbone's
     /// as published, a detector's and a segmenter's backbone under `backbone.`.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {

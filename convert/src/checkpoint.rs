@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::arch::{Architecture, Dilations, Family, Geometry, Head, Norms, Preprocessing};
+use crate::arch::{Architecture, Dilations, Family, Head, Norms};
+use crate::check;
 use crate::error::{ConvertError, quoted};
 use crate::infer::{self, InferError};
+use crate::known::{Beside, Known};
 use crate::layout::{self, Dropped, Layout, Mapped, NotFound, Recipe};
 use crate::metadata::{Metadata, SourceFile};
-use crate::openmmlab::Meta;
 use crate::report::{self, Report};
-use crate::source::{Container, DType, Source, TensorRef, Value};
-use crate::transformers::{self, Config, Preprocessor, crop_pct};
+use crate::source::{Container, DType, Source, TensorRef};
 use crate::zoo::{self, Task};
 
 /// What a user says about a checkpoint that the file does not.
@@ -70,12 +70,8 @@ impl Checkpoint {
         let arch = options.arch.as_deref().map(zoo::find).transpose()?;
         let path = if path.is_dir() { weights_in(path)? } else { path.to_owned() };
         let source = Source::open(&path)?;
-        let ours = Metadata::from_map(source.metadata()).map_err(|error| ConvertError::Config {
-            path: path.clone(),
-            reason: format!(
-                "metadata that this version can't read ({error}); convert the original file again"
-            ),
-        })?;
+        let ours = Metadata::from_map(source.metadata())
+            .map_err(|error| ConvertError::Config { path: path.clone(), reason: error.to_string() })?;
         let state = layout::find(source.root(), options.weights_key.as_deref()).map_err(
             |NotFound { reason, keys }| ConvertError::NoStateDict { path: path.clone(), reason, keys },
         )?;
@@ -85,7 +81,11 @@ impl Checkpoint {
         }
         let mut notes = Vec::new();
         let part_of = if options.part == Part::Backbone { keep_backbone(&mut mapped) } else { None };
-        let found = found_architecture(&path, &mapped, ours.as_ref())?;
+        let mut found = found_architecture(&path, &mapped, ours.as_ref())?;
+        let beside = Beside::of(&path, &mapped, &source)?;
+        let known = Known { arch, options, beside: &beside, ours: ours.as_ref(), file: &path, part_of };
+        let (recipe, trained) = known.recipe(&found, &mapped, &mut notes)?;
+        found.recipe = recipe;
         let mut mismatch = infer::compare(&found, &mapped.recipes);
         mismatch.unusable = std::mem::take(&mut mapped.unusable);
         if !mismatch.is_empty() {
@@ -100,21 +100,20 @@ impl Checkpoint {
             return Err(ConvertError::Arch { path, name: entry.name.clone(), found });
         }
 
-        let beside = Beside::of(&path, &mapped, &source)?;
-        let known = Known { arch, options, beside: &beside, ours: ours.as_ref(), file: &path, part_of };
         let (architecture, stated) = known.dilations(found, &mut notes)?;
         let entry = known.entry(&architecture);
         let labels = known.labels(&architecture, entry, &mut notes)?;
         let metadata = Metadata {
-            preprocessing: known.preprocessing(&architecture, entry),
+            preprocessing: known.preprocessing(&architecture, entry, trained, &mut notes)?,
+            palette: known.palette(labels.as_deref()),
             labels,
-            palette: None,
             model: entry.filter(|e| e.architecture == architecture).map(|e| e.name.clone()),
             dilations_known: stated.is_some(),
             source: SourceFile { file: report::file_name(&path), sha256: None },
             converter: env!("CARGO_PKG_VERSION").to_owned(),
             architecture,
         };
+        check::metadata(&metadata).map_err(|reason| ConvertError::Config { path: path.clone(), reason })?;
         let tensors = tensors(&metadata.architecture, &mut mapped, &mut notes);
         let index = tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
         let report = Report::new(report::Findings {
@@ -269,7 +268,7 @@ fn found_architecture(
 
 /// Whether a checkpoint of network `a` can be what `b` names: all sizes are equal but the number of
 /// classes, and a bare backbone may be of any task.
-fn resembles(a: &Architecture, b: &Architecture) -> bool {
+pub(crate) fn resembles(a: &Architecture, b: &Architecture) -> bool {
     let neutral = |arch: &Architecture| {
         let mut backbone = arch.backbone.clone();
         backbone.dilations.clear();
@@ -297,232 +296,6 @@ fn looks_like(found: &Architecture) -> Vec<&'static str> {
             && (!bare || matches!(entry.architecture.head, Head::Classifier { .. }))
     };
     zoo::entries().iter().filter(alike).map(|entry| entry.name.as_str()).take(3).collect()
-}
-
-/// What lies beside the tensors: in the same file or the same folder.
-#[derive(Default)]
-struct Beside {
-    config: Option<(PathBuf, Config)>,
-    preprocessor: Option<Preprocessor>,
-    openmmlab: Option<Meta>,
-    /// The `arch` that timm's training script saves.
-    timm: Option<String>,
-}
-
-impl Beside {
-    fn of(path: &Path, mapped: &Mapped, source: &Source) -> Result<Self, ConvertError> {
-        let root: &Value = source.root();
-        let mut beside = Self {
-            openmmlab: Meta::of(root),
-            timm: layout::get(root, "arch").and_then(layout::text).map(str::to_owned),
-            ..Self::default()
-        };
-        if mapped.layout == Layout::Transformers {
-            let config = path.with_file_name("config.json");
-            beside.config = transformers::read(&config)?.map(|parsed| (config, parsed));
-            beside.preprocessor = transformers::read(&path.with_file_name("preprocessor_config.json"))?;
-        }
-        Ok(beside)
-    }
-}
-
-/// Everything that can tell what the tensors do not.
-struct Known<'a> {
-    arch: Option<&'static zoo::Entry>,
-    options: &'a Options,
-    beside: &'a Beside,
-    ours: Option<&'a Metadata>,
-    file: &'a Path,
-    /// The task of the network whose backbone this is.
-    part_of: Option<Task>,
-}
-
-impl Known<'_> {
-    /// The published checkpoint that this is or was named to be, if its sizes are the same.
-    fn entry(&self, found: &Architecture) -> Option<&'static zoo::Entry> {
-        let by_file = || zoo::by_file_name(&report::file_name(self.file));
-        let by_timm = || zoo::find(self.beside.timm.as_deref()?).ok();
-        let by_hub = || zoo::by_hub(&hub_repository(self.file)?);
-        let by_ours = || zoo::find(self.ours?.model.as_deref()?).ok();
-        let fits = |entry: &&zoo::Entry| resembles(found, &entry.architecture);
-        let entry = self.arch.or_else(|| by_ours().filter(fits)).or_else(|| by_file().filter(fits));
-        entry.or_else(|| by_hub().filter(fits)).or_else(|| by_timm().filter(fits))
-    }
-
-    /// Fills in the dilations, and says who stated them.
-    fn dilations(
-        &self,
-        mut found: Architecture,
-        notes: &mut Vec<String>,
-    ) -> Result<(Architecture, Option<String>), ConvertError> {
-        let depths = found.backbone.depths.clone();
-        let wrong = |path: &Path, error| ConvertError::Dilations { path: path.to_owned(), error };
-        let expand = |path: &Path, levels: &[Vec<usize>]| {
-            let dilations = Dilations::new(levels.to_vec()).and_then(|d| d.expand(&depths));
-            dilations.map_err(|error| wrong(path, error))
-        };
-        let ones = || depths.iter().map(|&depth| vec![1; depth]).collect::<Vec<_>>();
-        let config = match &self.beside.config {
-            Some((path, config)) => {
-                self.compare_config(path, config, &found, notes)?;
-                match (config.model_type.as_deref(), &config.dilations) {
-                    (Some("nat"), _) => Some(ones()),
-                    (_, Some(levels)) => Some(expand(path, levels)?),
-                    _ => None,
-                }
-            }
-            None => None,
-        };
-        let openmmlab = match self.beside.openmmlab.as_ref().and_then(|meta| meta.dilations.as_ref()) {
-            Some(levels) if levels.is_empty() => Some(ones()),
-            Some(levels) => Some(expand(self.file, levels)?),
-            None => None,
-        };
-        let (dilations, stated) = if let Some(given) = &self.options.dilations {
-            let dilations = given.expand(&depths).map_err(|error| wrong(self.file, error))?;
-            (dilations, Some("--dilations".to_owned()))
-        } else if let Some(entry) = self.arch {
-            let dilations = entry.architecture.backbone.dilations.clone();
-            if let Some(other) = config.or(openmmlab).filter(|other| *other != dilations) {
-                let other = Dilations::shortest(&other);
-                notes.push(format!("--arch {} overrules the checkpoint's own dilations {other}", entry.name));
-            }
-            (dilations, Some(format!("--arch {}", entry.name)))
-        } else if let Some(ours) = self.ours {
-            let dilations = ours.architecture.backbone.dilations.clone();
-            if !dilations.iter().map(Vec::len).eq(depths.iter().copied()) {
-                let reason = "the dilations in its metadata do not fit the tensors".to_owned();
-                return Err(ConvertError::Config { path: self.file.to_owned(), reason });
-            }
-            (dilations, ours.dilations_known.then(|| "the file's metadata".to_owned()))
-        } else if let Some(dilations) = config {
-            (dilations, Some("config.json".to_owned()))
-        } else if let Some(dilations) = openmmlab {
-            (dilations, Some("the training configuration in the file".to_owned()))
-        } else if found.backbone.family == Family::VitRpb {
-            (ones(), Some("the family, which has none".to_owned()))
-        } else if let Some(entry) = self.entry(&found) {
-            (entry.architecture.backbone.dilations.clone(), Some(format!("the name of {}", entry.name)))
-        } else {
-            (ones(), None)
-        };
-        found.backbone.dilations = dilations;
-        if stated.is_none() {
-            notes.push(
-                "dilations are not in the file and taken as 1; --arch or --dilations states them".into(),
-            );
-        }
-        Ok((found, stated))
-    }
-
-    /// Holds `config.json` against the tensors.
-    fn compare_config(
-        &self,
-        path: &Path,
-        config: &Config,
-        found: &Architecture,
-        notes: &mut Vec<String>,
-    ) -> Result<(), ConvertError> {
-        let wrong = |reason| Err(ConvertError::Config { path: path.to_owned(), reason });
-        let (b, list) = (&found.backbone, |list: &Vec<usize>| format!("{list:?}"));
-        for (what, said, is) in [
-            ("embed_dim", config.embed_dim.map(|n| n.to_string()), b.embed_dim.to_string()),
-            ("depths", config.depths.as_ref().map(list), list(&b.depths)),
-            ("num_heads", config.num_heads.as_ref().map(list), list(&b.num_heads)),
-            ("kernel_size", config.kernel_size.map(|n| n.to_string()), b.kernel_size.to_string()),
-        ] {
-            if let Some(said) = said.filter(|said| *said != is) {
-                let weights = report::file_name(self.file);
-                return wrong(format!("{what} is {said}, but {is} in the tensors of {weights}"));
-            }
-        }
-        if let Some(other) = config.hidden_act.as_deref().filter(|&act| act != "gelu") {
-            return wrong(format!("hidden_act {} is not supported, only gelu", quoted(other)));
-        }
-        if let Some(eps) = config.layer_norm_eps.filter(|&eps| eps != 1e-5) {
-            notes.push(format!("config.json has layer_norm_eps {eps:e}; 1e-5 is used, as everywhere"));
-        }
-        Ok(())
-    }
-
-    /// Class names, if there are as many as classes: the checkpoint's own, or those of the
-    /// published model that it is.
-    fn labels(
-        &self,
-        found: &Architecture,
-        entry: Option<&zoo::Entry>,
-        notes: &mut Vec<String>,
-    ) -> Result<Option<Vec<String>>, ConvertError> {
-        let Some(classes) = classes(&found.head) else { return Ok(None) };
-        let labels = if let Some(ours) = self.ours {
-            ours.labels.clone()
-        } else if let Some((path, config)) = &self.beside.config {
-            config.labels().map_err(|reason| ConvertError::Config { path: path.clone(), reason })?
-        } else {
-            self.beside.openmmlab.as_ref().and_then(|meta| meta.classes.clone())
-        };
-        let own = labels.filter(|labels| {
-            let fit = labels.len() == classes;
-            if !fit {
-                notes.push(format!("{} class names for {classes} classes are left out", labels.len()));
-            }
-            fit
-        });
-        let published = || entry.filter(|entry| entry.architecture.head == found.head);
-        let names = |entry: &zoo::Entry| entry.labels.names().into_iter().map(str::to_owned).collect();
-        Ok(own.or_else(|| published().map(names)))
-    }
-
-    fn preprocessing(&self, found: &Architecture, entry: Option<&zoo::Entry>) -> Preprocessing {
-        let crop = |resolution| {
-            Preprocessing::imagenet(Geometry::Crop { resolution, crop_pct: crop_pct(resolution) })
-        };
-        let task = match found.head {
-            Head::Features => self.part_of.unwrap_or(Task::Classify),
-            Head::Classifier { .. } => Task::Classify,
-            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => Task::Detect,
-            Head::Upernet { .. } => Task::Segment,
-        };
-        let scale = |scale| {
-            Preprocessing::imagenet(match task {
-                Task::Segment => Geometry::segmentation(scale),
-                _ => Geometry::detection(scale),
-            })
-        };
-        let wanted =
-            |p: &Preprocessing| matches!(p.geometry, Geometry::Crop { .. }) == (task == Task::Classify);
-        let ours = self.ours.filter(|_| self.arch.is_none()).map(|ours| ours.preprocessing.clone());
-        if let (Head::Features, None, Some(ours)) = (&found.head, self.part_of, &ours) {
-            return ours.clone();
-        }
-        let trained = self.beside.openmmlab.as_ref().and_then(|meta| meta.scale).map(scale);
-        let beside = self.beside.preprocessor.as_ref().and_then(Preprocessor::preprocessing).or(trained);
-        let entry = entry.map(|entry| entry.preprocessing.clone());
-        // A name that the user gave outweighs what lies beside the file.
-        let known = if self.arch.is_some() { [ours, entry, beside] } else { [ours, beside, entry] };
-        known.into_iter().flatten().find(wanted).unwrap_or_else(|| match (task, found.backbone.family) {
-            (Task::Classify, Family::VitRpb) => crop(found.backbone.kernel_size * found.backbone.patch_size),
-            (Task::Classify, _) => crop(224),
-            (Task::Detect, _) => scale([1333, 800]),
-            (Task::Segment, _) => scale([2048, 512]),
-        })
-    }
-}
-
-/// The repository that a file in the Hub's cache is of: its folder is `models--OWNER--NAME`.
-fn hub_repository(path: &Path) -> Option<String> {
-    let mut folders = path.ancestors().filter_map(|folder| folder.file_name()?.to_str());
-    let (owner, name) = folders.find_map(|folder| folder.strip_prefix("models--")?.split_once("--"))?;
-    Some(format!("{owner}/{name}"))
-}
-
-/// Classes that a head tells apart.
-fn classes(head: &Head) -> Option<usize> {
-    match head {
-        Head::Features => None,
-        Head::Classifier { classes } | Head::Upernet { classes, .. } => Some(*classes),
-        Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => Some(detector.classes),
-    }
 }
 
 /// The tensors in the network's order. Every one is there: they were compared.

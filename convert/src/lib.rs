@@ -19,17 +19,21 @@
 //! ```
 
 pub mod arch;
+mod check;
 pub mod checkpoint;
 pub mod error;
 mod infer;
+mod known;
 pub mod labels;
 pub mod layout;
 pub mod metadata;
 mod openmmlab;
+mod python;
 pub mod recipe;
 pub mod report;
 pub mod source;
 pub mod terminal;
+mod timm;
 mod transformers;
 pub mod write;
 pub mod zoo;

@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::{Architecture, Preprocessing};
+use crate::check;
 
 /// The key under which [`Metadata`] lies, as JSON, in a safetensors file's `__metadata__`.
 pub const KEY: &str = "nat";
+
+/// Longest metadata in bytes; the labels of ImageNet-22K take half a megabyte.
+const MAX_BYTES: usize = 16 << 20;
 
 /// Architecture, labels, preprocessing and origin of a converted checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,8 +59,33 @@ impl Metadata {
     /// What a file of ours carries; `None` for somebody else's safetensors.
     ///
     /// # Errors
-    /// When the entry is there but can't be understood (a newer converter wrote it, or it is damaged).
-    pub fn from_map(map: &BTreeMap<String, String>) -> serde_json::Result<Option<Self>> {
-        map.get(KEY).map(|json| serde_json::from_str(json)).transpose()
+    /// When the entry is there but can't be understood (a newer converter wrote it, or it is damaged), or has
+    /// numbers with which nothing can be computed.
+    pub fn from_map(map: &BTreeMap<String, String>) -> Result<Option<Self>, MetadataError> {
+        let Some(json) = map.get(KEY) else { return Ok(None) };
+        if json.len() > MAX_BYTES {
+            return Err(MetadataError::Length { bytes: json.len() });
+        }
+        let metadata: Self = serde_json::from_str(json)?;
+        check::metadata(&metadata).map_err(MetadataError::Invalid)?;
+        Ok(Some(metadata))
     }
+}
+
+/// Why a file's metadata can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetadataError {
+    /// It is not what this version writes.
+    #[error("metadata that this version can't read ({0}); convert the original file again")]
+    Json(#[from] serde_json::Error),
+    /// It is longer than the labels of any network.
+    #[error("its metadata has {bytes} bytes, more than the {MAX_BYTES} that are read")]
+    Length {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// A number in it is out of its range.
+    #[error("its metadata can't be used: {0}; convert the original file again")]
+    Invalid(String),
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+pub mod torch;
+
 /// A tensor to be written: name, dtype as safetensors spells it, shape, and its bytes (zeros that
 /// take no space on disk if empty).
 pub type Raw = (String, &'static str, Vec<usize>, Vec<u8>);
