@@ -38,8 +38,27 @@ pub struct Detections {
     pub width: usize,
     /// Height of the image in pixels.
     pub height: usize,
+    /// The image's number in COCO's annotations, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<u64>,
     /// The objects, highest score first.
     pub detections: Vec<Detection>,
+}
+
+/// One object in COCO's list of results, which `COCO.loadRes` takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CocoResult {
+    /// The image's number.
+    pub image_id: u64,
+    /// As in [`Detection::category_id`].
+    pub category_id: usize,
+    /// As in [`Detection::bbox`].
+    pub bbox: [f32; 4],
+    /// As in [`Detection::score`].
+    pub score: f32,
+    /// As in [`Detection::segmentation`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segmentation: Option<Rle>,
 }
 
 /// An object on an image.

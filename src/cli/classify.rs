@@ -1,7 +1,6 @@
 //! `nat-infer classify`.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -11,13 +10,14 @@ use nat_infer::tasks::Classify;
 use nat_infer::tasks::classify::ClassifyOptions;
 use nat_infer::zoo::Task;
 
+use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::images::ImageOptions;
+use super::labels::LabelOptions;
 use super::output::Record;
 use super::run::{Job, ResultOptions};
 use super::settings::Settings;
 use super::shared::{CropOptions, ModelOptions};
-use super::{Verbosity, labels};
 
 /// Say what is on images: the most probable classes of each
 #[derive(Args)]
@@ -30,9 +30,8 @@ pub struct Arguments {
     /// How many classes to name for each image
     #[arg(short = 'k', long, value_name = "N", default_value = "5", value_parser = super::shared::at_least_one)]
     top_k: usize,
-    /// Names of the classes: one per line, or a JSON list [default: the model's]
-    #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
+    #[command(flatten)]
+    names: LabelOptions,
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
@@ -49,7 +48,7 @@ Examples:
 /// Runs the command.
 pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?;
-    let read = [settings.file(), arguments.labels.as_deref()];
+    let read = [settings.file(), arguments.names.labels.as_deref()];
     let job = Job::plan::<Classification>(&arguments.images, &arguments.results, None, &read, verbosity)?;
     let job = match job {
         ControlFlow::Continue(job) => job,
@@ -58,7 +57,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let options = ClassifyOptions {
         resolution: arguments.crop.resolution,
         crop_pct: arguments.crop.crop_pct,
-        labels: arguments.labels.as_deref().map(labels::read).transpose()?,
+        labels: arguments.names.read()?,
         top_k: Some(arguments.top_k),
     };
     let task = Arc::new(Classify::new(settings.load()?, options)?);

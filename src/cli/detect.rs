@@ -4,22 +4,24 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use nat_infer::pipeline::Answer;
-use nat_infer::results::Detections;
+use nat_infer::results::{CocoResult, Detections};
 use nat_infer::tasks::Detect;
 use nat_infer::tasks::detect::{DetectOptions, save as draw};
 use nat_infer::zoo::Task;
 
 use super::Verbosity;
-use super::exit::{Exit, one_line};
+use super::coco::{Category, Numbers};
+use super::exit::{Exit, one_line, say};
 use super::folder::Folder;
 use super::images::ImageOptions;
+use super::labels::LabelOptions;
 use super::output::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
-use super::shared::{ModelOptions, at_least_one, size};
+use super::shared::{Format, ModelOptions, OutputOptions, at_least_one, size};
 
 /// Find objects: their boxes, classes and masks
 ///
@@ -43,12 +45,17 @@ pub struct Arguments {
     /// Boxes only
     #[arg(long)]
     no_masks: bool,
+    /// COCO's annotations, whose images number these by their file names: `image_id` in JSON, and --format coco
+    #[arg(long, value_name = "FILE")]
+    annotations: Option<PathBuf>,
     /// Folder for pictures with the objects drawn, made if need be
     #[arg(short, long, value_name = "DIR")]
     save: Option<PathBuf>,
     /// Draw objects of more than this probability, of those that are kept
     #[arg(long, value_name = "X", default_value_t = DRAWN, value_parser = probability, requires = "save")]
     draw_threshold: f32,
+    #[command(flatten)]
+    names: LabelOptions,
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
@@ -59,6 +66,7 @@ const EXAMPLES: &str = "\
 Examples:
   nat-infer detect photo.jpg --save drawn/
   nat-infer detect photos/ --model cascade-mask-rcnn-dinat-base --format json --output objects.json
+  nat-infer detect val2017/ --annotations instances_val2017.json --format coco --output results.json
   nat-infer detect photo.jpg --weights epoch_36.pth --no-masks --score-threshold 0.5";
 
 /// Runs the command.
@@ -66,7 +74,13 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Detect), verbosity)?;
     let folder = arguments.save.as_deref().map(Folder::new);
     let save = folder.as_ref().map(|folder| Save { folder, extensions: &["png"], draws: true });
-    let read = [settings.file()];
+    let read = [settings.file(), arguments.names.labels.as_deref(), arguments.annotations.as_deref()];
+    let OutputOptions { format, output, overwrite } = &arguments.results.output;
+    let coco = *format == Some(Format::Coco);
+    if coco && arguments.annotations.is_none() && arguments.images.shard.is_some() {
+        bail!("--format coco numbers the images of each shard from 1; --annotations FILE numbers them all");
+    }
+    let mut numbers = Numbers::new(arguments.annotations.as_deref(), coco, output.as_deref(), *overwrite)?;
     let job = Job::plan::<Detections>(&arguments.images, &arguments.results, save, &read, verbosity)?;
     let job = match job {
         ControlFlow::Continue(job) => job,
@@ -78,16 +92,30 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         max_detections: arguments.max_detections,
         masks: !arguments.no_masks,
     };
-    let task = Arc::new(Detect::new(settings.load()?, &options)?);
+    let task = Arc::new(Detect::new(settings.load_with(&arguments.names)?, &options)?);
     verbosity.explain("input", task.fit());
-    job.run(&task, &settings, |image, Answer { output: objects, size: [width, height], picture }| {
+    let exit = job.run(&task, &settings, |image, Answer { output: objects, size, picture }| {
+        let image_id = numbers.of(&image.name(), size)?;
         if let (Some(folder), Some(picture)) = (&folder, picture) {
             draw(picture, &objects, arguments.draw_threshold, &folder.place(image, "png")?)?;
         }
         let detections = objects.into_iter().map(|object| object.detection).collect();
-        let (image, model) = (image.name(), task.model().name().to_owned());
-        Ok(Detections { image, model, width, height, detections })
-    })
+        let (image, model, [width, height]) = (image.name(), task.model().name().to_owned(), size);
+        Ok(Detections { image, model, width, height, image_id, detections })
+    })?;
+    if let Some(place) = numbers.save(&categories(&task))?
+        && !verbosity.quiet
+    {
+        say(&place);
+    }
+    Ok(exit)
+}
+
+/// The classes of a model as COCO lists them.
+fn categories(task: &Detect) -> Vec<Category> {
+    let category =
+        |(index, name): (usize, &String)| Category { id: task.category_id(index), name: name.clone() };
+    task.labels().iter().enumerate().map(category).collect()
 }
 
 /// Objects of more than this probability are drawn, unless another one is asked for, and shown in a table: an image has
@@ -134,6 +162,17 @@ impl Record for Detections {
             return vec![[&image[..], &nothing].concat()];
         }
         (1..).zip(&self.detections).map(row).collect()
+    }
+
+    const COCO: bool = true;
+
+    fn coco(&self) -> Option<Vec<String>> {
+        let image_id = self.image_id?;
+        let result = |object: &nat_infer::results::Detection| {
+            let nat_infer::results::Detection { category_id, score, bbox, segmentation, .. } = object.clone();
+            serde_json::to_string(&CocoResult { image_id, category_id, bbox, score, segmentation }).ok()
+        };
+        self.detections.iter().map(result).collect()
     }
 
     fn table(&self) -> String {

@@ -16,6 +16,7 @@ use nat_infer::zoo::Task;
 
 mod bench;
 mod classify;
+mod coco;
 mod detect;
 mod exit;
 mod features;

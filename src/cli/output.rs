@@ -30,6 +30,14 @@ pub trait Record: Serialize {
 
     /// Lines for a person.
     fn table(&self) -> String;
+
+    /// Members of COCO's list of results, in JSON; `None` of what is no result of COCO's.
+    fn coco(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// Whether [`Record::coco`] gives something.
+    const COCO: bool = false;
 }
 
 /// Where the records of a command will go: chosen before work begins, opened when it does.
@@ -44,6 +52,8 @@ pub struct Output {
     format: Format,
     sink: Sink,
     records: usize,
+    /// Members of the array that has been begun.
+    members: usize,
     /// The last record of an interrupted run, with its file: it is computed again and has to come out the same.
     expected: Option<(Last, PathBuf)>,
 }
@@ -70,7 +80,7 @@ impl Plan {
     ///
     /// # Errors
     /// When the file must not be replaced, its folder is not there, or an interrupted run's results are.
-    pub fn new<'a>(
+    pub fn new<'a, R: Record>(
         options: &OutputOptions,
         resume: bool,
         saves: bool,
@@ -81,6 +91,9 @@ impl Plan {
         let by_extension = path.as_deref().and_then(Format::of_extension);
         let otherwise = if for_a_person { Format::Table } else { Format::Jsonl };
         let format = options.format.or(by_extension).unwrap_or(otherwise);
+        if format == Format::Coco && !R::COCO {
+            bail!("--format coco is of the objects that `detect` finds");
+        }
         if resume && !matches!(format, Format::Jsonl | Format::Csv) {
             bail!(
                 "--resume goes on with jsonl and csv alone; --format chooses one, or an --output of that extension"
@@ -146,7 +159,7 @@ impl Plan {
         let Self { format, path, resumed } = self;
         let Some(path) = path else {
             let sink = Sink::Stdout(BufWriter::new(io::stdout()));
-            let mut output = Output { format, sink, records: 0, expected: None };
+            let mut output = Output { format, sink, records: 0, members: 0, expected: None };
             output.text(&format.opening(R::COLUMNS))?;
             return Ok(output);
         };
@@ -171,7 +184,8 @@ impl Plan {
             }
         };
         let begins = file.length() == 0;
-        let mut output = Output { format, sink: Sink::File { file, path }, records, expected };
+        let mut output =
+            Output { format, sink: Sink::File { file, path }, records, members: records, expected };
         if begins {
             output.text(&format.opening(R::COLUMNS))?;
         }
@@ -195,7 +209,7 @@ impl Output {
     /// # Errors
     /// As [`Plan::new`] and [`Plan::open`].
     pub fn open<R: Record>(options: &OutputOptions) -> Result<Self> {
-        Plan::new(options, false, false, [])?.open::<R>(None)
+        Plan::new::<R>(options, false, false, [])?.open::<R>(None)
     }
 
     /// The format that was asked for or chosen.
@@ -210,9 +224,10 @@ impl Output {
     pub fn write<R: Record>(&mut self, record: &R) -> Result<()> {
         let text = match self.format {
             Format::Table => record.table(),
-            Format::Json => {
-                let before = if self.records == 0 { "" } else { ",\n" };
-                before.to_owned() + &escape_json(&serde_json::to_string(record)?)
+            Format::Json => self.member(&serde_json::to_string(record)?),
+            Format::Coco => {
+                let members = record.coco().unwrap_or_default();
+                members.iter().map(|member| self.member(member)).collect()
             }
             // Read by a machine it is the same, and a terminal is not moved by it.
             Format::Jsonl => escape_json(&serde_json::to_string(record)?).into_owned() + "\n",
@@ -239,6 +254,13 @@ impl Output {
         }
         self.records += 1;
         self.text(&text)
+    }
+
+    /// The next member of an array.
+    fn member(&mut self, json: &str) -> String {
+        self.members += 1;
+        let before = if self.members == 1 { "" } else { ",\n" };
+        before.to_owned() + &escape_json(json)
     }
 
     /// Writes what is no record.
@@ -306,7 +328,7 @@ impl Format {
     /// What stands before the first record.
     fn opening(self, columns: &[&str]) -> String {
         match self {
-            Self::Json => "[".to_owned(),
+            Self::Json | Self::Coco => "[".to_owned(),
             Self::Csv => columns.join(",") + "\n",
             Self::Jsonl | Self::Table => String::new(),
         }
@@ -314,7 +336,7 @@ impl Format {
 
     /// What stands behind the last record.
     fn closing(self) -> &'static str {
-        if self == Self::Json { "]\n" } else { "" }
+        if matches!(self, Self::Json | Self::Coco) { "]\n" } else { "" }
     }
 }
 
@@ -352,7 +374,7 @@ fn may_be_replaced(path: &Path, resume: bool, format: Format) -> Result<()> {
     if !resume && partial.is_file() && has_records(&partial) {
         let on = match format {
             Format::Jsonl | Format::Csv => "--resume goes on with it",
-            Format::Json | Format::Table => "move it to keep it",
+            Format::Json | Format::Coco | Format::Table => "move it to keep it",
         };
         bail!("{} has the results of an interrupted run; {on}, --overwrite begins anew", name_of(&partial));
     }
@@ -372,6 +394,9 @@ const KINDS: [(&[&str], &[&str]); 10] = [
     (&["name", "task", "parameters", "macs"], models::Row::COLUMNS),
     (&["name", "task", "parameters", "macs"], models::Details::COLUMNS),
 ];
+
+/// What a member of COCO's list of results has.
+const COCO_KEYS: &[&str] = &["image_id", "category_id", "bbox", "score"];
 
 /// Whether a file holds what this program wrote as results, or nothing.
 fn is_result(path: &Path) -> bool {
@@ -413,10 +438,13 @@ fn is_json_result(mut file: impl BufRead) -> bool {
     let begin = file.fill_buf().map(<[u8]>::to_vec).unwrap_or_default();
     let mut records = serde_json::Deserializer::from_reader(file).into_iter::<Map<String, Value>>();
     match records.next() {
-        Some(Ok(record)) => KINDS.iter().any(|(keys, _)| keys.iter().all(|key| record.contains_key(*key))),
+        Some(Ok(record)) => {
+            let keys = KINDS.iter().map(|(keys, _)| *keys).chain([COCO_KEYS]);
+            keys.into_iter().any(|keys| keys.iter().all(|key| record.contains_key(*key)))
+        }
         // A kill may leave a part of the first record.
         Some(Err(error)) if error.is_eof() => {
-            [&b"{\"image\":\""[..], b"{\"engine\":\"nat-infer\"", b"{\"level\":"]
+            [&b"{\"image\":\""[..], b"{\"image_id\":", b"{\"engine\":\"nat-infer\"", b"{\"level\":"]
                 .iter()
                 .any(|lead| begin.starts_with(lead) || lead.starts_with(&begin))
         }

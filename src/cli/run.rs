@@ -75,7 +75,7 @@ impl Job {
             folder.plan(extensions, &mut sources, &read, &results.output)?;
         }
         let inputs = images::files(&sources).chain(read);
-        let mut plan = Plan::new(&results.output, results.resume, save.is_some(), inputs)?;
+        let mut plan = Plan::new::<R>(&results.output, results.resume, save.is_some(), inputs)?;
         images.take_share(&mut sources);
         let finished = if results.resume { plan.resume::<R>(&mut sources)? } else { Vec::new() };
         if let Some(Save { folder, extensions, .. }) = &save {

@@ -13,14 +13,15 @@ use nat_infer::tasks::files::save_png;
 use nat_infer::tasks::saliency::{Method, SaliencyOptions, SmoothGrad};
 use nat_infer::zoo::Task;
 
+use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
 use super::images::ImageOptions;
+use super::labels::LabelOptions;
 use super::output::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
 use super::shared::{CropOptions, ModelOptions, at_most};
-use super::{Verbosity, labels};
 
 /// Show which pixels of an image speak for a class
 ///
@@ -42,9 +43,8 @@ pub struct Arguments {
     /// Class that the map is about, by its index or name [default: the most probable one]
     #[arg(long, value_name = "INDEX|NAME")]
     class: Option<String>,
-    /// Names of the classes: one per line, or a JSON list [default: the model's]
-    #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
+    #[command(flatten)]
+    names: LabelOptions,
     /// How the map is made
     #[arg(long, value_enum, default_value = "smooth-grad")]
     method: MethodName,
@@ -104,7 +104,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     };
     let folder = Folder::new(&arguments.save);
     let save = Some(Save { folder: &folder, extensions, draws: true });
-    let read = [settings.file(), arguments.labels.as_deref()];
+    let read = [settings.file(), arguments.names.labels.as_deref()];
     let job = Job::plan::<SavedSaliency>(&arguments.images, &arguments.results, save, &read, verbosity)?;
     let job = match job {
         ControlFlow::Continue(job) => job,
@@ -114,7 +114,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         class: None,
         resolution: arguments.crop.resolution,
         crop_pct: arguments.crop.crop_pct,
-        labels: arguments.labels.as_deref().map(labels::read).transpose()?,
+        labels: arguments.names.read()?,
     };
     let task = Saliency::new(settings.load()?, method, options)?;
     let task = Arc::new(match &arguments.class {

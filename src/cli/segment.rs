@@ -16,6 +16,7 @@ use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
 use super::images::ImageOptions;
+use super::labels::LabelOptions;
 use super::output::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
@@ -47,6 +48,8 @@ pub struct Arguments {
     #[arg(long, requires = "save")]
     palette: bool,
     #[command(flatten)]
+    names: LabelOptions,
+    #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
     results: ResultOptions,
@@ -63,7 +66,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Segment), verbosity)?;
     let folder = arguments.save.as_deref().map(Folder::new);
     let save = folder.as_ref().map(|folder| Save { folder, extensions: &["labels.png", "png"], draws: true });
-    let read = [settings.file()];
+    let read = [settings.file(), arguments.names.labels.as_deref()];
     let job = Job::plan::<Segmentation>(&arguments.images, &arguments.results, save, &read, verbosity)?;
     let job = match job {
         ControlFlow::Continue(job) => job,
@@ -71,7 +74,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
     };
     let options =
         SegmentOptions { scale: arguments.scale, multi_scale: arguments.multi_scale, flip: arguments.flip };
-    let task = Arc::new(Segment::new(settings.load()?, &options)?);
+    let task = Arc::new(Segment::new(settings.load_with(&arguments.names)?, &options)?);
     task.fits().iter().for_each(|fit| verbosity.explain("input", fit));
     job.run(&task, &settings, |image, Answer { output: map, picture, .. }| {
         let segments = task.shares(&map);

@@ -14,6 +14,7 @@ use nat_infer::zoo::{self, Bars, Entry, Env, Located, Reference, Repository, Tas
 
 use super::Verbosity;
 use super::exit::say;
+use super::labels::LabelOptions;
 use super::shared::{DTypeName, DeviceName, ModelOptions};
 
 /// The model of a task where none is named.
@@ -175,6 +176,20 @@ impl Settings {
                  --labels FILE names them, or --arch NAME if they are those of a published model"
             ));
         }
+    }
+
+    /// As [`Settings::load`], with the names of classes that are given.
+    ///
+    /// # Errors
+    /// As [`Settings::load`], and when there are not as many as classes.
+    pub fn load_with(&self, names: &LabelOptions) -> Result<Model> {
+        // Read before a model is fetched for nothing.
+        let labels = names.read()?;
+        let model = self.load()?;
+        Ok(match labels {
+            Some(labels) => model.with_labels(labels)?,
+            None => model,
+        })
     }
 
     /// Finds the model, fetches it if need be, and loads it.

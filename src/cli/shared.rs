@@ -82,6 +82,8 @@ pub enum Format {
     Jsonl,
     /// With a header
     Csv,
+    /// COCO's list of results (detect)
+    Coco,
 }
 
 /// `--dtype`.

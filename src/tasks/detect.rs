@@ -106,6 +106,16 @@ impl Detect {
         &self.model
     }
 
+    /// Names of the classes; their indices where nothing names them.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// The number that annotations give class `index`, as in [`Detection::category_id`].
+    pub fn category_id(&self, index: usize) -> usize {
+        if self.coco { Labels::Coco.category_id(index) } else { index + 1 }
+    }
+
     /// How images become inputs.
     pub fn fit(&self) -> &KeepRatio {
         &self.fit
@@ -144,7 +154,7 @@ impl Detect {
         let grid = grid.map(|values| Grid { values, corners, size });
         let segmentation = grid.as_ref().map(|grid| grid.paste().encode(size)).transpose()?;
         let detection = Detection {
-            category_id: if self.coco { Labels::Coco.category_id(index) } else { index + 1 },
+            category_id: self.category_id(index),
             index,
             label: self.labels[index].clone(),
             score,

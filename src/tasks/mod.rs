@@ -130,6 +130,8 @@ pub enum TaskError {
     NotFinite { model: String },
     #[error("`{model}` can't be computed: {}", in_words(error))]
     Compute { model: String, error: candle_core::Error },
+    #[error("{what} in {file}, so that it has no number")]
+    NotAnnotated { file: String, what: &'static str },
     #[error("stopped before it was done")]
     Stopped,
     #[error("{path}: can't be written: {error}")]
@@ -290,6 +292,19 @@ impl Model {
             sum.to_scalar::<f32>()
         };
         self.device.is_cpu() || matches!(answers(), Ok(6.0))
+    }
+
+    /// The model with other names of its classes.
+    ///
+    /// # Errors
+    /// When there are not as many as classes.
+    pub fn with_labels(mut self, labels: Vec<String>) -> Result<Self, TaskError> {
+        let (given, classes) = (labels.len(), self.metadata.architecture.classes().unwrap_or(0));
+        if given != classes {
+            return Err(TaskError::Labels { model: self.name, given, classes });
+        }
+        self.metadata.labels = Some(labels);
+        Ok(self)
     }
 
     /// Architecture, labels and preprocessing.
