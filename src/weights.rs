@@ -251,19 +251,56 @@ impl Weights {
         })
     }
 
+    /// Holds names and shapes against the `tensors` of a network, before memory is taken for any of them: what
+    /// stands in for a tensor that is not there is as large as the network says.
+    ///
+    /// # Errors
+    /// [`LoadError::Mismatch`] with every tensor that is missing or has another shape.
+    pub(crate) fn compare(&self, tensors: &[(String, Vec<usize>)]) -> Result<(), LoadError> {
+        let names = self.names();
+        let problem = |(name, expected): &(String, Vec<usize>)| match (&self.shared.source, self.shape(name))
+        {
+            (Source::Random(_), _) => None,
+            (_, None) => Some(Problem::Missing { name: name.clone(), nearest: nearest(name, &names) }),
+            (_, Some(got)) if got == *expected => None,
+            (_, Some(got)) => {
+                Some(Problem::Shape { name: name.clone(), got: got.to_vec(), expected: expected.clone() })
+            }
+        };
+        // So many tell enough.
+        const MOST: usize = 256;
+        let problems: Vec<_> = tensors.iter().filter_map(problem).take(MOST).collect();
+        if problems.is_empty() { Ok(()) } else { Err(LoadError::Mismatch(problems)) }
+    }
+
+    /// The names of all tensors that the source has.
+    fn names(&self) -> Vec<String> {
+        match &self.shared.source {
+            Source::Safetensors(file) => file.names(),
+            Source::Checkpoint(file) => file.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
+            Source::Random(_) => Vec::new(),
+        }
+    }
+
+    /// The shape of a tensor that the source has.
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        match &self.shared.source {
+            Source::Safetensors(file) => file.header.info(name).map(|info| info.shape.as_slice()),
+            Source::Checkpoint(file) => {
+                file.tensors().iter().find(|tensor| tensor.name == name).map(|tensor| tensor.shape.as_slice())
+            }
+            Source::Random(_) => None,
+        }
+    }
+
     /// Ends the loading of a model.
     ///
     /// # Errors
     /// [`LoadError::Mismatch`] with every tensor that was missing, had another shape or was not used.
     pub fn finish(&self) -> Result<(), LoadError> {
         let mut problems = self.state(|state| std::mem::take(&mut state.problems));
-        let names = match &self.shared.source {
-            Source::Safetensors(file) => file.names(),
-            Source::Checkpoint(file) => file.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
-            Source::Random(_) => Vec::new(),
-        };
         let unused = |name: &String| self.state(|state| !state.used.contains(name));
-        problems.extend(names.into_iter().filter(unused).map(|name| Problem::Unused { name }));
+        problems.extend(self.names().into_iter().filter(unused).map(|name| Problem::Unused { name }));
         if problems.is_empty() { Ok(()) } else { Err(LoadError::Mismatch(problems)) }
     }
 
