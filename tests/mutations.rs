@@ -25,7 +25,8 @@ fn damage(random: &mut fastrand::Rng, bytes: &mut Vec<u8>) {
     for _ in 0..=random.usize(..6) {
         let length = bytes.len();
         // Headers say the most in the fewest bytes.
-        let at = random.usize(..if random.bool() { length.min(200) } else { length });
+        let end = if random.bool() { length.min(200) } else { length };
+        let at = random.usize(..end);
         match random.u8(..6) {
             0 => bytes[at] ^= 1 << random.u8(..8),
             1 => bytes[at] = *random.choice(&[0, 1, 0x7f, 0x80, 0xd9, 0xff]).unwrap_or(&0),
