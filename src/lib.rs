@@ -27,6 +27,7 @@ pub mod crash;
 pub mod cuda;
 pub mod images;
 pub mod layers;
+mod memory;
 pub mod models;
 pub mod pipeline;
 pub mod results;

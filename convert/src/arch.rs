@@ -457,6 +457,17 @@ impl Backbone {
         std::iter::successors(Some(first), halve).take(self.depths.len()).collect()
     }
 
+    /// Bytes of f32 that a pass over one image of `height` x `width` pixels holds at once, at least: the input as
+    /// it was prepared and as a tensor, a level's map, its queries, keys and values, and what the attention makes
+    /// of them.
+    pub fn least_bytes(&self, height: usize, width: usize) -> u64 {
+        const HELD: u128 = 5 * size_of::<f32>() as u128;
+        let (hs, ws) = (self.map_sides(height), self.map_sides(width));
+        let level = |l: usize| HELD * hs[l] as u128 * ws[l] as u128 * self.dim(l) as u128;
+        let input = 2 * 3 * size_of::<f32>() as u128 * height as u128 * width as u128;
+        u64::try_from(input + (0..self.depths.len()).map(level).max().unwrap_or(0)).unwrap_or(u64::MAX)
+    }
+
     /// Multiply-accumulates of one image of `height` x `width` pixels, counted as the authors' tool
     /// does (fvcore with NATTEN's handles): convolutions, linear layers, both products of the
     /// attention, one for each bias it adds, and five for each value a layer norm normalises;

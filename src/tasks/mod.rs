@@ -15,6 +15,7 @@ use crate::images::mask::MaskError;
 use crate::images::preprocess::CropError;
 use crate::images::{CenterCrop, KeepRatio};
 use crate::layers::in_words;
+use crate::memory;
 use crate::models::Network;
 use crate::models::classifier::Classifier;
 use crate::weights::{LoadError, Weights};
@@ -128,6 +129,8 @@ pub enum TaskError {
     NoGradients { model: String },
     #[error("`{model}` answers with what is no number; a wider compute type helps if it is f16")]
     NotFinite { model: String },
+    #[error("`{model}`: {what}")]
+    Memory { model: String, what: String },
     #[error("`{model}` can't be computed: {}", in_words(error))]
     Compute { model: String, error: candle_core::Error },
     #[error("{what} in {file}, so that it has no number")]
@@ -336,7 +339,10 @@ impl Model {
             return Err(TaskError::NoCrop { model: self.name.clone() });
         };
         let crop_pct = crop_pct.unwrap_or(own_crop_pct);
-        Ok(CenterCrop::new(resolution, crop_pct, preprocessing)?)
+        let crop = CenterCrop::new(resolution, crop_pct, preprocessing)?;
+        let model = || self.name.clone();
+        self.has_room([resolution; 2]).map_err(|what| TaskError::Memory { model: model(), what })?;
+        Ok(crop)
     }
 
     /// The preprocessing of a detector or a segmenter, with the bounds that are given preferred to its own.
@@ -372,8 +378,27 @@ impl Model {
 
     /// Preprocessed images, each [3, height, width], as one tensor [B, 3, height, width] of the compute type.
     fn stack(&self, inputs: &[&[f32]], [width, height]: [usize; 2]) -> candle_core::Result<Tensor> {
+        if let Err(too_large) = self.has_room([width, height]) {
+            candle_core::bail!("{too_large}");
+        }
         let values = inputs.concat();
         Tensor::from_vec(values, (inputs.len(), 3, height, width), &self.device)?.to_dtype(self.dtype)
+    }
+
+    /// Whether there is memory for an input of so many pixels; where there is not, in words. On a GPU its own allocator
+    /// says so.
+    fn has_room(&self, [width, height]: [usize; 2]) -> Result<(), String> {
+        if !self.device.is_cpu() {
+            return Ok(());
+        }
+        let needed = self.metadata.architecture.backbone.least_bytes(height, width);
+        match memory::left() {
+            Some(left) if left < needed => {
+                let [needed, left] = [needed, left].map(|bytes| bytes.div_ceil(1 << 20));
+                Err(format!("an input of {width}x{height} takes {needed} MiB at least, and {left} are left"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn compute_error(&self, error: candle_core::Error) -> TaskError {
