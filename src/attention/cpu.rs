@@ -14,6 +14,9 @@
 //! At K = 7 a tile is as wide as one cache line of keys: no load straddles two lines, and the keys and
 //! values of a window stay in the L1 cache from one row of queries to the next.
 //!
+//! Where a class is padded, the scratch has the padded keys too: those of a row beside its pixels, and one row for all
+//! rows that are padded, since these are alike.
+//!
 //! Here is what the forward pass (`forward.rs`) and the gradient (`grad.rs`) share: tiles and their scratch, and
 //! the steps through it.
 
@@ -159,6 +162,12 @@ fn reach(class: Class, places: &Range<usize>, kernel_size: usize) -> Range<usize
     class.start(places.start)..class.start(places.end - 1) + kernel_size
 }
 
+/// The same of rows, of which one stands for all that are padded.
+fn reach_rows(class: Class, places: &Range<usize>, kernel_size: usize) -> Range<usize> {
+    let Range { start, end } = reach(class, places, kernel_size);
+    start..end.min(class.size() + 1)
+}
+
 /// Where a head's channels lie in a tensor [B, H, W, channels], by the places of a class's pixels.
 #[derive(Clone, Copy)]
 struct Pixels {
@@ -171,12 +180,12 @@ impl Pixels {
     /// Those of a tile's classes in an image of so many channels.
     #[inline(always)]
     fn new(problem: &Problem, image: usize, head: usize, tile: &Tile, channels: usize) -> Self {
-        let &Problem { height, width, dim, dilation, .. } = problem;
+        let &Problem { height, width, dim, .. } = problem;
         let first = (image * height + tile.rows.position(0)) * width + tile.columns.position(0);
         Self {
             first: first * channels + head * dim,
-            row: dilation * width * channels,
-            column: dilation * channels,
+            row: tile.rows.dilation() * width * channels,
+            column: tile.columns.dilation() * channels,
         }
     }
 
@@ -186,12 +195,71 @@ impl Pixels {
     }
 }
 
+/// Where a tile's queries, keys and values come from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    /// [B, H, W, 3, heads, dim]
+    qkv: &'a [f32],
+    /// Those of the tile's head.
+    pixels: Pixels,
+    /// Of a padded position [3, heads, dim], from the tile's head on; empty where there is none.
+    pad: &'a [f32],
+    /// From q to k and from k to v.
+    channels: usize,
+}
+
+/// A row of a tile's keys, or of its values.
+struct Line<'a> {
+    /// Begins with the first one, of which `real` are there, `stride` apart.
+    from: &'a [f32],
+    stride: usize,
+    real: usize,
+    /// All others.
+    pad: &'a [f32],
+}
+
+impl<'a> Source<'a> {
+    /// Those of a head of an image; `pad` [3, heads, dim] may be empty.
+    #[inline(always)]
+    fn new(
+        problem: &Problem,
+        qkv: &'a [f32],
+        pad: &'a [f32],
+        image: usize,
+        head: usize,
+        tile: &Tile,
+    ) -> Self {
+        let channels = problem.heads * problem.dim;
+        Self {
+            qkv,
+            pixels: Pixels::new(problem, image, head, tile, 3 * channels),
+            pad: pad.get(head * problem.dim..).unwrap_or_default(),
+            channels,
+        }
+    }
+
+    /// Row `y` of the keys (1) or values (2) of a tile, whose columns begin at place `x`.
+    #[inline(always)]
+    fn line(&self, layout: &Layout, tile: &Tile, part: usize, y: usize, x: usize) -> Line<'a> {
+        let (skipped, stride) = (part * self.channels, self.pixels.column);
+        let (from, real) = match y < tile.rows.size() {
+            true => (&self.qkv[self.pixels.at(y, x) + skipped..], layout.real),
+            false => (&[][..], 0),
+        };
+        Line { from, stride, real, pad: self.pad.get(skipped..).unwrap_or_default() }
+    }
+}
+
 /// How a tile lies in its scratch.
 struct Layout {
     kernel_size: usize,
     dim: usize,
+    /// Rows of a window that are not alike: K, or fewer where some are padded.
+    rows: usize,
     /// Columns of keys and of values.
     columns: usize,
+    /// How many of these are not padded.
+    real: usize,
     /// Lanes that a row of a window takes; the scores of a query are [row][lane].
     row_lanes: usize,
     /// Keys are [row][channel][column], columns padded to `pitch`.
@@ -203,13 +271,18 @@ struct Layout {
 }
 
 impl Layout {
+    /// That of a tile whose windows reach these columns.
     #[inline(always)]
-    fn new<S: Simd>(dim: usize, kernel_size: usize, columns: usize) -> Self {
+    fn new<S: Simd>(dim: usize, kernel_size: usize, tile: &Tile, columns: &Range<usize>) -> Self {
         let (pitch, value) = (pitch(kernel_size), dim.next_multiple_of(S::LANES));
+        let Range { start, end } = *columns;
+        let columns = end - start;
         Self {
             kernel_size,
             dim,
+            rows: kernel_size.min(tile.rows.size() + 1),
             columns,
+            real: end.min(tile.columns.size()) - start,
             row_lanes: row_lanes(kernel_size),
             pitch,
             key_row: dim * pitch,
@@ -294,28 +367,35 @@ impl Softmax<'_> {
     }
 }
 
-/// Copies the columns of a tile from a row of pixels, `stride` apart, channels to rows: up to the last lane
-/// of the last window, with the last column again after it.
+/// Copies a line of a tile, channels to rows: up to the last lane of the last window, with the last column again
+/// after it, or what it is padded with.
 #[inline(always)]
-fn transpose_row<S: Simd>(s: S, layout: &Layout, from: &[f32], stride: usize, to: &mut [f32]) {
+fn transpose_row<S: Simd>(s: S, layout: &Layout, line: &Line, to: &mut [f32]) {
     let &Layout { kernel_size, dim, columns, row_lanes, pitch, .. } = layout;
-    assert!(from.len() >= (columns - 1) * stride + dim && to.len() >= dim * pitch);
+    let &Line { from, stride, real, pad } = line;
+    assert!(real == 0 || from.len() >= (real - 1) * stride + dim);
+    assert!(real <= columns && (real == columns || pad.len() >= dim) && to.len() >= dim * pitch);
+    let others = if real == columns { from.as_ptr().wrapping_add((real - 1) * stride) } else { pad.as_ptr() };
     for column in (0..(columns + row_lanes - kernel_size).min(pitch)).step_by(8) {
-        let mut pixels = [from.as_ptr(); 8];
+        let mut pixels = [others; 8];
         for (lane, pixel) in pixels.iter_mut().enumerate() {
-            *pixel = from.as_ptr().wrapping_add((column + lane).min(columns - 1) * stride);
+            if column + lane < real {
+                *pixel = from.as_ptr().wrapping_add((column + lane) * stride);
+            }
         }
-        // SAFETY: `from` has `dim` values of each column and `to` pitch values of each channel, in eights.
+        // SAFETY: `from` has `dim` values of each real column, and so has `pad`, or `from` for the last column, of
+        // the others; `to` has pitch values of each channel, in eights.
         unsafe { s.transpose(pixels, dim, to.as_mut_ptr().add(column), pitch) };
     }
 }
 
-/// Copies the columns of a tile from a row of pixels, `stride` apart.
+/// Copies a line of a tile.
 #[inline(always)]
-fn copy_row<S: Simd>(s: S, layout: &Layout, from: &[f32], stride: usize, to: &mut [f32]) {
+fn copy_row<S: Simd>(s: S, layout: &Layout, line: &Line, to: &mut [f32]) {
     let &Layout { dim, columns, value, .. } = layout;
     for (column, to) in to[..columns * value].chunks_exact_mut(value).enumerate() {
-        let from = &from[column * stride..][..dim];
+        let from = if column < line.real { &line.from[column * line.stride..] } else { line.pad };
+        let from = &from[..dim];
         for c in (0..dim).step_by(S::LANES) {
             // SAFETY: `to` has whole vectors, `from` as many values as are read.
             unsafe {
@@ -374,15 +454,15 @@ fn dots<N: Simd, const V: usize>(
     column: usize,
     scores: &mut [f32],
 ) {
-    let &Layout { kernel_size, dim, row_lanes, pitch, key_row, .. } = layout;
+    let &Layout { kernel_size, dim, rows, row_lanes, pitch, key_row, .. } = layout;
     let chunks = row_lanes / N::LANES;
     assert!(q[0].len() == dim && q[1].len() == dim && scores.len() == 2 * kernel_size * row_lanes);
-    assert!(keys.len() == kernel_size * dim * pitch && key_row == dim * pitch);
+    assert!(rows > 0 && keys.len() == rows * dim * pitch && key_row == dim * pitch);
     assert!(first + V <= kernel_size * chunks && column + row_lanes <= pitch);
     let (mut row, mut chunk) = (first / chunks, first % chunks);
     let mut k = [keys.as_ptr(); V];
     for k in &mut k {
-        *k = k.wrapping_add(row * key_row + column + chunk * N::LANES);
+        *k = k.wrapping_add(row.min(rows - 1) * key_row + column + chunk * N::LANES);
         chunk += 1;
         if chunk == chunks {
             (row, chunk) = (row + 1, 0);
@@ -390,8 +470,8 @@ fn dots<N: Simd, const V: usize>(
     }
     let mut sums = [[n.splat(0.0); V]; 2];
     for c in 0..dim {
-        // SAFETY: by the assertions `q` has `dim` values, and the vectors from `first` on are in rows of the
-        // window (row < K) and in its lanes, which every channel has from `column` on.
+        // SAFETY: by the assertions `q` has `dim` values, and the vectors from `first` on are in rows of `keys` and
+        // in the window's lanes, which every channel has from `column` on.
         unsafe {
             let q = [n.splat(*q[0].get_unchecked(c)), n.splat(*q[1].get_unchecked(c))];
             for j in 0..V {
@@ -504,16 +584,18 @@ unsafe fn mix<S: Simd, const V: usize>(
     out: [*mut f32; 2],
     channels: usize,
 ) -> usize {
-    let &Layout { kernel_size, row_lanes, value, value_row, .. } = layout;
+    let &Layout { kernel_size, rows, row_lanes, value, value_row, .. } = layout;
     assert!(shift <= 1 && kernel_size + shift <= row_lanes && p.len() == 2 * kernel_size * row_lanes);
-    assert!(v.len() >= (kernel_size - 1) * value_row + (kernel_size + shift - 1) * value + V * S::LANES);
+    assert!(rows > 0);
+    assert!(v.len() >= (rows - 1) * value_row + (kernel_size + shift - 1) * value + V * S::LANES);
     let mut sums = [[s.splat(0.0); V]; 2];
     for row in 0..kernel_size {
-        // SAFETY: the window, of K + shift keys in each of K rows, lies in `p` and `v` by the assertions.
+        // SAFETY: the window, of K + shift keys in each of K rows, lies in `p` and, with `rows` of them, in `v` by
+        // the assertions.
         unsafe {
             let p = p.as_ptr().add(row * row_lanes);
             let p = [p, p.add(kernel_size * row_lanes)];
-            let v = v.as_ptr().add(row * value_row);
+            let v = v.as_ptr().add(row.min(rows - 1) * value_row);
             // Both queries have the keys 1 to K - 1; the first has key 0 too, the second key 0 or K.
             let (p0, p1) = (s.splat(*p[0]), s.splat(*p[1].add(shift * kernel_size)));
             for j in 0..V {
