@@ -200,8 +200,9 @@ impl NeighborhoodAttention {
     }
 }
 
-/// The widest kernel that a map smaller than it is padded for: K² neighbours take memory that no map pays for.
-const MOST_PADDED: usize = 512;
+/// The widest kernel that a smaller map is padded for. Its scores and its biases, which take memory by K², are then
+/// not bounded by the map: at this width they are a few megabytes a thread and a quarter of one a head.
+const MOST_PADDED: usize = 128;
 
 /// What a computation is about, checked.
 #[derive(Clone, Copy, Debug)]
