@@ -4,7 +4,7 @@
 //! Sources: arXiv 2204.07143 (NAT), 2209.15001 (DiNAT), and the repository
 //! SHI-Labs/Neighborhood-Attention-Transformer for names and sizes.
 
-use std::{fmt, num::Saturating, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,69 +117,6 @@ pub struct Detector {
     pub mask_convs: usize,
     /// Channels of a mask head.
     pub mask_channels: usize,
-}
-
-/// A count that stops at the largest number, since a file may claim widths of any size.
-type Count = Saturating<u64>;
-
-fn count(n: usize) -> Count {
-    Saturating(n as u64)
-}
-
-/// The sum of counts.
-fn sum(counts: impl IntoIterator<Item = Count>) -> Count {
-    counts.into_iter().fold(Saturating(0), |sum, n| sum + n)
-}
-
-impl Detector {
-    /// Multiply-accumulates of everything behind the backbone, whose `maps` have so many positions and
-    /// channels: convolutions and linear layers alone, as mmdet's tool counts.
-    fn macs(&self, maps: &[(Count, Count)]) -> Count {
-        const PROPOSALS: usize = 1000;
-        const DETECTIONS: usize = 100;
-        let [f, m, classes] = [self.fpn_channels, self.mask_channels, self.classes].map(count);
-        let [box_channels, fc_channels] = [self.box_channels, self.fc_channels].map(count);
-        let square = count(9) * f * f;
-        // Of each position: region proposals, twelve deltas and three scores.
-        let proposals = square + count(15) * f;
-        // With the fifth map.
-        let last = maps.last().map_or(count(0), |&(positions, _)| positions / count(4));
-        let pyramid = sum(maps.iter().map(|&(positions, dim)| positions * (dim * f + square + proposals)));
-        let convs = |number: usize, inputs: Count, channels: Count| match number {
-            0 => count(0),
-            _ => count(9) * channels * (inputs + count(number - 1) * channels),
-        };
-        let boxes = if self.class_agnostic { count(1) } else { classes };
-        let fcs = count(49) * box_channels
-            + count(self.box_fcs.saturating_sub(1)) * fc_channels
-            + classes
-            + count(1)
-            + count(4) * boxes;
-        let region = count(49) * convs(self.box_convs, f, box_channels) + fcs * fc_channels;
-        let upsampled = count(4 * 196) * m * (m + classes);
-        let object = count(196) * convs(self.mask_convs, f, m) + upsampled;
-        let regions = count(PROPOSALS) * region + count(DETECTIONS) * object;
-        pyramid + last * proposals + count(self.stages) * regions
-    }
-}
-
-/// Multiply-accumulates of UPerNet behind the backbone, whose `maps` have so many positions and channels:
-/// its convolutions, two for each value that a BatchNorm scales, four for each that is interpolated, up to
-/// the logits of all `pixels` of the input.
-fn upernet_macs(classes: Count, channels: Count, maps: &[(Count, Count)], pixels: Count) -> Count {
-    let (Some(&(finest, _)), Some((&(coarsest, last), lower))) = (maps.first(), maps.split_last()) else {
-        return count(0);
-    };
-    const POOLS: [usize; 4] = [1, 4, 9, 36];
-    let below = sum(lower.iter().map(|&(n, _)| n));
-    let pools = count(POOLS.iter().sum());
-    let pooled = pools * last * channels + coarsest * count(9) * (last + count(4) * channels) * channels;
-    let pyramid = sum(lower.iter().map(|&(n, dim)| n * (dim + count(9) * channels) * channels));
-    let fused = finest * channels * (count(9 * maps.len()) * channels + classes);
-    let normed = (pools + coarsest + count(2) * below + finest) * channels;
-    let interpolated =
-        (count(POOLS.len()) * coarsest + below + count(lower.len()) * finest) * channels + pixels * classes;
-    pooled + pyramid + fused + count(2) * normed + count(4) * interpolated
 }
 
 /// How pixels become the network's input.
@@ -403,57 +340,6 @@ impl Backbone {
         let halve = |s: &usize| Some(s.div_ceil(2));
         std::iter::successors(Some(first), halve).take(self.depths.len()).collect()
     }
-
-    /// Multiply-accumulates of one image of `height` x `width` pixels, counted as the authors' tool
-    /// does (fvcore with NATTEN's handles): convolutions, linear layers, both products of the
-    /// attention, one for each bias it adds, and five for each value a layer norm normalises;
-    /// activations, softmax and residual additions are free.
-    pub fn macs(&self, height: usize, width: usize) -> u64 {
-        const NORM: Count = Saturating(5);
-        let maps = self.maps(height, width);
-        let [e, patch, kernel] = [self.embed_dim, self.patch_size, self.kernel_size].map(count);
-        let mut total = match self.family {
-            Family::Nat => {
-                count(height.div_ceil(2)) * count(width.div_ceil(2)) * (e / count(2)) * count(27)
-                    + maps[0].0 * e * (e / count(2)) * count(9)
-            }
-            _ => maps[0].0 * e * count(3) * patch * patch,
-        };
-        total += NORM * maps[0].0 * e;
-        for (l, &depth) in self.depths.iter().enumerate() {
-            let (area, dim) = maps[l];
-            // ViT-rpb gathers its bias with PyTorch's own operators, whose additions are free.
-            let (keys, biases) = match self.family {
-                Family::VitRpb => (area, count(0)),
-                _ => {
-                    let heads = count(if self.rpb { self.num_heads[l] } else { 0 });
-                    (kernel * kernel, heads * kernel * kernel)
-                }
-            };
-            let linear = count(4) * dim * dim + count(2) * dim * count(self.hidden(l));
-            total += count(depth) * area * (linear + count(2) * keys * dim + biases + count(2) * NORM * dim);
-            if l + 1 < self.depths.len() {
-                // The kernel's taps, and the channels that the norm beside the reduction sees.
-                let (taps, normed) = if self.family == Family::Nat { (9, 2) } else { (4, 4) };
-                total += maps[l + 1].0 * (count(taps) * dim * count(2) * dim + NORM * count(normed) * dim);
-            }
-        }
-        let normed = |&(area, dim): &(Count, Count)| area * dim;
-        total += NORM
-            * match self.norms {
-                Norms::Final => maps.last().map_or(count(0), normed),
-                Norms::Outputs => sum(maps.iter().map(normed)),
-                Norms::Absent => count(0),
-            };
-        total.0
-    }
-
-    /// Positions and channels of each level's map.
-    fn maps(&self, height: usize, width: usize) -> Vec<(Count, Count)> {
-        let [rows, columns] = [height, width].map(|side| self.map_sides(side));
-        let positions = rows.iter().zip(&columns).map(|(&h, &w)| count(h) * count(w));
-        positions.enumerate().map(|(l, positions)| (positions, count(self.dim(l)))).collect()
-    }
 }
 
 impl Architecture {
@@ -476,29 +362,6 @@ impl Architecture {
             }
         }
         list.0
-    }
-
-    /// Learnable parameters: every tensor but BatchNorm's running statistics.
-    pub fn parameters(&self) -> u64 {
-        let counted = |(name, _): &&(String, Vec<usize>)| !name.contains(".running_");
-        let tensors = self.tensors();
-        let values = |shape: &[usize]| shape.iter().fold(count(1), |values, &n| values * count(n));
-        sum(tensors.iter().filter(counted).map(|(_, shape)| values(shape))).0
-    }
-
-    /// Multiply-accumulates of one image of `height` x `width` pixels, as [`Backbone::macs`] counts, of
-    /// a detector with its 1000 proposals and 100 detections.
-    pub fn macs(&self, height: usize, width: usize) -> u64 {
-        let maps = self.backbone.maps(height, width);
-        let head = match &self.head {
-            Head::Features => count(0),
-            Head::Classifier { classes } => count(self.backbone.out_dim()) * count(*classes),
-            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => detector.macs(&maps),
-            &Head::Upernet { classes, channels } => {
-                upernet_macs(count(classes), count(channels), &maps, count(height) * count(width))
-            }
-        };
-        (Saturating(self.backbone.macs(height, width)) + head).0
     }
 }
 
@@ -616,28 +479,5 @@ mod tests {
         assert_eq!(Dilations::shortest(&[vec![1, 28, 1]]).to_string(), "1,28");
         assert!(Dilations::new(vec![vec![1], vec![]]).is_err());
         assert!(d.expand(&[1, 1]).unwrap_err().to_string().contains("4 level(s), the network has 2"));
-    }
-
-    #[test]
-    fn counts_of_absurd_networks_end_at_the_largest_number() {
-        let huge = usize::MAX / 16;
-        for (family, kernel_size) in [(Family::Nat, huge), (Family::DinatS, 7), (Family::VitRpb, huge)] {
-            let backbone = Backbone {
-                family,
-                embed_dim: huge,
-                patch_size: 4,
-                depths: vec![2, 2],
-                num_heads: vec![huge, 4],
-                kernel_size,
-                mlp_ratio: 3.0,
-                dilations: vec![vec![1; 2]; 2],
-                layer_scale: false,
-                rpb: true,
-                norms: Norms::Outputs,
-            };
-            assert_eq!(backbone.macs(1 << 16, 1 << 16), u64::MAX, "{family:?}");
-            let head = Head::Upernet { classes: huge, channels: huge };
-            assert_eq!(Architecture { backbone, head }.macs(512, 512), u64::MAX, "{family:?}");
-        }
     }
 }

@@ -24,6 +24,7 @@ pub mod error;
 mod infer;
 pub mod labels;
 pub mod layout;
+mod macs;
 pub mod metadata;
 mod openmmlab;
 pub mod report;

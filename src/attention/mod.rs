@@ -144,7 +144,7 @@ impl NeighborhoodAttention {
     ) -> Result<Tensor, AttentionError> {
         let problem = self.problem(qkv.dims(), true)?;
         if !problem.is_padded() {
-            return self.forward(qkv, rpb);
+            return Self { dilation: problem.dilation, ..*self }.forward(qkv, rpb);
         }
         let _span = span(Kind::Attention, problem.macs());
         let channels = 3 * problem.heads * problem.dim;

@@ -378,6 +378,12 @@ fn a_dilation_beyond_the_map_is_as_that_of_its_side() {
     for dilation in [10, 4096, usize::MAX / 8, usize::MAX] {
         assert_eq!(bits(&run(dilation)), bits(&want), "dilation {dilation}");
     }
+    // A query that sees itself alone, on maps that the dilation makes smaller than a window.
+    for (h, w) in [(5, 5), (5, 9)] {
+        let qkv = qkv.narrow(1, 0, h).unwrap().narrow(2, 0, w).unwrap();
+        let got = attention(2, 1, 10).forward_padded(&qkv, None, Some(&pad)).unwrap();
+        assert_eq!(values::<f32>(&got), values::<f32>(&qkv.narrow(3, 32, 16).unwrap()), "{h}x{w}");
+    }
 }
 
 #[test]
