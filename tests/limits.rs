@@ -36,3 +36,36 @@ fn an_input_that_has_no_room_is_one_line_with_the_numbers() {
         "{stderr}"
     );
 }
+
+/// Explicitly padded, the first level's maps would take 52 GB. Their 24x24 pixels see none of their neighbours from a
+/// dilation of 24 on, at which the padded maps, of 168x168, gave these scores.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dilation_far_beyond_the_map_costs_what_the_map_costs() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let command = r#"ulimit -v 4000000 && exec "$0" classify "$1/images/camera.png" \
+        --weights "$1/classify/nat-padded.pth" --dilations "$2" --resolution 96 --threads 2 \
+        --format json --top-k 3"#;
+    for dilations in ["24/1/1/1", "4096/1/1/1"] {
+        let done = Command::new("sh")
+            .args([
+                "-c",
+                command,
+                env!("CARGO_BIN_EXE_nat-infer"),
+                &format!("{root}/tests/golden"),
+                dilations,
+            ])
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(0), "{dilations}: {stderr}");
+        let records: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        for (i, (index, score)) in [(5, 0.44534224), (1, 0.13516843), (4, 0.1229187)].into_iter().enumerate()
+        {
+            let top = &records[0]["top"][i];
+            assert_eq!(top["index"], index, "{dilations}: {records}");
+            let off = (top["score"].as_f64().unwrap() - score).abs();
+            assert!(off < 1e-5, "{dilations}: {records} is off by {off:e}");
+        }
+    }
+}

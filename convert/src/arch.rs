@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::{DetectorRecipe, Recipe, SegmenterRecipe, is_default};
+use crate::recipe::{Recipe, is_default};
 
 /// A network: a backbone and what stands on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,60 +130,6 @@ impl Detector {
     pub fn box_features(&self) -> usize {
         if self.box_fcs > 0 { self.fc_channels } else { self.box_channels * 7 * 7 }
     }
-
-    /// Multiply-accumulates of everything behind the backbone, whose `maps` have so many positions and
-    /// channels: convolutions and linear layers alone, as mmdet's tool counts.
-    fn macs(&self, recipe: &DetectorRecipe, maps: impl Iterator<Item = (usize, usize)>) -> usize {
-        let (f, m) = (self.fpn_channels, self.mask_channels);
-        let square = 9 * f * f;
-        // Of each position: region proposals, four deltas and a score of each anchor.
-        let proposals = square + 5 * recipe.anchors.count() * f;
-        let mut last = 0;
-        let mut sum = 0;
-        for (positions, dim) in maps {
-            sum += positions * (dim * f + square + proposals);
-            last = positions;
-        }
-        // The fifth map.
-        sum += last / 4 * proposals;
-        let convs = |count: usize, inputs: usize, channels: usize| match count {
-            0 => 0,
-            _ => 9 * channels * (inputs + (count - 1) * channels),
-        };
-        let boxes = if self.class_agnostic { 1 } else { self.classes };
-        let hidden = match self.box_fcs {
-            0 => 0,
-            fcs => (49 * self.box_channels + (fcs - 1) * self.fc_channels) * self.fc_channels,
-        };
-        let outputs = (self.classes + 1 + 4 * boxes) * self.box_features();
-        let region = 49 * convs(self.box_convs, f, self.box_channels) + hidden + outputs;
-        let upsampled = 4 * 196 * m * (m + self.classes);
-        let object = 196 * convs(self.mask_convs, f, m) + upsampled;
-        sum + self.stages * (recipe.proposals.most * region + recipe.max_detections * object)
-    }
-}
-
-/// Multiply-accumulates of UPerNet behind the backbone, whose `maps` have so many positions and channels:
-/// its convolutions, two for each value that a BatchNorm scales, four for each that is interpolated, up to
-/// the logits of all `pixels` of the input.
-fn upernet_macs(
-    (classes, channels): (usize, usize),
-    recipe: &SegmenterRecipe,
-    maps: &[(usize, usize)],
-    pixels: usize,
-) -> usize {
-    let (Some(&(finest, _)), Some((&(coarsest, last), lower))) = (maps.first(), maps.split_last()) else {
-        return 0;
-    };
-    let below: usize = lower.iter().map(|(n, _)| n).sum();
-    let pools: Vec<usize> = recipe.pool_scales.iter().map(|side| side * side).collect();
-    let pooled = pools.iter().sum::<usize>() * last * channels
-        + coarsest * 9 * (last + pools.len() * channels) * channels;
-    let pyramid: usize = lower.iter().map(|(n, dim)| n * (dim + 9 * channels) * channels).sum();
-    let fused = finest * channels * (9 * maps.len() * channels + classes);
-    let normed = (pools.iter().sum::<usize>() + coarsest + 2 * below + finest) * channels;
-    let interpolated = (pools.len() * coarsest + below + lower.len() * finest) * channels + pixels * classes;
-    pooled + pyramid + fused + 2 * normed + 4 * interpolated
 }
 
 /// How pixels become the network's input.
@@ -467,50 +413,6 @@ impl Backbone {
         let input = 2 * 3 * size_of::<f32>() as u128 * height as u128 * width as u128;
         u64::try_from(input + (0..self.depths.len()).map(level).max().unwrap_or(0)).unwrap_or(u64::MAX)
     }
-
-    /// Multiply-accumulates of one image of `height` x `width` pixels, counted as the authors' tool
-    /// does (fvcore with NATTEN's handles): convolutions, linear layers, both products of the
-    /// attention, one for each bias it adds, and five for each value a layer norm normalises;
-    /// activations, softmax and residual additions are free.
-    pub fn macs(&self, height: usize, width: usize) -> u64 {
-        const NORM: usize = 5;
-        let (hs, ws) = (self.map_sides(height), self.map_sides(width));
-        let e = self.embed_dim;
-        let mut total = match self.family {
-            Family::Nat => {
-                height.div_ceil(2) * width.div_ceil(2) * (e / 2) * 27 + hs[0] * ws[0] * e * (e / 2) * 9
-            }
-            _ => hs[0] * ws[0] * e * 3 * self.patch_size.pow(2),
-        };
-        total += NORM * hs[0] * ws[0] * e;
-        for (l, &depth) in self.depths.iter().enumerate() {
-            let (dim, area) = (self.dim(l), hs[l] * ws[l]);
-            // ViT-rpb gathers its bias with PyTorch's own operators, whose additions are free.
-            let (keys, biases) = match self.family {
-                Family::VitRpb => (area, 0),
-                _ => (
-                    self.kernel_size.pow(2),
-                    self.num_heads[l] * self.kernel_size.pow(2) * usize::from(self.rpb),
-                ),
-            };
-            let linear = 4 * dim * dim + 2 * dim * self.hidden(l);
-            total += depth * area * (linear + 2 * keys * dim + biases + 2 * NORM * dim);
-            if l + 1 < self.depths.len() {
-                // The kernel's taps, and the channels that the norm beside the reduction sees.
-                let (taps, normed) = if self.family == Family::Nat { (9, 2 * dim) } else { (4, 4 * dim) };
-                total += hs[l + 1] * ws[l + 1] * (taps * dim * 2 * dim + NORM * normed);
-            }
-        }
-        let normed = |l: usize| hs[l] * ws[l] * self.dim(l);
-        let last = self.depths.len() - 1;
-        total += NORM
-            * match self.norms {
-                Norms::Final => normed(last),
-                Norms::Outputs => (0..=last).map(normed).sum(),
-                Norms::Absent => 0,
-            };
-        total as u64
-    }
 }
 
 impl Architecture {
@@ -543,36 +445,6 @@ impl Architecture {
             }
         }
         list.0
-    }
-
-    /// Learnable parameters: every tensor but BatchNorm's running statistics.
-    pub fn parameters(&self) -> u64 {
-        let counted = |(name, _): &&(String, Vec<usize>)| !name.contains(".running_");
-        self.tensors().iter().filter(counted).map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
-    }
-
-    /// Multiply-accumulates of one image of `height` x `width` pixels, as [`Backbone::macs`] counts, of
-    /// a detector with its 1000 proposals and 100 detections.
-    pub fn macs(&self, height: usize, width: usize) -> u64 {
-        let maps = || {
-            let [rows, columns] = [height, width].map(|side| self.backbone.map_sides(side));
-            let positions: Vec<usize> = rows.iter().zip(&columns).map(|(h, w)| h * w).collect();
-            positions.into_iter().enumerate().map(|(l, positions)| (positions, self.backbone.dim(l)))
-        };
-        let head = match &self.head {
-            Head::Features => 0,
-            Head::Classifier { classes } => self.backbone.out_dim() * classes,
-            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
-                detector.macs(&self.recipe.detector, maps())
-            }
-            &Head::Upernet { classes, channels } => upernet_macs(
-                (classes, channels),
-                &self.recipe.segmenter,
-                &maps().collect::<Vec<_>>(),
-                height * width,
-            ),
-        };
-        self.backbone.macs(height, width) + head as u64
     }
 }
 

@@ -26,6 +26,7 @@ mod infer;
 mod known;
 pub mod labels;
 pub mod layout;
+mod macs;
 pub mod metadata;
 mod openmmlab;
 mod python;

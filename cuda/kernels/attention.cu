@@ -5,15 +5,17 @@
 // values that neighbouring queries share come from the caches.
 #include "attention.cuh"
 
-// qkv [batch, height, width, 3, heads, dim], rpb [heads, 2 kernel - 1, 2 kernel - 1], out [batch, height, width, heads, dim].
+// qkv [batch, height, width, 3, heads, dim], rpb [heads, 2 kernel - 1, 2 kernel - 1], out [batch, height, width, heads, dim]; pad,
+// of a padded position if there are any, [3, heads, dim].
 // PARTS: how many channels a lane sums up in one pass over the window; wider heads take several.
 template <typename T, int PARTS>
-__device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __restrict__ rpb, T* __restrict__ out,
-                                          const Sizes& sizes) {
+__device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __restrict__ rpb,
+                                          const T* __restrict__ pad, T* __restrict__ out, const Sizes& sizes) {
   const int lane = threadIdx.x % 32;
   const Point query(sizes, warp_index());
   if (query.pixel >= sizes.pixels()) return;
   const int sy = query.rows.start(query.y), sx = query.columns.start(query.x);
+  const Window neighbours(query, sy, sx);
   const int kernel = sizes.kernel, window = kernel * kernel, dim = sizes.dim;
   const T* bias = rpb + sizes.bias(query.head, query.rows.bias(query.y, sy), query.columns.bias(query.x, sx));
   const T* q = qkv + sizes.q(query.pixel, query.head);
@@ -26,7 +28,7 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
       float score = -INFINITY;
       const T* k = q;
       if (t < window) {
-        k = qkv + sizes.q(query.at(sy + ty, sx + tx), query.head) + sizes.stride();
+        k = neighbours.key(qkv, pad, sizes, query.head, ty, tx);
         score = fmaf(dot<4>(q, k, sizes), scale, to_float(bias[ty * sizes.side() + tx]));
       }
       const float before = largest;
@@ -35,10 +37,10 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
       sum = sum * correction + warp_sum(p);
 #pragma unroll
       for (int i = 0; i < PARTS; i++) values[i] *= correction;
-      const size_t v = k - qkv + sizes.stride();
+      const size_t v = reinterpret_cast<size_t>(k + sizes.stride());
       for (int j = 0; j < min(32, window - done); j++) {
         const float weight = __shfl_sync(ALL, p, j);
-        const T* from = qkv + __shfl_sync(ALL, v, j);
+        const T* from = reinterpret_cast<const T*>(__shfl_sync(ALL, v, j));
 #pragma unroll
         for (int i = 0; i < PARTS; i++) {
           const int channel = first + 32 * i + lane;
@@ -55,8 +57,8 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
 }
 
 #define ATTENTION(name, T, PARTS)                                                                                          \
-  extern "C" __global__ void __launch_bounds__(128) name(const T* qkv, const T* rpb, T* out, PARAMETERS) {                 \
-    attention<T, PARTS>(qkv, rpb, out, SIZES);                                                                             \
+  extern "C" __global__ void __launch_bounds__(128) name(const T* qkv, const T* rpb, const T* pad, T* out, PARAMETERS) {   \
+    attention<T, PARTS>(qkv, rpb, pad, out, SIZES);                                                                        \
   }                                                                                                                        \
   KERNEL(name)
 

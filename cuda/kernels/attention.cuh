@@ -17,6 +17,9 @@ struct Sizes {
   // Biases on an axis, and where one lies.
   __device__ int side() const { return 2 * kernel - 1; }
   __device__ size_t bias(int head, int y, int x) const { return (size_t(head) * side() + y) * side() + x; }
+  // On each axis.
+  __device__ int dilation_y() const { return dilation_of(height, dilation); }
+  __device__ int dilation_x() const { return dilation_of(width, dilation); }
   __device__ float scale() const { return 1.0f / sqrtf(float(dim)); }
 };
 
@@ -42,12 +45,28 @@ struct Point {
 
   __device__ Point(const Sizes& s, size_t warp)
       : head(warp % s.heads), width(s.width), pixel(warp / s.heads), image(pixel / s.width / s.height * s.height * s.width),
-        rows(s.height, s.kernel, s.dilation, pixel / s.width % s.height % s.dilation),
-        columns(s.width, s.kernel, s.dilation, pixel % s.width % s.dilation),
-        y(pixel / s.width % s.height / s.dilation), x(pixel % s.width / s.dilation) {}
+        rows(s.height, s.kernel, s.dilation_y(), pixel / s.width % s.height % s.dilation_y()),
+        columns(s.width, s.kernel, s.dilation_x(), pixel % s.width % s.dilation_x()),
+        y(pixel / s.width % s.height / s.dilation_y()), x(pixel % s.width / s.dilation_x()) {}
 
-  // The pixel at a place of the same classes.
+  // The pixel at a place of the same classes, which is not padded.
   __device__ size_t at(int y, int x) const { return image + size_t(rows.position(y)) * width + columns.position(x); }
+};
+
+// The keys of a query.
+struct Window {
+  size_t first, row;        // the pixel of the first one, and from one row of them to the next
+  int column, rows, columns;  // from one key to the next; how many are not padded
+
+  // Those from a place on.
+  __device__ Window(const Point& query, int y, int x)
+      : first(query.at(y, x)), row(size_t(query.rows.dilation) * query.width), column(query.columns.dilation),
+        rows(query.rows.size - y), columns(query.columns.size - x) {}
+
+  // One of them. `pad` has, as qkv has of each pixel, q, k and v of all padded places.
+  template <typename T> __device__ const T* key(const T* qkv, const T* pad, const Sizes& s, int head, int y, int x) const {
+    return (y < rows && x < columns ? qkv + s.q(first + y * row + x * column, head) : pad + s.q(0, head)) + s.stride();
+  }
 };
 
 // Which of all warps this one is.

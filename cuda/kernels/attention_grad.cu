@@ -9,14 +9,15 @@
 //
 // Every sum is one warp's or one block's and has one order, so that results do not depend on chance.
 //
-// Parameters: qkv [batch, height, width, 3, heads, dim], rpb [heads, 2 kernel - 1, 2 kernel - 1] and grad, the gradient of the
-// output, [batch, height, width, heads, dim]. PARTS as in attention.cu.
+// Parameters: qkv [batch, height, width, 3, heads, dim], rpb [heads, 2 kernel - 1, 2 kernel - 1], pad [3, heads, dim], which is a
+// constant, and grad, the gradient of the output, [batch, height, width, heads, dim]. pad and PARTS as in attention.cu.
 #include "attention.cuh"
 
-constexpr int WARPS = 4;  // of a block
+constexpr int WARPS = 4;   // of a block
+constexpr int BLOCKS = 6;  // of a multiprocessor, at least: where no number is given, ptxas spills a word for one more
 
 // What a lane found of a pair of a query and a key, for the other lanes of its warp: two weights, and where the vectors lie that
-// they are for. Read from shared memory at once; shuffles would bring it word by word.
+// they are for: an address or a pixel. Read from shared memory at once; shuffles would bring it word by word.
 struct alignas(16) Found { float weights[2]; size_t at; };
 
 // Of each query and head, [batch, height, width, heads].
@@ -26,13 +27,14 @@ struct alignas(8) Statistics { float log_sum, mean; };
 // then a channel each. The sum of the keys with weights p (g·v - mean) is made of two that need not know the mean, so that the
 // softmax can be online.
 template <typename T, int PARTS>
-__device__ __forceinline__ void query_gradients(const T* __restrict__ qkv, const T* __restrict__ rpb, const T* __restrict__ grad,
-                                                T* __restrict__ grad_qkv, Statistics* __restrict__ statistics,
-                                                const Sizes& sizes) {
+__device__ __forceinline__ void query_gradients(const T* __restrict__ qkv, const T* __restrict__ rpb, const T* __restrict__ pad,
+                                                const T* __restrict__ grad, T* __restrict__ grad_qkv,
+                                                Statistics* __restrict__ statistics, const Sizes& sizes) {
   const int lane = threadIdx.x % 32;
   const Point query(sizes, warp_index());
   if (query.pixel >= sizes.pixels()) return;
   const int sy = query.rows.start(query.y), sx = query.columns.start(query.x);
+  const Window neighbours(query, sy, sx);
   const int kernel = sizes.kernel, window = kernel * kernel, dim = sizes.dim;
   const T* bias = rpb + sizes.bias(query.head, query.rows.bias(query.y, sy), query.columns.bias(query.x, sx));
   const T *q = qkv + sizes.q(query.pixel, query.head), *g = grad + sizes.out(query.pixel, query.head);
@@ -46,11 +48,11 @@ __device__ __forceinline__ void query_gradients(const T* __restrict__ qkv, const
     for (int done = 0; done < window; done += 32) {
       const int t = done + lane, ty = t / kernel, tx = t % kernel;
       float score = -INFINITY, grad_p = 0;
-      size_t k = 0;
+      const T* k = q;
       if (t < window) {
-        k = sizes.q(query.at(sy + ty, sx + tx), query.head) + sizes.stride();
-        score = fmaf(dot<2>(q, qkv + k, sizes), scale, to_float(bias[ty * sizes.side() + tx]));
-        grad_p = dot<2>(g, qkv + k + sizes.stride(), sizes);
+        k = neighbours.key(qkv, pad, sizes, query.head, ty, tx);
+        score = fmaf(dot<2>(q, k, sizes), scale, to_float(bias[ty * sizes.side() + tx]));
+        grad_p = dot<2>(g, k + sizes.stride(), sizes);
       }
       const float before = largest;
       largest = fmaxf(largest, warp_max(score));
@@ -60,14 +62,14 @@ __device__ __forceinline__ void query_gradients(const T* __restrict__ qkv, const
 #pragma unroll
       for (int i = 0; i < PARTS; i++) { keys[i] *= correction; products[i] *= correction; }
       __syncwarp();
-      found[lane] = {{p, product}, k};
+      found[lane] = {{p, product}, reinterpret_cast<size_t>(k)};
       __syncwarp();
       for (int j = 0; j < min(32, window - done); j++) {
         const Found of = found[j];
 #pragma unroll
         for (int i = 0; i < PARTS; i++) {
           const int channel = first + 32 * i + lane;
-          const float x = channel < dim ? to_float(qkv[of.at + channel]) : 0;
+          const float x = channel < dim ? to_float(reinterpret_cast<const T*>(of.at)[channel]) : 0;
           keys[i] = fmaf(of.weights[0], x, keys[i]);
           products[i] = fmaf(of.weights[1], x, products[i]);
         }
@@ -149,20 +151,23 @@ __device__ __forceinline__ void key_gradients(const T* __restrict__ qkv, const T
 
 // Writes grad_rpb, which is as rpb. A block computes one bias: its threads share the queries.
 template <typename T>
-__device__ __forceinline__ void bias_gradients(const T* __restrict__ qkv, const T* __restrict__ rpb, const T* __restrict__ grad,
-                                               const Statistics* __restrict__ statistics, T* __restrict__ grad_rpb,
-                                               const Sizes& sizes) {
+__device__ __forceinline__ void bias_gradients(const T* __restrict__ qkv, const T* __restrict__ rpb, const T* __restrict__ pad,
+                                               const T* __restrict__ grad, const Statistics* __restrict__ statistics,
+                                               T* __restrict__ grad_rpb, const Sizes& sizes) {
   __shared__ float sums[WARPS];
   const int side = sizes.side(), head = blockIdx.x / side / side;
   const int y = int(blockIdx.x) / side % side - sizes.kernel + 1, x = int(blockIdx.x) % side - sizes.kernel + 1;
-  const Queries rows(sizes.height, sizes.kernel, sizes.dilation, y), columns(sizes.width, sizes.kernel, sizes.dilation, x);
-  const int to_key = (y * sizes.width + x) * sizes.dilation;
+  const int height = sizes.height, width = sizes.width, to_row = y * sizes.dilation_y(), to_column = x * sizes.dilation_x();
+  const Queries rows(height, sizes.kernel, sizes.dilation_y(), y), columns(width, sizes.kernel, sizes.dilation_x(), x);
   const T bias = rpb[blockIdx.x];
   float sum = 0;
   for (size_t i = threadIdx.x; i < size_t(sizes.batch) * rows.count * columns.count; i += 32 * WARPS) {
-    const size_t row = i / columns.count, image = row / rows.count;
-    const size_t pixel = (image * sizes.height + rows.first + row % rows.count) * sizes.width + columns.first + i % columns.count;
-    const T* k = qkv + sizes.q(pixel + to_key, head) + sizes.stride();
+    const int query_y = rows.first + i / columns.count % rows.count, query_x = columns.first + i % columns.count;
+    const size_t first = i / columns.count / rows.count * height * width, pixel = first + size_t(query_y) * width + query_x;
+    const int key_y = query_y + to_row, key_x = query_x + to_column;
+    const bool padded = key_y >= height || key_x >= width;
+    const size_t key = first + size_t(key_y) * width + key_x;
+    const T* k = (padded ? pad + sizes.q(0, head) : qkv + sizes.q(key, head)) + sizes.stride();
     const Statistics of_query = statistics[pixel * sizes.heads + head];
     sum += pair(qkv + sizes.q(pixel, head), grad + sizes.out(pixel, head), k, bias, of_query, sizes).grad_score;
   }
@@ -175,21 +180,22 @@ __device__ __forceinline__ void bias_gradients(const T* __restrict__ qkv, const 
 }
 
 #define QUERY_GRADIENTS(name, T, PARTS)                                                                                    \
-  extern "C" __global__ void __launch_bounds__(32 * WARPS)                                                                 \
-      name(const T* qkv, const T* rpb, const T* grad, T* grad_qkv, Statistics* statistics, PARAMETERS) {                   \
-    query_gradients<T, PARTS>(qkv, rpb, grad, grad_qkv, statistics, SIZES);                                                \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS)                                                         \
+      name(const T* qkv, const T* rpb, const T* pad, const T* grad, T* grad_qkv, Statistics* statistics, PARAMETERS) {     \
+    query_gradients<T, PARTS>(qkv, rpb, pad, grad, grad_qkv, statistics, SIZES);                                           \
   }                                                                                                                        \
   KERNEL(name)
 #define KEY_GRADIENTS(name, T, PARTS)                                                                                      \
   extern "C" __global__ void __launch_bounds__(32 * WARPS)                                                                 \
-      name(const T* qkv, const T* rpb, const T* grad, const Statistics* statistics, T* grad_qkv, PARAMETERS) {             \
+      name(const T* qkv, const T* rpb, const T*, const T* grad, const Statistics* statistics, T* grad_qkv, PARAMETERS) {   \
     key_gradients<T, PARTS>(qkv, rpb, grad, statistics, grad_qkv, SIZES);                                                  \
   }                                                                                                                        \
   KERNEL(name)
 #define BIAS_GRADIENTS(name, T)                                                                                            \
   extern "C" __global__ void __launch_bounds__(32 * WARPS)                                                                 \
-      name(const T* qkv, const T* rpb, const T* grad, const Statistics* statistics, T* grad_rpb, PARAMETERS) {             \
-    bias_gradients<T>(qkv, rpb, grad, statistics, grad_rpb, SIZES);                                                        \
+      name(const T* qkv, const T* rpb, const T* pad, const T* grad, const Statistics* statistics, T* grad_rpb,             \
+           PARAMETERS) {                                                                                                   \
+    bias_gradients<T>(qkv, rpb, pad, grad, statistics, grad_rpb, SIZES);                                                   \
   }                                                                                                                        \
   KERNEL(name)
 

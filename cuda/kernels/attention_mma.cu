@@ -35,8 +35,9 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&w)[4], int t) {
 
 // WARPS_Y x WARPS_X warps a block.
 template <typename T, int K, int WARPS_Y, int WARPS_X>
-__device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __restrict__ rpb, T* __restrict__ out, int height,
-                                          int width, int heads, int dilation) {
+__device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __restrict__ rpb,
+                                          const T* __restrict__ pad, T* __restrict__ out, int height, int width, int heads,
+                                          int dilation) {
   constexpr int TILE_Y = SIDE * WARPS_Y, TILE_X = SIDE * WARPS_X, THREADS = 32 * WARPS_Y * WARPS_X;
   constexpr int BIASES = 2 * K - 1, WINDOW = SIDE + K - 1;         // sides of the bias table and of a warp's keys
   constexpr int STEPS = (WINDOW * WINDOW + 15) / 16;               // of 16 keys
@@ -44,14 +45,15 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
   static_assert(WINDOW % 2 == 0, "two neighbouring keys lie in one row");
 
   // Which tile: heads fastest, since they lie side by side in memory.
-  const int tiles_y = ((height + dilation - 1) / dilation + TILE_Y - 1) / TILE_Y;
-  const int tiles_x = ((width + dilation - 1) / dilation + TILE_X - 1) / TILE_X;
+  const int dilation_y = dilation_of(height, dilation), dilation_x = dilation_of(width, dilation);
+  const int tiles_y = ((height + dilation_y - 1) / dilation_y + TILE_Y - 1) / TILE_Y;
+  const int tiles_x = ((width + dilation_x - 1) / dilation_x + TILE_X - 1) / TILE_X;
   unsigned index = blockIdx.x;
   const int head = index % heads; index /= heads;
   const int tile_x = index % tiles_x * TILE_X; index /= tiles_x;
   const int tile_y = index % tiles_y * TILE_Y; index /= tiles_y;
-  const Axis columns(width, K, dilation, index % dilation); index /= dilation;
-  const Axis rows(height, K, dilation, index % dilation); index /= dilation;
+  const Axis columns(width, K, dilation_x, index % dilation_x); index /= dilation_x;
+  const Axis rows(height, K, dilation_y, index % dilation_y); index /= dilation_y;
   const size_t image = size_t(index) * height * width;
   if (tile_y >= rows.size || tile_x >= columns.size) return;       // a class may be one place shorter than the first
   const size_t stride = size_t(heads) * DIM;                       // from q to k and from k to v
@@ -66,8 +68,9 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
   for (int i = threadIdx.x; i < halo_y * halo_x * 8; i += THREADS) {
     const int part = i % 4, place = i / 8, y = place / halo_x, x = place % halo_x;
     const bool value = i & 4;
+    const bool padded = top + y >= rows.size || left + x >= columns.size;
     const size_t pixel = image + size_t(rows.position(top + y)) * width + columns.position(left + x);
-    const T* from = qkv + (pixel * 3 + 1 + value) * stride + head * DIM + part * 8;
+    const T* from = (padded ? pad : qkv + pixel * 3 * stride) + (1 + value) * stride + head * DIM + part * 8;
     copy_async(value ? values + swizzled(place, part) : keys + place * ROW + part * 16, from, true);
   }
   for (int i = threadIdx.x; i < BIASES * BIASES; i += THREADS)
@@ -179,8 +182,8 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
 
 #define ATTENTION(name, T, K, WARPS_Y, WARPS_X)                                                                            \
   extern "C" __global__ void __launch_bounds__(32 * WARPS_Y * WARPS_X)                                                     \
-      name(const T* qkv, const T* rpb, T* out, int height, int width, int heads, int dilation) {                           \
-    attention<T, K, WARPS_Y, WARPS_X>(qkv, rpb, out, height, width, heads, dilation);                                      \
+      name(const T* qkv, const T* rpb, const T* pad, T* out, int height, int width, int heads, int dilation) {             \
+    attention<T, K, WARPS_Y, WARPS_X>(qkv, rpb, pad, out, height, width, heads, dilation);                                 \
   }                                                                                                                        \
   KERNEL(name)
 

@@ -1,5 +1,7 @@
-//! Launches of neighborhood attention: qkv [batch, height, width, 3 · heads · dim] and rpb
-//! [heads, 2K−1, 2K−1] to out [batch, height, width, heads · dim], all of one type.
+//! Launches of neighborhood attention: qkv [batch, height, width, 3 · heads · dim], rpb [heads, 2K−1, 2K−1] and pad
+//! [3 · heads · dim] to out [batch, height, width, heads · dim], all of one type.
+//!
+//! pad is what qkv has of a padded position, on an axis shorter than K · dilation; where none is, it may be null.
 //!
 //! The gradient takes several: [`Problem::query_gradients`], and then [`Problem::key_gradients`] and
 //! [`Problem::bias_gradients`] where theirs are wanted, which read the statistics that the first one writes,
@@ -7,7 +9,7 @@
 
 use crate::{ATTENTION, ATTENTION_GRAD, ATTENTION_MMA, Element, Launch, Module, TooLarge};
 
-/// The sizes of a computation; height and width are at least `kernel_size` · `dilation`.
+/// The sizes of a computation.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct Problem {
@@ -50,7 +52,7 @@ impl Problem {
         self.warps(ATTENTION, by_type!("attention"), element, aligned)
     }
 
-    /// The gradient of q, and statistics for the other launches: from (qkv, rpb, gradient of out) to (gradient
+    /// The gradient of q, and statistics for the other launches: from (qkv, rpb, pad, gradient of out) to (gradient
     /// of qkv, statistics). `aligned`: whether the inputs begin at a multiple of 16 bytes.
     ///
     /// # Errors
@@ -59,7 +61,7 @@ impl Problem {
         self.warps(ATTENTION_GRAD, by_type!("attention_grad_query"), element, aligned)
     }
 
-    /// The gradients of k and v: from (qkv, rpb, gradient of out, statistics) to (gradient of qkv).
+    /// The gradients of k and v: from (qkv, rpb, pad, gradient of out, statistics) to (gradient of qkv).
     ///
     /// # Errors
     /// When the problem is too large for a launch.
@@ -67,7 +69,7 @@ impl Problem {
         self.warps(ATTENTION_GRAD, by_type!("attention_grad_key"), element, aligned)
     }
 
-    /// The gradient of rpb: from (qkv, rpb, gradient of out, statistics) to it.
+    /// The gradient of rpb: from (qkv, rpb, pad, gradient of out, statistics) to it.
     ///
     /// # Errors
     /// When the problem is too large for a launch.
@@ -78,7 +80,7 @@ impl Problem {
             Element::Bf16 => "attention_grad_bias_bf16",
         };
         let biases = self.heads * (2 * self.kernel_size - 1).pow(2);
-        Launch::linear(ATTENTION_GRAD, function, biases, 32 * WARPS as u32, &self.sizes(element, aligned))
+        Launch::linear(ATTENTION_GRAD, function, biases, 32 * WARPS as u32, &self.sizes(element, aligned)?)
     }
 
     /// The launch of a warp for each head of each pixel.
@@ -91,14 +93,17 @@ impl Problem {
     ) -> Result<Launch, TooLarge> {
         let function = functions[element as usize][usize::from(self.dim > NARROW)];
         let blocks = (self.batch * self.height * self.width * self.heads).div_ceil(WARPS);
-        Launch::linear(module, function, blocks, 32 * WARPS as u32, &self.sizes(element, aligned))
+        Launch::linear(module, function, blocks, 32 * WARPS as u32, &self.sizes(element, aligned)?)
     }
 
     /// The parameters of the general kernels behind their pointers.
-    fn sizes(&self, element: Element, aligned: bool) -> [usize; 8] {
+    fn sizes(&self, element: Element, aligned: bool) -> Result<[usize; 8], TooLarge> {
         let &Self { batch, height, width, heads, dim, kernel_size, dilation } = self;
+        // The places of a window, and of the widest padded axis, are counted in i32.
+        let span = kernel_size.checked_mul(kernel_size.max(height).max(width)).ok_or(TooLarge)?;
+        i32::try_from(span).map_err(|_| TooLarge)?;
         let vectors = aligned && (dim * element.bytes()).is_multiple_of(16);
-        [batch, height, width, heads, dim, kernel_size, dilation, vectors.into()]
+        Ok([batch, height, width, heads, dim, kernel_size, dilation, vectors.into()])
     }
 
     /// The launch on the matrix units, for the problems and types that they serve, of tensors that begin
@@ -130,9 +135,10 @@ impl Problem {
         let [(tiles_y, halo_y), (tiles_x, halo_x)] =
             [(height, warps_y), (width, warps_x)].map(|(length, warps)| {
                 let (class, tile) = (length.div_ceil(dilation), SIDE * warps);
-                (class.div_ceil(tile), class.min(tile + kernel_size - 1))
+                (class.div_ceil(tile), class.max(kernel_size).min(tile + kernel_size - 1))
             });
-        let blocks = batch * dilation.pow(2) * tiles_y * tiles_x * heads;
+        let classes = dilation.min(height) * dilation.min(width);
+        let blocks = batch * classes * tiles_y * tiles_x * heads;
         let bias_bytes = 4 * (2 * kernel_size - 1).pow(2);
         let key_bytes = element.bytes() * MMA_DIM;
         let shared_bytes = (2 * halo_y * halo_x * key_bytes + bias_bytes) as u32;

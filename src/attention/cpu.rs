@@ -14,18 +14,23 @@
 //! At K = 7 a tile is as wide as one cache line of keys: no load straddles two lines, and the keys and
 //! values of a window stay in the L1 cache from one row of queries to the next.
 //!
-//! Here is what the forward pass (`forward.rs`) and the gradient (`grad.rs`) share: tiles and their scratch, and
-//! the steps through it.
+//! Where a class is padded, the scratch has the padded keys too: those of a row beside its pixels, and one row for all
+//! rows that are padded, since these are alike.
+//!
+//! Here is what the forward pass (`forward.rs`) and the gradient (`grad.rs`) share: tiles and their scratch. The
+//! steps through it, which are the inner loops, are in `steps.rs`.
 
 // Vectors are indexed beside others of another array: zips of arrays of them leave the registers.
 #![allow(clippy::needless_range_loop)]
 
 mod forward;
 mod grad;
+mod steps;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
+use self::steps::{add_bias, blocks, dots_of, exponentials, mix_all};
 use super::Problem;
 use super::window::Class;
 use crate::layers::simd::{Isa, Kernel, Simd};
@@ -159,6 +164,12 @@ fn reach(class: Class, places: &Range<usize>, kernel_size: usize) -> Range<usize
     class.start(places.start)..class.start(places.end - 1) + kernel_size
 }
 
+/// The same of rows, of which one stands for all that are padded.
+fn reach_rows(class: Class, places: &Range<usize>, kernel_size: usize) -> Range<usize> {
+    let Range { start, end } = reach(class, places, kernel_size);
+    start..end.min(class.size() + 1)
+}
+
 /// Where a head's channels lie in a tensor [B, H, W, channels], by the places of a class's pixels.
 #[derive(Clone, Copy)]
 struct Pixels {
@@ -171,12 +182,12 @@ impl Pixels {
     /// Those of a tile's classes in an image of so many channels.
     #[inline(always)]
     fn new(problem: &Problem, image: usize, head: usize, tile: &Tile, channels: usize) -> Self {
-        let &Problem { height, width, dim, dilation, .. } = problem;
+        let &Problem { height, width, dim, .. } = problem;
         let first = (image * height + tile.rows.position(0)) * width + tile.columns.position(0);
         Self {
             first: first * channels + head * dim,
-            row: dilation * width * channels,
-            column: dilation * channels,
+            row: tile.rows.dilation() * width * channels,
+            column: tile.columns.dilation() * channels,
         }
     }
 
@@ -186,12 +197,71 @@ impl Pixels {
     }
 }
 
+/// Where a tile's queries, keys and values come from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    /// [B, H, W, 3, heads, dim]
+    qkv: &'a [f32],
+    /// Those of the tile's head.
+    pixels: Pixels,
+    /// Of a padded position [3, heads, dim], from the tile's head on; empty where there is none.
+    pad: &'a [f32],
+    /// From q to k and from k to v.
+    channels: usize,
+}
+
+/// A row of a tile's keys, or of its values.
+struct Line<'a> {
+    /// Begins with the first one, of which `real` are there, `stride` apart.
+    from: &'a [f32],
+    stride: usize,
+    real: usize,
+    /// All others.
+    pad: &'a [f32],
+}
+
+impl<'a> Source<'a> {
+    /// Those of a head of an image; `pad` [3, heads, dim] may be empty.
+    #[inline(always)]
+    fn new(
+        problem: &Problem,
+        qkv: &'a [f32],
+        pad: &'a [f32],
+        image: usize,
+        head: usize,
+        tile: &Tile,
+    ) -> Self {
+        let channels = problem.heads * problem.dim;
+        Self {
+            qkv,
+            pixels: Pixels::new(problem, image, head, tile, 3 * channels),
+            pad: pad.get(head * problem.dim..).unwrap_or_default(),
+            channels,
+        }
+    }
+
+    /// Row `y` of the keys (1) or values (2) of a tile, whose columns begin at place `x`.
+    #[inline(always)]
+    fn line(&self, layout: &Layout, tile: &Tile, part: usize, y: usize, x: usize) -> Line<'a> {
+        let (skipped, stride) = (part * self.channels, self.pixels.column);
+        let (from, real) = match y < tile.rows.size() {
+            true => (&self.qkv[self.pixels.at(y, x) + skipped..], layout.real),
+            false => (&[][..], 0),
+        };
+        Line { from, stride, real, pad: self.pad.get(skipped..).unwrap_or_default() }
+    }
+}
+
 /// How a tile lies in its scratch.
 struct Layout {
     kernel_size: usize,
     dim: usize,
+    /// Rows of a window that are not alike: K, or fewer where some are padded.
+    rows: usize,
     /// Columns of keys and of values.
     columns: usize,
+    /// How many of these are not padded.
+    real: usize,
     /// Lanes that a row of a window takes; the scores of a query are [row][lane].
     row_lanes: usize,
     /// Keys are [row][channel][column], columns padded to `pitch`.
@@ -203,13 +273,18 @@ struct Layout {
 }
 
 impl Layout {
+    /// That of a tile whose windows reach these columns.
     #[inline(always)]
-    fn new<S: Simd>(dim: usize, kernel_size: usize, columns: usize) -> Self {
+    fn new<S: Simd>(dim: usize, kernel_size: usize, tile: &Tile, columns: &Range<usize>) -> Self {
         let (pitch, value) = (pitch(kernel_size), dim.next_multiple_of(S::LANES));
+        let Range { start, end } = *columns;
+        let columns = end - start;
         Self {
             kernel_size,
             dim,
+            rows: kernel_size.min(tile.rows.size() + 1),
             columns,
+            real: end.min(tile.columns.size()) - start,
             row_lanes: row_lanes(kernel_size),
             pitch,
             key_row: dim * pitch,
@@ -294,28 +369,35 @@ impl Softmax<'_> {
     }
 }
 
-/// Copies the columns of a tile from a row of pixels, `stride` apart, channels to rows: up to the last lane
-/// of the last window, with the last column again after it.
+/// Copies a line of a tile, channels to rows: up to the last lane of the last window, with the last column again
+/// after it, or what it is padded with.
 #[inline(always)]
-fn transpose_row<S: Simd>(s: S, layout: &Layout, from: &[f32], stride: usize, to: &mut [f32]) {
+fn transpose_row<S: Simd>(s: S, layout: &Layout, line: &Line, to: &mut [f32]) {
     let &Layout { kernel_size, dim, columns, row_lanes, pitch, .. } = layout;
-    assert!(from.len() >= (columns - 1) * stride + dim && to.len() >= dim * pitch);
+    let &Line { from, stride, real, pad } = line;
+    assert!(real == 0 || from.len() >= (real - 1) * stride + dim);
+    assert!(real <= columns && (real == columns || pad.len() >= dim) && to.len() >= dim * pitch);
+    let others = if real == columns { from.as_ptr().wrapping_add((real - 1) * stride) } else { pad.as_ptr() };
     for column in (0..(columns + row_lanes - kernel_size).min(pitch)).step_by(8) {
-        let mut pixels = [from.as_ptr(); 8];
+        let mut pixels = [others; 8];
         for (lane, pixel) in pixels.iter_mut().enumerate() {
-            *pixel = from.as_ptr().wrapping_add((column + lane).min(columns - 1) * stride);
+            if column + lane < real {
+                *pixel = from.as_ptr().wrapping_add((column + lane) * stride);
+            }
         }
-        // SAFETY: `from` has `dim` values of each column and `to` pitch values of each channel, in eights.
+        // SAFETY: `from` has `dim` values of each real column, and so has `pad`, or `from` for the last column, of
+        // the others; `to` has pitch values of each channel, in eights.
         unsafe { s.transpose(pixels, dim, to.as_mut_ptr().add(column), pitch) };
     }
 }
 
-/// Copies the columns of a tile from a row of pixels, `stride` apart.
+/// Copies a line of a tile.
 #[inline(always)]
-fn copy_row<S: Simd>(s: S, layout: &Layout, from: &[f32], stride: usize, to: &mut [f32]) {
+fn copy_row<S: Simd>(s: S, layout: &Layout, line: &Line, to: &mut [f32]) {
     let &Layout { dim, columns, value, .. } = layout;
     for (column, to) in to[..columns * value].chunks_exact_mut(value).enumerate() {
-        let from = &from[column * stride..][..dim];
+        let from = if column < line.real { &line.from[column * line.stride..] } else { line.pad };
+        let from = &from[..dim];
         for c in (0..dim).step_by(S::LANES) {
             // SAFETY: `to` has whole vectors, `from` as many values as are read.
             unsafe {
@@ -328,226 +410,6 @@ fn copy_row<S: Simd>(s: S, layout: &Layout, from: &[f32], stride: usize, to: &mu
             }
         }
     }
-}
-
-/// The vectors of eight keys that a window has, in blocks that have room in the registers: with the sums of
-/// both queries, a vector of keys, and both queries.
-#[inline(always)]
-fn blocks<S: Simd>(layout: &Layout) -> impl Iterator<Item = Range<usize>> + use<S> {
-    let vectors = layout.kernel_size * layout.row_lanes / 8;
-    even_parts(vectors, vectors.div_ceil(((S::REGISTERS - 3) / 2).min(7)))
-}
-
-/// [`dots`] of a block of vectors.
-#[inline(always)]
-fn dots_of<N: Simd>(
-    n: N,
-    layout: &Layout,
-    block: Range<usize>,
-    q: [&[f32]; 2],
-    keys: &[f32],
-    column: usize,
-    scores: &mut [f32],
-) {
-    let first = block.start;
-    match block.len() {
-        1 => dots::<_, 1>(n, layout, first, q, keys, column, scores),
-        2 => dots::<_, 2>(n, layout, first, q, keys, column, scores),
-        3 => dots::<_, 3>(n, layout, first, q, keys, column, scores),
-        4 => dots::<_, 4>(n, layout, first, q, keys, column, scores),
-        5 => dots::<_, 5>(n, layout, first, q, keys, column, scores),
-        6 => dots::<_, 6>(n, layout, first, q, keys, column, scores),
-        7 => dots::<_, 7>(n, layout, first, q, keys, column, scores),
-        _ => unreachable!("blocks have up to seven vectors"),
-    }
-}
-
-/// q·k of two queries with V vectors of the keys of their windows, from vector `first` on. `keys` are the
-/// rows of the windows, which start at `column`.
-#[inline(always)]
-fn dots<N: Simd, const V: usize>(
-    n: N,
-    layout: &Layout,
-    first: usize,
-    q: [&[f32]; 2],
-    keys: &[f32],
-    column: usize,
-    scores: &mut [f32],
-) {
-    let &Layout { kernel_size, dim, row_lanes, pitch, key_row, .. } = layout;
-    let chunks = row_lanes / N::LANES;
-    assert!(q[0].len() == dim && q[1].len() == dim && scores.len() == 2 * kernel_size * row_lanes);
-    assert!(keys.len() == kernel_size * dim * pitch && key_row == dim * pitch);
-    assert!(first + V <= kernel_size * chunks && column + row_lanes <= pitch);
-    let (mut row, mut chunk) = (first / chunks, first % chunks);
-    let mut k = [keys.as_ptr(); V];
-    for k in &mut k {
-        *k = k.wrapping_add(row * key_row + column + chunk * N::LANES);
-        chunk += 1;
-        if chunk == chunks {
-            (row, chunk) = (row + 1, 0);
-        }
-    }
-    let mut sums = [[n.splat(0.0); V]; 2];
-    for c in 0..dim {
-        // SAFETY: by the assertions `q` has `dim` values, and the vectors from `first` on are in rows of the
-        // window (row < K) and in its lanes, which every channel has from `column` on.
-        unsafe {
-            let q = [n.splat(*q[0].get_unchecked(c)), n.splat(*q[1].get_unchecked(c))];
-            for j in 0..V {
-                let k = n.load(k[j].add(c * pitch));
-                sums[0][j] = n.fma(k, q[0], sums[0][j]);
-                sums[1][j] = n.fma(k, q[1], sums[1][j]);
-            }
-        }
-    }
-    for (i, sums) in sums.iter().enumerate() {
-        for (j, &sum) in sums.iter().enumerate() {
-            let at = i * kernel_size * row_lanes + (first + j) * N::LANES;
-            // SAFETY: vector first + j of query i lies in `scores` by the assertions.
-            unsafe { n.store(scores.as_mut_ptr().add(at), sum) };
-        }
-    }
-}
-
-/// Makes q·k·`scale` + bias of a window's q·k and returns the largest. In lanes where `mask` is −∞, and
-/// not ∞, scores become −∞, NaN included. Rows of biases are `bias_side` apart.
-#[inline(always)]
-fn add_bias<N: Simd>(
-    n: N,
-    mask: &[f32],
-    scores: &mut [f32],
-    scale: f32,
-    bias: &[f32],
-    bias_side: usize,
-) -> f32 {
-    let rows = scores.len() / mask.len();
-    assert!(rows > 0 && bias.len() >= (rows - 1) * bias_side + mask.len());
-    let scale = n.splat(scale);
-    let mut max = n.splat(f32::NEG_INFINITY);
-    for (row, scores) in scores.chunks_exact_mut(mask.len()).enumerate() {
-        for (chunk, x) in scores.chunks_exact_mut(N::LANES).enumerate() {
-            let lane = chunk * N::LANES;
-            // SAFETY: `x` is a vector, the one at `lane` of its row; `mask` and each row of `bias` have it.
-            unsafe {
-                let bias = n.load(bias.as_ptr().add(row * bias_side + lane));
-                let score = n.fma(n.load(x.as_ptr()), scale, bias);
-                let score = n.min(score, n.load(mask.as_ptr().add(lane)));
-                max = n.max(max, score);
-                n.store(x.as_mut_ptr(), score);
-            }
-        }
-    }
-    n.reduce_max(max)
-}
-
-/// Makes e^(x − `max`) of every x and returns their sum.
-#[inline(always)]
-fn exponentials<N: Simd>(n: N, x: &mut [f32], max: f32) -> f32 {
-    let max = n.splat(max);
-    let mut sum = n.splat(0.0);
-    for x in x.chunks_exact_mut(N::LANES) {
-        // SAFETY: `x` is a vector.
-        unsafe {
-            let p = n.exp(n.sub(n.load(x.as_ptr()), max));
-            sum = n.add(sum, p);
-            n.store(x.as_mut_ptr(), p);
-        }
-    }
-    n.reduce_sum(sum)
-}
-
-/// factor·Σ p·v of two queries: [`mix`] for all `dim` channels.
-///
-/// # Safety
-/// Each `out` is valid for writes of `dim` values.
-#[inline(always)]
-#[expect(clippy::too_many_arguments)]
-unsafe fn mix_all<S: Simd>(
-    s: S,
-    layout: &Layout,
-    shift: usize,
-    p: &[f32],
-    v: &[f32],
-    factors: &[f32; 2],
-    out: [*mut f32; 2],
-    dim: usize,
-) {
-    let mut c = 0;
-    while c < dim {
-        let (v, out) = (&v[c..], [out[0].wrapping_add(c), out[1].wrapping_add(c)]);
-        // SAFETY: of the caller's promise `dim` − c values are left.
-        let vectors = unsafe {
-            match (dim - c).div_ceil(S::LANES) {
-                1 => mix::<S, 1>(s, layout, shift, p, v, factors, out, dim - c),
-                2 | 3 => mix::<S, 2>(s, layout, shift, p, v, factors, out, dim - c),
-                _ => mix::<S, 4>(s, layout, shift, p, v, factors, out, dim - c),
-            }
-        };
-        c += vectors * S::LANES;
-    }
-}
-
-/// factor·Σ p·v of two queries, V vectors of channels of the `channels` that are left. Returns V.
-///
-/// # Safety
-/// Each `out` is valid for writes of `channels` values.
-#[inline(always)]
-#[expect(clippy::too_many_arguments)]
-unsafe fn mix<S: Simd, const V: usize>(
-    s: S,
-    layout: &Layout,
-    shift: usize,
-    p: &[f32],
-    v: &[f32],
-    factors: &[f32; 2],
-    out: [*mut f32; 2],
-    channels: usize,
-) -> usize {
-    let &Layout { kernel_size, row_lanes, value, value_row, .. } = layout;
-    assert!(shift <= 1 && kernel_size + shift <= row_lanes && p.len() == 2 * kernel_size * row_lanes);
-    assert!(v.len() >= (kernel_size - 1) * value_row + (kernel_size + shift - 1) * value + V * S::LANES);
-    let mut sums = [[s.splat(0.0); V]; 2];
-    for row in 0..kernel_size {
-        // SAFETY: the window, of K + shift keys in each of K rows, lies in `p` and `v` by the assertions.
-        unsafe {
-            let p = p.as_ptr().add(row * row_lanes);
-            let p = [p, p.add(kernel_size * row_lanes)];
-            let v = v.as_ptr().add(row * value_row);
-            // Both queries have the keys 1 to K - 1; the first has key 0 too, the second key 0 or K.
-            let (p0, p1) = (s.splat(*p[0]), s.splat(*p[1].add(shift * kernel_size)));
-            for j in 0..V {
-                let v = v.add(j * S::LANES);
-                sums[0][j] = s.fma(s.load(v), p0, sums[0][j]);
-                sums[1][j] = s.fma(s.load(v.add(shift * kernel_size * value)), p1, sums[1][j]);
-            }
-            for key in 1..kernel_size {
-                let (p0, p1) = (s.splat(*p[0].add(key)), s.splat(*p[1].add(key)));
-                for j in 0..V {
-                    let v = s.load(v.add(key * value + j * S::LANES));
-                    sums[0][j] = s.fma(v, p0, sums[0][j]);
-                    sums[1][j] = s.fma(v, p1, sums[1][j]);
-                }
-            }
-        }
-    }
-    for i in 0..2 {
-        let factor = s.splat(factors[i]);
-        for j in 0..V {
-            let left = channels.saturating_sub(j * S::LANES);
-            let x = s.mul(sums[i][j], factor);
-            let to = out[i].wrapping_add(j * S::LANES);
-            // SAFETY: the caller's promise.
-            unsafe {
-                if left >= S::LANES {
-                    s.store(to, x);
-                } else {
-                    s.store_first(to, x, left);
-                }
-            }
-        }
-    }
-    V
 }
 
 /// Slices of `buffer` of these sizes, each from a cache line on.

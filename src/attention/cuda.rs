@@ -7,17 +7,18 @@ use candle_core::{CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
 use nat_cuda::attention::Problem as Kernels;
 
 use super::Problem;
-use crate::cuda::{aligned, element, on_gpu, run, run_into, uninitialized};
+use crate::cuda::{Operand, aligned, element, on_gpu, run, run_into, uninitialized};
 
-/// The output [B, H, W, heads·dim] for contiguous qkv and rpb of one type.
+/// The output [B, H, W, heads·dim] for contiguous qkv, rpb and, where maps may be padded, pad, all of one type.
 pub(super) fn forward(
     problem: &Problem,
     qkv: (&CudaStorage, &Layout),
     rpb: (&CudaStorage, &Layout),
+    pad: Operand,
 ) -> Result<CudaStorage> {
     let device = qkv.0.device();
     let element = element(qkv.0.dtype())?;
-    let inputs = [Some(qkv), Some(rpb)];
+    let inputs = [Some(qkv), Some(rpb), pad];
     let kernels = kernels(problem);
     let (major, _) = device.cuda_stream().context().compute_capability().w()?;
     let launch = match kernels.matrix_units(element) {
@@ -34,13 +35,15 @@ pub(super) fn backward(
     problem: &Problem,
     qkv: &Tensor,
     rpb: &Tensor,
+    pad: Option<&Tensor>,
     grad: &Tensor,
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let (device, dtype) = (qkv.device().as_cuda_device()?, qkv.dtype());
     let (element, kernels) = (element(dtype)?, kernels(problem));
-    let held = [qkv, rpb, grad].map(Tensor::storage_and_layout);
-    let operands = held.iter().map(|(storage, layout)| on_gpu(storage, layout).map(Some));
-    let mut inputs = operands.collect::<Result<Vec<_>>>()?;
+    let held = [Some(qkv), Some(rpb), pad, Some(grad)].map(|x| x.map(Tensor::storage_and_layout));
+    let operands =
+        held.iter().map(|held| held.as_ref().map(|(storage, layout)| on_gpu(storage, layout)).transpose());
+    let mut inputs = operands.collect::<Result<Vec<Operand>>>()?;
     let aligned = aligned(&inputs);
 
     let &Problem { batch, height, width, heads, .. } = problem;

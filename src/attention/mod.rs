@@ -9,7 +9,8 @@
 //! ```
 //!
 //! [`window`] says which pixels j(t) are and which bias (r_y, r_x) each takes: with dilation d every
-//! d-th pixel, and a window that shifts at a border instead of shrinking.
+//! d-th pixel, and a window that shifts at a border instead of shrinking. On a map that is smaller than a window some
+//! neighbours are padded positions, which share one key and one value.
 //!
 //! Sources: arXiv 2204.07143, section 3; arXiv 2209.15001, section 3 (dilation); the published weights
 //! were trained with NATTEN 0.14, whose formulas these are.
@@ -35,7 +36,8 @@ pub mod window;
 
 #[cfg(feature = "cuda")]
 use candle_core::Device;
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor, WithDType};
 use half::{bf16, f16};
 
 use crate::layers::profile::{Kind, span};
@@ -49,8 +51,8 @@ use crate::layers::with_all_f32;
 /// - `rpb` [heads, 2K−1, 2K−1], shared by all dilations.
 /// - The result is [B, H, W, heads·dim], of `qkv`'s type.
 ///
-/// H and W are at least K·d: what to do with smaller maps is for the model to say (NAT pads with zeros
-/// before the qkv layer). K is odd, or even where the window is the whole map (H = W = K, d = 1).
+/// H and W are at least K·d: smaller maps are for [`NeighborhoodAttention::forward_padded`]. K is odd, or even where
+/// the window is the whole map (H = W = K, d = 1).
 ///
 /// On the CPU f16 and bf16 are computed in f32, and f64 by a plain loop. On a GPU (feature `cuda`) scores and
 /// sums are f32, and f64 is refused; heads of 32 channels in f16 and bf16 take the matrix units.
@@ -104,20 +106,60 @@ impl NeighborhoodAttention {
     /// Applies the operator to `qkv` [B, H, W, 3·heads·dim], without bias when `rpb` is `None`.
     ///
     /// # Errors
-    /// Every variant of [`AttentionError`].
+    /// Every variant of [`AttentionError`] but that of a wrong `pad`.
     pub fn forward(&self, qkv: &Tensor, rpb: Option<&Tensor>) -> Result<Tensor, AttentionError> {
-        let problem = self.problem(qkv.dims())?;
-        let Problem { heads, bias_side: side, .. } = problem;
+        let problem = self.problem(qkv.dims(), false)?;
         let _span = span(Kind::Attention, problem.macs());
-        let rpb = match rpb {
-            Some(rpb) => rpb.to_dtype(qkv.dtype())?.contiguous()?,
-            None => Tensor::zeros((heads, side, side), qkv.dtype(), qkv.device())?,
-        };
-        Ok(qkv.contiguous()?.apply_op2(&rpb, *self)?)
+        Ok(qkv.contiguous()?.apply_op2(&problem.table(rpb, qkv)?, *self)?)
     }
 
-    /// The sizes of the computation on a qkv of this shape.
-    fn problem(&self, qkv: &[usize]) -> Result<Problem, AttentionError> {
+    /// The same on a map of any size: an axis shorter than K·d is padded at its end up to that.
+    ///
+    /// A padded position is a key like any other and no query: the result is that of the map of K·d whose positions
+    /// beyond H and W all have `pad` [3·heads·dim] for their q, k and v, cut back to [B, H, W, heads·dim]. It costs
+    /// what the map itself does: nothing of the padded size is computed or kept. NAT's networks pad with zeros before
+    /// their qkv layer, which makes `pad` that layer's bias; `None` is zeros.
+    ///
+    /// No gradient goes to `pad`.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use nat_infer::attention::NeighborhoodAttention;
+    ///
+    /// let attention = NeighborhoodAttention { heads: 2, kernel_size: 7, dilation: 4 };
+    /// let qkv = Tensor::randn(0f32, 1., (1, 14, 30, 3 * 64), &Device::Cpu)?;
+    /// let bias = Tensor::randn(0f32, 1., 3 * 64, &Device::Cpu)?;
+    /// let out = attention.forward_padded(&qkv, None, Some(&bias))?;
+    /// assert_eq!(out.dims(), [1, 14, 30, 64]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Every variant of [`AttentionError`] but [`AttentionError::SmallMap`].
+    pub fn forward_padded(
+        &self,
+        qkv: &Tensor,
+        rpb: Option<&Tensor>,
+        pad: Option<&Tensor>,
+    ) -> Result<Tensor, AttentionError> {
+        let problem = self.problem(qkv.dims(), true)?;
+        if !problem.is_padded() {
+            return Self { dilation: problem.dilation, ..*self }.forward(qkv, rpb);
+        }
+        let _span = span(Kind::Attention, problem.macs());
+        let channels = 3 * problem.heads * problem.dim;
+        let pad = match pad {
+            Some(pad) if pad.dims() != [channels] => {
+                return Err(AttentionError::Pad { got: pad.dims().to_vec(), channels });
+            }
+            Some(pad) => pad.to_dtype(qkv.dtype())?.contiguous()?.detach(),
+            None => Tensor::zeros(channels, qkv.dtype(), qkv.device())?,
+        };
+        Ok(qkv.contiguous()?.apply_op3(&problem.table(rpb, qkv)?, &pad, Padded(*self))?)
+    }
+
+    /// The sizes of the computation on a qkv of this shape, which may be `padded`.
+    fn problem(&self, qkv: &[usize], padded: bool) -> Result<Problem, AttentionError> {
         let &Self { heads, kernel_size, dilation } = self;
         let &[batch, height, width, channels] = qkv else {
             return Err(AttentionError::Rank { shape: qkv.to_vec() });
@@ -134,15 +176,22 @@ impl NeighborhoodAttention {
         }
         // Length >= K·d, in a form that cannot overflow.
         if height.min(width) / dilation < kernel_size {
-            return Err(AttentionError::SmallMap { height, width, kernel_size, dilation });
+            if !padded {
+                return Err(AttentionError::SmallMap { height, width, kernel_size, dilation });
+            }
+            if kernel_size > MOST_PADDED {
+                return Err(AttentionError::LargeKernel { height, width, kernel_size });
+            }
         }
         let (dim, bias_side) = (channels / 3 / heads, 2 * kernel_size - 1);
+        // Beyond the map a dilation changes nothing.
+        let dilation = dilation.min(height.max(width)).max(1);
         Ok(Problem { batch, height, width, heads, dim, kernel_size, dilation, bias_side })
     }
 
     /// The sizes of the computation on a qkv and a bias table of these layouts.
-    fn problem_with_bias(&self, qkv: &Layout, rpb: &Layout) -> Result<Problem, AttentionError> {
-        let problem = self.problem(qkv.dims())?;
+    fn problem_with_bias(&self, qkv: &Layout, rpb: &Layout, padded: bool) -> Result<Problem, AttentionError> {
+        let problem = self.problem(qkv.dims(), padded)?;
         let Problem { heads, bias_side: side, .. } = problem;
         if rpb.dims() != [heads, side, side] {
             return Err(AttentionError::Bias { got: rpb.dims().to_vec(), heads, side });
@@ -150,6 +199,10 @@ impl NeighborhoodAttention {
         Ok(problem)
     }
 }
+
+/// The widest kernel that a smaller map is padded for. Its scores and its biases, which take memory by K², are then
+/// not bounded by the map: at this width they are a few megabytes a thread and a quarter of one a head.
+const MOST_PADDED: usize = 128;
 
 /// What a computation is about, checked.
 #[derive(Clone, Copy, Debug)]
@@ -167,10 +220,24 @@ struct Problem {
 }
 
 impl Problem {
+    /// Whether a map is smaller than the window.
+    fn is_padded(&self) -> bool {
+        self.height.min(self.width) / self.dilation < self.kernel_size
+    }
+
     /// Multiply-accumulates of both products.
     fn macs(&self) -> usize {
         let &Self { batch, height, width, heads, dim, kernel_size, .. } = self;
-        2 * batch * height * width * kernel_size.pow(2) * heads * dim
+        (2 * batch * height * width * heads * dim).saturating_mul(kernel_size.pow(2))
+    }
+
+    /// The bias table, of `qkv`'s type and where that is: `rpb`, or zeros.
+    fn table(&self, rpb: Option<&Tensor>, qkv: &Tensor) -> candle_core::Result<Tensor> {
+        let &Self { heads, bias_side: side, .. } = self;
+        match rpb {
+            Some(rpb) => rpb.to_dtype(qkv.dtype())?.contiguous(),
+            None => Tensor::zeros((heads, side, side), qkv.dtype(), qkv.device()),
+        }
     }
 
     /// What a query's products with keys are multiplied by: dim^−½.
@@ -184,9 +251,117 @@ impl Problem {
     }
 }
 
+/// A tensor as an operator of candle gets it.
+type Operand<'a, S> = (&'a S, &'a Layout);
+
+/// The values of a contiguous tensor on the CPU.
+fn stored<'a, T: WithDType>((storage, layout): Operand<'a, CpuStorage>) -> candle_core::Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&T::cpu_storage_as_slice(storage)?[start..end]),
+        None => Err(candle_core::Error::RequiresContiguous { op: NAME }.bt()),
+    }
+}
+
+/// What errors call the operator.
+const NAME: &str = "neighborhood-attention";
+
+impl NeighborhoodAttention {
+    /// The output on the CPU; `pad` where maps may be padded.
+    fn on_cpu(
+        &self,
+        qkv: Operand<CpuStorage>,
+        rpb: Operand<CpuStorage>,
+        pad: Option<Operand<CpuStorage>>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let problem = self.problem_with_bias(qkv.1, rpb.1, pad.is_some())?;
+        let dtype = qkv.0.dtype();
+        if rpb.0.dtype() != dtype {
+            return Err(AttentionError::Types { qkv: dtype, rpb: rpb.0.dtype() }.into());
+        }
+        let all = [Some(qkv), Some(rpb), pad];
+        let f32s = |x: [Vec<f32>; 3]| cpu::forward(&problem, Isa::best(), &x[0], &x[1], &x[2]);
+        let out = match dtype {
+            DType::F32 => {
+                let [qkv, rpb, pad] = slices(all)?;
+                CpuStorage::F32(cpu::forward(&problem, Isa::best(), qkv, rpb, pad))
+            }
+            DType::F64 => {
+                let [qkv, rpb, pad] = slices(all)?;
+                CpuStorage::F64(reference::forward(&problem, qkv, rpb, pad))
+            }
+            DType::F16 => {
+                let wide = slices(all)?.map(|x| x.iter().copied().map(f16::to_f32).collect());
+                CpuStorage::F16(f32s(wide).into_iter().map(f16::from_f32).collect())
+            }
+            DType::BF16 => {
+                let wide = slices(all)?.map(|x| x.iter().copied().map(bf16::to_f32).collect());
+                CpuStorage::BF16(f32s(wide).into_iter().map(bf16::from_f32).collect())
+            }
+            other => return Err(AttentionError::Types { qkv: other, rpb: other }.into()),
+        };
+        Ok((out, problem.output()))
+    }
+
+    /// The output on the GPU; `pad` where maps may be padded.
+    #[cfg(feature = "cuda")]
+    fn on_gpu(
+        &self,
+        qkv: Operand<candle_core::CudaStorage>,
+        rpb: Operand<candle_core::CudaStorage>,
+        pad: Option<Operand<candle_core::CudaStorage>>,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        let problem = self.problem_with_bias(qkv.1, rpb.1, pad.is_some())?;
+        if qkv.0.dtype() != rpb.0.dtype() {
+            return Err(AttentionError::Types { qkv: qkv.0.dtype(), rpb: rpb.0.dtype() }.into());
+        }
+        Ok((cuda::forward(&problem, qkv, rpb, pad)?, problem.output()))
+    }
+
+    /// The gradients of the inputs that candle keeps track of.
+    fn gradients(
+        &self,
+        qkv: &Tensor,
+        rpb: &Tensor,
+        pad: Option<&Tensor>,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let problem = self.problem_with_bias(qkv.layout(), rpb.layout(), pad.is_some())?;
+        let rpb_too = rpb.track_op();
+        let (grad_qkv, grad_rpb) = match (qkv.device(), qkv.dtype()) {
+            #[cfg(feature = "cuda")]
+            (Device::Cuda(_), _) => return cuda::backward(&problem, qkv, rpb, pad, &grad.contiguous()?),
+            (device, DType::F64) => {
+                let [x, bias, grad] = [qkv, rpb, grad].map(|x| x.flatten_all()?.to_vec1());
+                let pad = pad.map_or_else(|| Ok(Vec::new()), Tensor::to_vec1)?;
+                let (grad_qkv, grad_rpb) = reference::backward(&problem, &x?, &bias?, &pad, &grad?);
+                let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), device);
+                (tensor(grad_qkv, qkv)?, rpb_too.then(|| tensor(grad_rpb, rpb)).transpose()?)
+            }
+            (device, dtype) => {
+                let inputs: Vec<Tensor> =
+                    [Some(qkv), Some(rpb), Some(grad), pad].into_iter().flatten().cloned().collect();
+                let (grad_qkv, grad_rpb) = with_all_f32(&inputs, |inputs| {
+                    let pad = inputs.get(3).copied().unwrap_or_default();
+                    cpu::backward(&problem, Isa::best(), inputs[0], inputs[1], pad, inputs[2], rpb_too)
+                })?;
+                let tensor =
+                    |values, like: &Tensor| Tensor::from_vec(values, like.shape(), device)?.to_dtype(dtype);
+                (tensor(grad_qkv, qkv)?, grad_rpb.map(|grad| tensor(grad, rpb)).transpose()?)
+            }
+        };
+        Ok((qkv.track_op().then_some(grad_qkv), grad_rpb))
+    }
+}
+
+/// The values of qkv, rpb and pad, the last of which may be absent.
+fn slices<T: WithDType>(tensors: [Option<Operand<'_, CpuStorage>>; 3]) -> candle_core::Result<[&[T]; 3]> {
+    let [qkv, rpb, pad] = tensors.map(|tensor| tensor.map_or(Ok(&[][..]), stored));
+    Ok([qkv?, rpb?, pad?])
+}
+
 impl CustomOp2 for NeighborhoodAttention {
     fn name(&self) -> &'static str {
-        "neighborhood-attention"
+        NAME
     }
 
     fn cpu_fwd(
@@ -196,34 +371,7 @@ impl CustomOp2 for NeighborhoodAttention {
         rpb: &CpuStorage,
         rpb_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let problem = self.problem_with_bias(qkv_layout, rpb_layout)?;
-        let (Some((q0, q1)), Some((b0, b1))) =
-            (qkv_layout.contiguous_offsets(), rpb_layout.contiguous_offsets())
-        else {
-            return Err(candle_core::Error::RequiresContiguous { op: self.name() }.bt());
-        };
-        let f32s = |qkv: &[f32], rpb: &[f32]| cpu::forward(&problem, Isa::best(), qkv, rpb);
-        let out = match (qkv, rpb) {
-            (CpuStorage::F32(qkv), CpuStorage::F32(rpb)) => CpuStorage::F32(f32s(&qkv[q0..q1], &rpb[b0..b1])),
-            (CpuStorage::F16(qkv), CpuStorage::F16(rpb)) => {
-                let widen = |x: &[f16]| x.iter().map(|x| x.to_f32()).collect::<Vec<_>>();
-                let out = f32s(&widen(&qkv[q0..q1]), &widen(&rpb[b0..b1]));
-                CpuStorage::F16(out.into_iter().map(f16::from_f32).collect())
-            }
-            (CpuStorage::BF16(qkv), CpuStorage::BF16(rpb)) => {
-                let widen = |x: &[bf16]| x.iter().map(|x| x.to_f32()).collect::<Vec<_>>();
-                let out = f32s(&widen(&qkv[q0..q1]), &widen(&rpb[b0..b1]));
-                CpuStorage::BF16(out.into_iter().map(bf16::from_f32).collect())
-            }
-            (CpuStorage::F64(qkv), CpuStorage::F64(rpb)) => {
-                CpuStorage::F64(reference::forward(&problem, &qkv[q0..q1], &rpb[b0..b1]))
-            }
-            (qkv, rpb) => {
-                use candle_core::backend::BackendStorage;
-                return Err(AttentionError::Types { qkv: qkv.dtype(), rpb: rpb.dtype() }.into());
-            }
-        };
-        Ok((out, problem.output()))
+        self.on_cpu((qkv, qkv_layout), (rpb, rpb_layout), None)
     }
 
     #[cfg(feature = "cuda")]
@@ -234,15 +382,9 @@ impl CustomOp2 for NeighborhoodAttention {
         rpb: &candle_core::CudaStorage,
         rpb_layout: &Layout,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        use candle_core::backend::BackendStorage;
-        let problem = self.problem_with_bias(qkv_layout, rpb_layout)?;
-        if qkv.dtype() != rpb.dtype() {
-            return Err(AttentionError::Types { qkv: qkv.dtype(), rpb: rpb.dtype() }.into());
-        }
-        Ok((cuda::forward(&problem, (qkv, qkv_layout), (rpb, rpb_layout))?, problem.output()))
+        self.on_gpu((qkv, qkv_layout), (rpb, rpb_layout), None)
     }
 
-    /// The gradients of the inputs that candle keeps track of.
     fn bwd(
         &self,
         qkv: &Tensor,
@@ -250,28 +392,53 @@ impl CustomOp2 for NeighborhoodAttention {
         _out: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let problem = self.problem_with_bias(qkv.layout(), rpb.layout())?;
-        let rpb_too = rpb.track_op();
-        let (grad_qkv, grad_rpb) = match (qkv.device(), qkv.dtype()) {
-            #[cfg(feature = "cuda")]
-            (Device::Cuda(_), _) => return cuda::backward(&problem, qkv, rpb, &grad.contiguous()?),
-            (device, DType::F64) => {
-                let [x, bias, grad] = [qkv, rpb, grad].map(|x| x.flatten_all()?.to_vec1());
-                let (grad_qkv, grad_rpb) = reference::backward(&problem, &x?, &bias?, &grad?);
-                let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), device);
-                (tensor(grad_qkv, qkv)?, rpb_too.then(|| tensor(grad_rpb, rpb)).transpose()?)
-            }
-            (device, dtype) => {
-                let (grad_qkv, grad_rpb) =
-                    with_all_f32(&[qkv.clone(), rpb.clone(), grad.clone()], |inputs| {
-                        cpu::backward(&problem, Isa::best(), inputs[0], inputs[1], inputs[2], rpb_too)
-                    })?;
-                let tensor =
-                    |values, like: &Tensor| Tensor::from_vec(values, like.shape(), device)?.to_dtype(dtype);
-                (tensor(grad_qkv, qkv)?, grad_rpb.map(|grad| tensor(grad, rpb)).transpose()?)
-            }
-        };
-        Ok((qkv.track_op().then_some(grad_qkv), grad_rpb))
+        self.gradients(qkv, rpb, None, grad)
+    }
+}
+
+/// The operator on maps of any size, over (qkv, rpb, pad).
+struct Padded(NeighborhoodAttention);
+
+impl CustomOp3 for Padded {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        qkv: &CpuStorage,
+        qkv_layout: &Layout,
+        rpb: &CpuStorage,
+        rpb_layout: &Layout,
+        pad: &CpuStorage,
+        pad_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.0.on_cpu((qkv, qkv_layout), (rpb, rpb_layout), Some((pad, pad_layout)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        qkv: &candle_core::CudaStorage,
+        qkv_layout: &Layout,
+        rpb: &candle_core::CudaStorage,
+        rpb_layout: &Layout,
+        pad: &candle_core::CudaStorage,
+        pad_layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        self.0.on_gpu((qkv, qkv_layout), (rpb, rpb_layout), Some((pad, pad_layout)))
+    }
+
+    fn bwd(
+        &self,
+        qkv: &Tensor,
+        rpb: &Tensor,
+        pad: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (grad_qkv, grad_rpb) = self.0.gradients(qkv, rpb, Some(pad), grad)?;
+        Ok((grad_qkv, grad_rpb, None))
     }
 }
 
@@ -334,6 +501,27 @@ pub enum AttentionError {
         kernel_size: usize,
         /// d.
         dilation: usize,
+    },
+    /// A window is so much larger than the map that padding would take absurd memory.
+    #[error(
+        "kernel size {kernel_size} is too large for a map of {height}x{width}: maps are padded for kernel sizes up to \
+         {MOST_PADDED}"
+    )]
+    LargeKernel {
+        /// H.
+        height: usize,
+        /// W.
+        width: usize,
+        /// K.
+        kernel_size: usize,
+    },
+    /// What stands for padded positions is not q, k and v of every head.
+    #[error("the padding has shape {got:?}, expected [{channels}]")]
+    Pad {
+        /// The shape of pad.
+        got: Vec<usize>,
+        /// 3·heads·dim.
+        channels: usize,
     },
     /// The bias table is not [heads, 2K−1, 2K−1].
     #[error("the relative position bias has shape {got:?}, expected [{heads}, {side}, {side}]")]

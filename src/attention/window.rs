@@ -2,10 +2,10 @@
 //! Nothing else in the crate knows about borders.
 //!
 //! The two axes of a map are independent. On an axis of `length` positions with a kernel of K and a
-//! dilation of d (length ≥ K·d), query i attends to K keys of its own residue class:
+//! dilation of d, query i attends to K keys of its own residue class:
 //!
 //! ```text
-//! class      g = i mod d            place in it  m = i div d        class length  n = ⌈(length − g) / d⌉
+//! class      g = i mod d            place in it  m = i div d        class length  n = max(⌈(length − g) / d⌉, K)
 //! window     s = clamp(m − K div 2, 0, n − K)
 //! neighbour  0 ≤ t < K              key  g + d·(s + t)              bias  s + t − m + K − 1
 //! ```
@@ -14,35 +14,48 @@
 //! is the relative position (key − query)/d + K − 1, in 0..=2K−2. A class is thus an ordinary axis of
 //! n positions with dilation 1, which is how the kernels see it.
 //!
+//! A class with fewer than K positions, on an axis shorter than K·d, is padded at its end to K places: the padded
+//! ones are keys, all alike, and no queries. They are in every window then. With a dilation beyond the length each
+//! query is alone in its class, as it is with the length for a dilation, which therefore takes its place.
+//!
 //! Sources: arXiv 2204.07143, section 3; arXiv 2209.15001, section 3 (dilation); NATTEN 0.14 to 0.17.5.
 
-/// The positions of one axis that are congruent modulo the dilation: an axis without dilation.
+/// The positions of one axis that are congruent modulo the dilation, and what they are padded with: an axis without
+/// dilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
     first: usize,
     dilation: usize,
     kernel: usize,
-    length: usize,
+    size: usize,
+    /// `size` and the padded ones.
+    places: usize,
 }
 
 impl Class {
-    /// The `dilation` classes of an axis of `length` positions; `length` ≥ `kernel` · `dilation`.
+    /// The classes of an axis of `length` positions: `dilation` of them, or `length` if those are fewer.
     pub fn all(length: usize, kernel: usize, dilation: usize) -> impl Iterator<Item = Self> + Clone {
-        debug_assert!(kernel > 0 && dilation > 0 && length >= kernel * dilation);
-        (0..dilation).map(move |first| Self {
-            first,
-            dilation,
-            kernel,
-            length: (length - first).div_ceil(dilation),
+        debug_assert!(kernel > 0 && dilation > 0);
+        let dilation = dilation.min(length);
+        (0..dilation).map(move |first| {
+            let size = (length - first).div_ceil(dilation);
+            Self { first, dilation, kernel, size, places: size.max(kernel) }
         })
     }
 
-    /// How many positions the class has.
+    /// How many positions of the axis the class has: from this place on it is padded.
+    #[inline]
     pub fn size(&self) -> usize {
-        self.length
+        self.size
     }
 
-    /// Where place `m` of the class lies on the axis.
+    /// From a place to the next one on the axis.
+    #[inline]
+    pub fn dilation(&self) -> usize {
+        self.dilation
+    }
+
+    /// Where place `m` of the class lies on the axis; `m` is less than [`Class::size`].
     #[inline]
     pub fn position(&self, m: usize) -> usize {
         self.first + self.dilation * m
@@ -51,7 +64,7 @@ impl Class {
     /// First place of the window of the query at place `m`.
     #[inline]
     pub fn start(&self, m: usize) -> usize {
-        m.saturating_sub(self.kernel / 2).min(self.length - self.kernel)
+        m.saturating_sub(self.kernel / 2).min(self.places - self.kernel)
     }
 
     /// Bias index of the first neighbour of the query at place `m`; neighbour t has this plus t.
@@ -104,6 +117,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// As on the padded axis: its queries, and `None` for its padded keys.
+    #[test]
+    fn a_short_axis_is_the_beginning_of_one_of_kernel_times_dilation() {
+        for (kernel, dilation) in [(1, 4), (3, 1), (3, 2), (5, 3), (7, 1), (7, 4), (13, 2), (3, 50)] {
+            for length in 1..kernel * dilation {
+                let mut seen = 0;
+                let whole = windows(kernel * dilation, kernel, dilation);
+                for class in Class::all(length, kernel, dilation) {
+                    for m in 0..class.size() {
+                        let (i, start, bias) = (class.position(m), class.start(m), class.bias(m));
+                        let key = |place| (place < class.size()).then(|| class.position(place));
+                        let window: Vec<_> = (0..kernel).map(|t| (key(start + t), bias + t)).collect();
+                        let want: Vec<_> = whole[i]
+                            .iter()
+                            .map(|&(key, bias)| ((key < length).then_some(key), bias))
+                            .collect();
+                        assert_eq!(window, want, "K {kernel}, d {dilation}, length {length}, query {i}");
+                        seen += 1;
+                    }
+                }
+                assert_eq!(seen, length);
+            }
+        }
+        assert_eq!(Class::all(0, 7, 2).count(), 0);
+        assert_eq!(Class::all(3, 7, usize::MAX).count(), 3);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::weights::Weights;
 /// x · weightᵀ + bias over the last dimension.
 pub struct Linear {
     form: Form,
+    bias: Option<Tensor>,
     inputs: usize,
     outputs: usize,
     activation: Activation,
@@ -30,8 +31,8 @@ pub struct Linear {
 enum Form {
     /// Packed for the CPU kernels.
     Packed(Arc<PackedLayer>),
-    /// As tensors: any device, differentiable.
-    Plain { weight: Tensor, bias: Option<Tensor> },
+    /// As a tensor: any device, differentiable.
+    Plain { weight: Tensor },
 }
 
 /// A block's layer scale: one factor a channel (arXiv 2103.17239).
@@ -96,18 +97,23 @@ impl Linear {
     pub(super) fn of(weight: Tensor, bias: Option<Tensor>, weights: &Weights) -> Self {
         let (outputs, inputs) = (weight.dims()[0], weight.dims()[1]);
         let form = if weights.is_plain() {
-            Form::Plain { weight, bias }
+            Form::Plain { weight }
         } else {
             let layer = PackedLayer::new(weights, [outputs, inputs], &vector(&weight), bias.as_ref());
             Form::Packed(Arc::new(layer))
         };
-        Self { form, inputs, outputs, activation: Activation::None }
+        Self { form, bias, inputs, outputs, activation: Activation::None }
     }
 
     /// The layer with max(x, 0) behind it.
     #[must_use]
     pub fn relu(self) -> Self {
         Self { activation: Activation::Relu, ..self }
+    }
+
+    /// The bias `[outputs]`, which is linear(0), if the layer has one: where its results are, and of their type.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 
     /// linear(x), [.., inputs] to [.., outputs].
@@ -122,8 +128,8 @@ impl Linear {
                 let product = Product { activation: self.activation, ..Product::of(layer, self.inputs) };
                 apply(product, x, None, &shape)
             }
-            Form::Plain { weight, bias } => {
-                let finish = Finish { activation: self.activation, ..Finish::bias(bias) };
+            Form::Plain { weight } => {
+                let finish = Finish { activation: self.activation, ..Finish::bias(&self.bias) };
                 finish.apply(plain::product(x, weight)?)
             }
         }
@@ -142,8 +148,8 @@ impl Linear {
                     Product { norm: Some(norm.fused(x.shape())?), ..Product::of(layer, self.inputs) };
                 apply(product, x, None, &shape)
             }
-            Form::Plain { weight, bias } => {
-                Finish::bias(bias).apply(plain::product(&norm.forward(x)?, weight)?)
+            Form::Plain { weight } => {
+                Finish::bias(&self.bias).apply(plain::product(&norm.forward(x)?, weight)?)
             }
         }
     }
@@ -165,9 +171,9 @@ impl Linear {
                 let gamma = LayerScale::values(gamma);
                 apply(Product { gamma, ..Product::of(layer, self.inputs) }, x, Some(residual), &shape)
             }
-            Form::Plain { weight, bias } => {
+            Form::Plain { weight } => {
                 let gamma = LayerScale::plain(gamma);
-                let finish = Finish { gamma, residual: Some(residual), ..Finish::bias(bias) };
+                let finish = Finish { gamma, residual: Some(residual), ..Finish::bias(&self.bias) };
                 finish.apply(plain::product(x, weight)?)
             }
         }
@@ -266,8 +272,8 @@ impl Mlp {
                 let mlp = FusedMlp { norm: norm.fused(x.shape())?, layers, dim: self.fc1.inputs, gamma };
                 apply(mlp, x, None, x.shape())
             }
-            (Form::Plain { weight, bias }, _) => {
-                let finish = Finish { activation: Activation::Gelu, ..Finish::bias(bias) };
+            (Form::Plain { weight }, _) => {
+                let finish = Finish { activation: Activation::Gelu, ..Finish::bias(&self.fc1.bias) };
                 let hidden = finish.apply(plain::product(&norm.forward(x)?, weight)?)?;
                 self.fc2.forward_residual(&hidden, x, gamma)
             }

@@ -43,6 +43,9 @@ impl Block {
 struct Attention {
     qkv: Linear,
     rpb: Option<Tensor>,
+    /// What a padded position has for its q, k and v. As NATTEN 0.14 did when the weights were trained, the input of
+    /// the qkv layer is padded with zeros, of which that layer makes its bias.
+    pad: Option<Tensor>,
     proj: Linear,
     operator: NeighborhoodAttention,
     /// Attention over the whole map, of one side only (ViT-rpb).
@@ -53,8 +56,10 @@ impl Attention {
     fn new(config: &Config, level: usize, dilation: usize, weights: &Weights) -> Self {
         let (dim, heads, kernel_size) = (config.dim(level), config.num_heads[level], config.kernel_size);
         let side = 2 * kernel_size - 1;
+        let qkv = Linear::new(dim, 3 * dim, true, &weights.pp("qkv"));
         Self {
-            qkv: Linear::new(dim, 3 * dim, true, &weights.pp("qkv")),
+            pad: qkv.bias().cloned(),
+            qkv,
             rpb: config.rpb.then(|| weights.get(&[heads, side, side], "rpb")),
             proj: Linear::new(dim, dim, true, &weights.pp("proj")),
             operator: NeighborhoodAttention { heads, kernel_size, dilation },
@@ -66,20 +71,12 @@ impl Attention {
     fn forward_residual(&self, norm: &LayerNorm, x: &Tensor, gamma: Option<&LayerScale>) -> Result<Tensor> {
         let (_, h, w, _) = x.dims4()?;
         let NeighborhoodAttention { kernel_size, dilation, .. } = self.operator;
-        let span = kernel_size * dilation;
+        let span = kernel_size.saturating_mul(dilation);
         if self.whole_map && (h, w) != (span, span) {
             candle_core::bail!("this network's attention covers maps of {span}x{span}, not {h}x{w}");
         }
-        let qkv = if h < span || w < span {
-            // As NATTEN 0.14 did when the weights were trained: zeros before the qkv layer, so that a
-            // padded position takes part with the layer's bias as its query, key and value.
-            let normed = norm.forward(x)?;
-            let padded = normed.pad_with_zeros(1, 0, span.saturating_sub(h))?;
-            self.qkv.forward(&padded.pad_with_zeros(2, 0, span.saturating_sub(w))?)?
-        } else {
-            self.qkv.forward_normed(norm, x)?
-        };
-        let mixed = self.operator.forward(&qkv, self.rpb.as_ref())?.narrow(1, 0, h)?.narrow(2, 0, w)?;
+        let qkv = self.qkv.forward_normed(norm, x)?; // [B, H, W, 3·C]
+        let mixed = self.operator.forward_padded(&qkv, self.rpb.as_ref(), self.pad.as_ref())?;
         self.proj.forward_residual(&mixed, x, gamma)
     }
 }

@@ -187,9 +187,7 @@ impl Bench {
             let mut dilations = vec![1, dilations.iter().copied().max().unwrap_or(1)];
             dilations.dedup();
             for dilation in dilations {
-                // A smaller map is padded to the window before the operator sees it.
-                let span = if backbone.family == Family::VitRpb { 0 } else { kernel_size * dilation };
-                let (width, height) = (widths[l].max(span), heights[l].max(span));
+                let (width, height) = (widths[l], heights[l]);
                 let operator = NeighborhoodAttention { heads, kernel_size, dilation };
                 let table = (heads, 2 * kernel_size - 1, 2 * kernel_size - 1);
                 let qkv = Tensor::randn(0f32, 1.0, (batch, height, width, 3 * dim), &self.device)?;
@@ -199,7 +197,10 @@ impl Bench {
                 let calls = if self.device.is_cpu() { 1 } else { 50 };
                 let call = || {
                     for _ in 0..calls {
-                        operator.forward(&qkv, Some(&rpb))?;
+                        match backbone.family {
+                            Family::VitRpb => operator.forward(&qkv, Some(&rpb))?,
+                            _ => operator.forward_padded(&qkv, Some(&rpb), None)?,
+                        };
                     }
                     self.device.synchronize()
                 };

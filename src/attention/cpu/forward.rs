@@ -4,11 +4,19 @@ use rayon::prelude::*;
 
 use super::*;
 
-/// The output [B, H, W, heads·dim] for `qkv` [B, H, W, 3·heads·dim] and `rpb` [heads, 2K−1, 2K−1].
-pub(in crate::attention) fn forward(problem: &Problem, isa: Isa, qkv: &[f32], rpb: &[f32]) -> Vec<f32> {
+/// The output [B, H, W, heads·dim] for `qkv` [B, H, W, 3·heads·dim], `rpb` [heads, 2K−1, 2K−1] and, where an axis is
+/// shorter than K·d, `pad` [3·heads·dim]: of a padded position what qkv has of a pixel.
+pub(in crate::attention) fn forward(
+    problem: &Problem,
+    isa: Isa,
+    qkv: &[f32],
+    rpb: &[f32],
+    pad: &[f32],
+) -> Vec<f32> {
     let &Problem { batch, height, width, heads, dim, .. } = problem;
     let values = batch * height * width * heads * dim;
     assert_eq!(qkv.len(), 3 * values);
+    assert!(!problem.is_padded() || pad.len() == 3 * heads * dim);
     let bias = padded(problem, rpb);
     let tiles = tiles(problem, rayon::current_num_threads());
     let mut out = Vec::with_capacity(values);
@@ -19,7 +27,7 @@ pub(in crate::attention) fn forward(problem: &Problem, isa: Isa, qkv: &[f32], rp
         let (job, head) = (job / heads, job % heads);
         let (image, tile) = (job / tiles.len(), &tiles[job % tiles.len()]);
         SCRATCH.with_borrow_mut(|scratch| {
-            isa.run(Attend { problem, qkv, bias: &bias, out: &shared, image, head, tile, scratch });
+            isa.run(Attend { problem, qkv, bias: &bias, pad, out: &shared, image, head, tile, scratch });
         });
     });
     // SAFETY: the capacity is `values`, and the jobs wrote every channel of every query of every head.
@@ -34,7 +42,7 @@ fn tiles(problem: &Problem, threads: usize) -> Vec<Tile> {
         .flat_map(|class| strips(class, kernel_size).map(move |x| (class, x)))
         .collect();
     let wanted = if threads == 1 { 1 } else { threads * TILES_PER_THREAD };
-    let wanted = wanted.div_ceil((batch * heads * dilation * strips.len()).max(1));
+    let wanted = wanted.div_ceil((batch * heads * dilation.min(height) * strips.len()).max(1));
     let mut tiles = Vec::new();
     for rows in Class::all(height, kernel_size, dilation) {
         // With fewer rows than half a window a tile would copy more than it computes.
@@ -58,6 +66,7 @@ struct Attend<'a> {
     qkv: &'a [f32],
     /// The bias table between [`BIAS_PAD`] values on either side.
     bias: &'a [f32],
+    pad: &'a [f32],
     out: &'a Output,
     image: usize,
     head: usize,
@@ -81,11 +90,11 @@ impl Kernel for Attend<'_> {
 impl Attend<'_> {
     #[inline(always)]
     fn attend<S: Simd>(self, s: S, kernel_size: usize) {
-        let Self { problem, qkv, bias, out, image, head, tile, scratch } = self;
+        let Self { problem, qkv, bias, pad, out, image, head, tile, scratch } = self;
         let &Problem { heads, dim, .. } = problem;
-        let rows = reach(tile.rows, &tile.y, kernel_size);
+        let rows = reach_rows(tile.rows, &tile.y, kernel_size);
         let columns = reach(tile.columns, &tile.x, kernel_size);
-        let layout = Layout::new::<S>(dim, kernel_size, columns.len());
+        let layout = Layout::new::<S>(dim, kernel_size, tile, &columns);
         let sizes = [
             rows.len() * layout.key_row,
             rows.len() * layout.value_row,
@@ -94,24 +103,11 @@ impl Attend<'_> {
         ];
         let [keys, values, scores, masks] = slices(scratch, sizes);
         layout.mask(masks);
-        let qkv_pixels = Pixels::new(problem, image, head, tile, 3 * heads * dim);
+        let source = Source::new(problem, qkv, pad, image, head, tile);
         let out_pixels = Pixels::new(problem, image, head, tile, heads * dim);
         let softmax = Softmax { problem, tile, head, bias, masks };
-        let mut work = Work {
-            s,
-            problem,
-            layout,
-            qkv,
-            qkv_pixels,
-            out,
-            out_pixels,
-            rows,
-            columns,
-            keys,
-            values,
-            scores,
-            softmax,
-        };
+        let mut work =
+            Work { s, tile, layout, source, out, out_pixels, rows, columns, keys, values, scores, softmax };
 
         let mut pairs = [[Query::default(); 2]; BATCH];
         let mut factors = [[0.0; 2]; BATCH];
@@ -119,9 +115,9 @@ impl Attend<'_> {
         let mut next = Some(tile.query(tile.y.start, tile.x.start));
         while let Some(Query { window_y, .. }) = next {
             let count = tile.batch(&mut next, work.layout.slack(), &mut pairs);
-            let window_end = window_y + kernel_size;
+            let window_end = window_y + work.layout.rows;
             for y in packed + 1..window_end {
-                work.ask_for(y, 0..work.layout.columns);
+                work.ask_for(y, 0..work.layout.real);
             }
             while packed < window_end {
                 work.pack(packed);
@@ -139,13 +135,12 @@ impl Attend<'_> {
 /// same rows.
 struct Work<'a, S> {
     s: S,
-    problem: &'a Problem,
+    tile: &'a Tile,
     layout: Layout,
-    qkv: &'a [f32],
-    qkv_pixels: Pixels,
+    source: Source<'a>,
     out: &'a Output,
     out_pixels: Pixels,
-    /// Places of the keys and values.
+    /// Places of the keys and values; one row stands for all that are padded.
     rows: Range<usize>,
     columns: Range<usize>,
     keys: &'a mut [f32],
@@ -160,9 +155,12 @@ impl<S: Simd> Work<'_, S> {
     /// go out a few columns at a time, between the queries of the row before.
     #[inline(always)]
     fn ask_for(&self, y: usize, columns: Range<usize>) {
-        let channels = self.problem.heads * self.problem.dim;
+        let Source { qkv, pixels, channels, .. } = self.source;
+        if y >= self.tile.rows.size() {
+            return;
+        }
         for column in columns {
-            let q = self.qkv.as_ptr().wrapping_add(self.qkv_pixels.at(y, self.columns.start + column));
+            let q = qkv.as_ptr().wrapping_add(pixels.at(y, self.columns.start + column));
             for c in (0..self.layout.dim).step_by(LINE) {
                 for part in 0..3 {
                     self.s.prefetch(q.wrapping_add(part * channels + c));
@@ -174,12 +172,10 @@ impl<S: Simd> Work<'_, S> {
     /// Copies row `y` of the keys, transposed, and of the values.
     #[inline(always)]
     fn pack(&mut self, y: usize) {
-        let (s, channels) = (self.s, self.problem.heads * self.problem.dim);
-        let (layout, row) = (&self.layout, y - self.rows.start);
-        let stride = self.qkv_pixels.column;
-        let k = self.qkv_pixels.at(y, self.columns.start) + channels;
-        transpose_row(s, layout, &self.qkv[k..], stride, &mut self.keys[row * layout.key_row..]);
-        copy_row(s, layout, &self.qkv[k + channels..], stride, &mut self.values[row * layout.value_row..]);
+        let (s, layout, row) = (self.s, &self.layout, y - self.rows.start);
+        let [k, v] = [1, 2].map(|part| self.source.line(layout, self.tile, part, y, self.columns.start));
+        transpose_row(s, layout, &k, &mut self.keys[row * layout.key_row..]);
+        copy_row(s, layout, &v, &mut self.values[row * layout.value_row..]);
     }
 
     /// The first column of a pair's windows, from the tile's first.
@@ -191,7 +187,8 @@ impl<S: Simd> Work<'_, S> {
     /// The scores q·k of a batch; asks for row `upcoming` meanwhile.
     #[inline(always)]
     fn dots(&mut self, pairs: &[[Query; 2]], upcoming: Option<usize>) {
-        let &Layout { kernel_size, dim, columns, key_row, .. } = &self.layout;
+        let &Layout { dim, rows, real, key_row, .. } = &self.layout;
+        let Source { qkv, pixels, .. } = self.source;
         let row = pairs[0][0].window_y - self.rows.start;
         // The keys of one block after the other stay in the L1 cache, where those of a wide window would not.
         for block in blocks::<S>(&self.layout) {
@@ -199,13 +196,12 @@ impl<S: Simd> Work<'_, S> {
                 if let Some(y) = upcoming
                     && block.start == 0
                 {
-                    self.ask_for(y, i * columns / pairs.len()..(i + 1) * columns / pairs.len());
+                    self.ask_for(y, i * real / pairs.len()..(i + 1) * real / pairs.len());
                 }
                 let column = self.column(pair);
-                let [q0, q1] =
-                    [self.qkv_pixels.at(pair[0].y, pair[0].x), self.qkv_pixels.at(pair[1].y, pair[1].x)];
-                let q = [&self.qkv[q0..q0 + dim], &self.qkv[q1..q1 + dim]];
-                let keys = &self.keys[row * key_row..][..kernel_size * key_row];
+                let [q0, q1] = [pixels.at(pair[0].y, pair[0].x), pixels.at(pair[1].y, pair[1].x)];
+                let q = [&qkv[q0..q0 + dim], &qkv[q1..q1 + dim]];
+                let keys = &self.keys[row * key_row..][..rows * key_row];
                 let scores = &mut self.scores[i * self.layout.pair_lanes()..][..self.layout.pair_lanes()];
                 dots_of(self.s.narrow(), &self.layout, block.clone(), q, keys, column, scores);
             }
@@ -245,6 +241,9 @@ mod tests {
             (26, 40, 13, 2),
             (14, 14, 14, 1),
             (8, 9, 1, 3),
+            (5, 40, 7, 2),
+            (3, 9, 7, 4096),
+            (100, 30, 201, 1),
         ] {
             for (batch, heads, threads) in [(1, 1, 1), (1, 2, 2), (1, 16, 2), (1, 1, 64), (3, 4, 16)] {
                 let (dim, bias_side) = (8, 2 * kernel_size - 1);

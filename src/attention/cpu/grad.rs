@@ -17,61 +17,74 @@ use rayon::prelude::*;
 
 use super::*;
 
+/// Gradients of biases that are kept at once, of all bands together: 64 megabytes of them.
+const MOST_BIASES: usize = 1 << 24;
+
 /// The gradients of a loss with respect to `qkv` [B, H, W, 3·heads·dim] and, if `rpb_too`, to `rpb`
-/// [heads, 2K−1, 2K−1], from that with respect to the output, `grad` [B, H, W, heads·dim].
+/// [heads, 2K−1, 2K−1], from that with respect to the output, `grad` [B, H, W, heads·dim]. `pad` is a constant, as in
+/// the forward pass.
 pub(in crate::attention) fn backward(
     problem: &Problem,
     isa: Isa,
     qkv: &[f32],
     rpb: &[f32],
+    pad: &[f32],
     grad: &[f32],
     rpb_too: bool,
 ) -> (Vec<f32>, Option<Vec<f32>>) {
     let &Problem { batch, height, width, heads, dim, bias_side, .. } = problem;
     assert_eq!(grad.len(), batch * height * width * heads * dim);
     assert_eq!(qkv.len(), 3 * grad.len());
+    assert!(!problem.is_padded() || pad.len() == 3 * heads * dim);
     let bias = padded(problem, rpb);
     let bands = bands(problem, rayon::current_num_threads());
     let mut grad_qkv = vec![0.0; qkv.len()];
     let out = Output(grad_qkv.as_mut_ptr());
-    let jobs = (0..batch * bands.len() * heads).into_par_iter().with_max_len(1);
-    let beside: Vec<Beside> = jobs
-        .map(|job| {
-            thread_local!(static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
-            let (job, head) = (job / heads, job % heads);
-            let (image, band) = (job / bands.len(), &bands[job % bands.len()]);
-            SCRATCH.with_borrow_mut(|scratch| {
-                isa.run(Differentiate {
-                    problem,
-                    qkv,
-                    bias: &bias,
-                    grad,
-                    out: &out,
-                    rpb_too,
-                    image,
-                    head,
-                    band,
-                    scratch,
-                })
+    let differentiate = |job: usize| {
+        thread_local!(static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
+        let (job, head) = (job / heads, job % heads);
+        let (image, band) = (job / bands.len(), &bands[job % bands.len()]);
+        SCRATCH.with_borrow_mut(|scratch| {
+            let out = &out;
+            isa.run(Differentiate {
+                problem,
+                qkv,
+                bias: &bias,
+                pad,
+                grad,
+                out,
+                rpb_too,
+                image,
+                head,
+                band,
+                scratch,
             })
         })
-        .collect();
+    };
+    let jobs = batch * bands.len() * heads;
+    // A large dilation makes many bands, each with gradients of all biases: they are added up now and then.
+    let table = bias_side * bias_side;
+    let at_once = if rpb_too { (MOST_BIASES / table).max(rayon::current_num_threads()) } else { jobs.max(1) };
+    let mut grad_rpb = rpb_too.then(|| vec![0.0; rpb.len()]);
+    let mut keys_beside = Vec::with_capacity(jobs);
+    for first in (0..jobs).step_by(at_once) {
+        let some = first..jobs.min(first + at_once);
+        let beside: Vec<Beside> = some.clone().into_par_iter().with_max_len(1).map(differentiate).collect();
+        for (job, Beside { keys, biases }) in some.zip(beside) {
+            if let Some(sums) = &mut grad_rpb {
+                sums[job % heads * table..].iter_mut().zip(biases).for_each(|(sum, x)| *sum += x);
+            }
+            keys_beside.push(keys);
+        }
+    }
 
     (0..batch * heads).into_par_iter().for_each(|map| {
         let (image, head) = (map / heads, map % heads);
         for (i, band) in bands.iter().enumerate() {
-            let beside = &beside[(image * bands.len() + i) * heads + head];
+            let beside = &keys_beside[(image * bands.len() + i) * heads + head];
             // SAFETY: the bands are done, and an image's head is this task's alone.
-            unsafe { band.add_beside(problem, image, head, &beside.keys, &out) };
+            unsafe { band.add_beside(problem, image, head, beside, &out) };
         }
-    });
-    let grad_rpb = rpb_too.then(|| {
-        let mut grad_rpb = vec![0.0; rpb.len()];
-        for (job, beside) in beside.iter().enumerate() {
-            let of_head = &mut grad_rpb[job % heads * bias_side * bias_side..];
-            of_head.iter_mut().zip(&beside.biases).for_each(|(sum, x)| *sum += x);
-        }
-        grad_rpb
     });
     (grad_qkv, grad_rpb)
 }
@@ -97,7 +110,8 @@ struct Beside {
 fn bands(problem: &Problem, threads: usize) -> Vec<Band> {
     let &Problem { batch, height, width, heads, kernel_size, dilation, .. } = problem;
     let wanted = if threads == 1 { 1 } else { threads * TILES_PER_THREAD };
-    let wanted = wanted.div_ceil((batch * heads * dilation * dilation).max(1));
+    let classes = dilation.min(height) * dilation.min(width);
+    let wanted = wanted.div_ceil((batch * heads * classes).max(1));
     let mut bands = Vec::new();
     for rows in Class::all(height, kernel_size, dilation) {
         for columns in Class::all(width, kernel_size, dilation) {
@@ -110,10 +124,10 @@ fn bands(problem: &Problem, threads: usize) -> Vec<Band> {
 }
 
 impl Band {
-    /// The rows of keys that are reached and not the band's own, in the order in which they lie beside.
+    /// The rows of pixels that are reached and not the band's own, in the order in which they lie beside.
     fn others(&self, kernel_size: usize) -> impl Iterator<Item = usize> + use<> {
-        let (reach, own) = (reach(self.rows, &self.y, kernel_size), self.y.clone());
-        reach.filter(move |row| !own.contains(row))
+        let (reach, own, size) = (reach(self.rows, &self.y, kernel_size), self.y.clone(), self.rows.size());
+        reach.take_while(move |&row| row < size).filter(move |row| !own.contains(row))
     }
 
     /// Adds what a band has of the keys and values of others.
@@ -146,6 +160,7 @@ struct Differentiate<'a> {
     qkv: &'a [f32],
     /// The bias table, as [`padded`] makes it.
     bias: &'a [f32],
+    pad: &'a [f32],
     grad: &'a [f32],
     /// The gradient of qkv.
     out: &'a Output,
@@ -171,10 +186,10 @@ impl Kernel for Differentiate<'_> {
 impl Differentiate<'_> {
     #[inline(always)]
     fn differentiate<S: Simd>(self, s: S, kernel_size: usize) -> Beside {
-        let Self { problem, qkv, bias, grad, out, rpb_too, image, head, band, scratch } = self;
+        let Self { problem, qkv, bias, pad, grad, out, rpb_too, image, head, band, scratch } = self;
         let &Problem { heads, dim, bias_side, .. } = problem;
-        let rows = reach(band.rows, &band.y, kernel_size);
-        let others = rows.len() - band.y.len();
+        let rows = reach_rows(band.rows, &band.y, kernel_size);
+        let others = band.others(kernel_size).count();
         let mut beside = Beside {
             keys: vec![0.0; others * band.columns.size() * 2 * dim],
             biases: vec![0.0; if rpb_too { bias_side * bias_side + BIAS_PAD } else { 0 }],
@@ -182,7 +197,7 @@ impl Differentiate<'_> {
         for x in strips(band.columns, kernel_size) {
             let tile = &Tile { rows: band.rows, columns: band.columns, y: band.y.clone(), x };
             let columns = reach(tile.columns, &tile.x, kernel_size);
-            let layout = Layout::new::<S>(dim, kernel_size, columns.len());
+            let layout = Layout::new::<S>(dim, kernel_size, tile, &columns);
             let (transposed, plain) = (rows.len() * layout.key_row, rows.len() * layout.value_row);
             let scores = BATCH * layout.pair_lanes();
             let sizes = [transposed, transposed, plain, plain, plain, scores, scores, 2 * layout.row_lanes];
@@ -194,8 +209,7 @@ impl Differentiate<'_> {
                 s,
                 problem,
                 tile,
-                qkv,
-                qkv_pixels: Pixels::new(problem, image, head, tile, 3 * heads * dim),
+                source: Source::new(problem, qkv, pad, image, head, tile),
                 grad,
                 grad_pixels: Pixels::new(problem, image, head, tile, heads * dim),
                 out,
@@ -211,7 +225,7 @@ impl Differentiate<'_> {
                 softmax: Softmax { problem, tile, head, bias, masks },
                 layout,
             };
-            work.run(kernel_size, &mut beside);
+            work.run(&mut beside);
         }
         beside.biases.truncate(bias_side * bias_side);
         beside
@@ -224,12 +238,11 @@ struct Work<'a, S> {
     problem: &'a Problem,
     layout: Layout,
     tile: &'a Tile,
-    qkv: &'a [f32],
-    qkv_pixels: Pixels,
+    source: Source<'a>,
     grad: &'a [f32],
     grad_pixels: Pixels,
     out: &'a Output,
-    /// Places of the keys and values.
+    /// Places of the keys and values; one row stands for all that are padded.
     rows: Range<usize>,
     columns: Range<usize>,
     /// Keys and values with keys as lanes, [row][channel][column].
@@ -248,7 +261,7 @@ struct Work<'a, S> {
 
 impl<S: Simd> Work<'_, S> {
     #[inline(always)]
-    fn run(&mut self, kernel_size: usize, beside: &mut Beside) {
+    fn run(&mut self, beside: &mut Beside) {
         let (s, tile) = (self.s, self.tile);
         let mut pairs = [[Query::default(); 2]; BATCH];
         let mut factors = [[0.0; 2]; BATCH];
@@ -256,7 +269,7 @@ impl<S: Simd> Work<'_, S> {
         let mut next = Some(tile.query(tile.y.start, tile.x.start));
         while let Some(Query { window_y, .. }) = next {
             let count = tile.batch(&mut next, self.layout.slack(), &mut pairs);
-            while packed < window_y + kernel_size {
+            while packed < window_y + self.layout.rows {
                 self.pack(packed);
                 packed += 1;
             }
@@ -273,13 +286,11 @@ impl<S: Simd> Work<'_, S> {
     /// Copies row `y` of the keys and values.
     #[inline(always)]
     fn pack(&mut self, y: usize) {
-        let (s, channels) = (self.s, self.problem.heads * self.problem.dim);
-        let (layout, row, stride) = (&self.layout, y - self.rows.start, self.qkv_pixels.column);
-        let k = self.qkv_pixels.at(y, self.columns.start) + channels;
-        let [k, v] = [&self.qkv[k..], &self.qkv[k + channels..]];
-        transpose_row(s, layout, k, stride, &mut self.keys[row * layout.key_row..]);
-        transpose_row(s, layout, v, stride, &mut self.values[row * layout.key_row..]);
-        copy_row(s, layout, k, stride, &mut self.key_rows[row * layout.value_row..]);
+        let (s, layout, row) = (self.s, &self.layout, y - self.rows.start);
+        let [k, v] = [1, 2].map(|part| self.source.line(layout, self.tile, part, y, self.columns.start));
+        transpose_row(s, layout, &k, &mut self.keys[row * layout.key_row..]);
+        transpose_row(s, layout, &v, &mut self.values[row * layout.key_row..]);
+        copy_row(s, layout, &k, &mut self.key_rows[row * layout.value_row..]);
     }
 
     /// The row and the column of the scratch in which a pair's windows begin.
@@ -299,11 +310,11 @@ impl<S: Simd> Work<'_, S> {
     #[inline(always)]
     fn dots(&mut self, pairs: &[[Query; 2]]) {
         let (n, layout) = (self.s.narrow(), &self.layout);
-        let (lanes, size) = (layout.pair_lanes(), layout.kernel_size * layout.key_row);
+        let (lanes, size) = (layout.pair_lanes(), layout.rows * layout.key_row);
         for block in blocks::<S>(layout) {
             for (i, pair) in pairs.iter().enumerate() {
                 let (row, column) = self.start(pair);
-                let q = self.vectors(self.qkv, self.qkv_pixels, pair);
+                let q = self.vectors(self.source.qkv, self.source.pixels, pair);
                 let keys = &self.keys[row * layout.key_row..][..size];
                 dots_of(n, layout, block.clone(), q, keys, column, &mut self.p[i * lanes..][..lanes]);
             }
@@ -356,7 +367,7 @@ impl<S: Simd> Work<'_, S> {
             let (row, column) = self.start(pair);
             let weights = &self.grad_p[i * layout.pair_lanes()..][..layout.pair_lanes()];
             let keys = &self.key_rows[row * value_row + column * value..];
-            let out = [0, 1].map(|i| self.out.0.wrapping_add(self.qkv_pixels.at(pair[i].y, pair[i].x)));
+            let out = [0, 1].map(|i| self.out.0.wrapping_add(self.source.pixels.at(pair[i].y, pair[i].x)));
             // SAFETY: the head's q of these pixels is this job's alone to write, and has `dim` channels.
             unsafe { mix_all(s, layout, shift, weights, keys, &[scale; 2], out, dim) };
         }
@@ -371,7 +382,7 @@ impl<S: Simd> Work<'_, S> {
         for (i, pair) in pairs.iter().enumerate() {
             let (row, column) = self.start(pair);
             let start = row * value_row + column * value;
-            let q = self.vectors(self.qkv, self.qkv_pixels, pair);
+            let q = self.vectors(self.source.qkv, self.source.pixels, pair);
             let grad = self.vectors(self.grad, self.grad_pixels, pair);
             let layout = &self.layout;
             let (p, grad_p) = (&self.p[i * lanes..][..lanes], &self.grad_p[i * lanes..][..lanes]);
@@ -395,17 +406,18 @@ impl<S: Simd> Work<'_, S> {
     /// output, other rows beside.
     #[inline(always)]
     fn flush(&mut self, beside: &mut [f32]) {
-        let (s, channels) = (self.s, self.problem.heads * self.problem.dim);
-        let &Layout { dim, value, value_row, columns, .. } = &self.layout;
+        let (s, channels) = (self.s, self.source.channels);
+        let &Layout { dim, value, value_row, real, .. } = &self.layout;
         let mut other = 0;
-        for (i, y) in self.rows.clone().enumerate() {
+        // Padded keys have no gradient.
+        for (i, y) in self.rows.clone().enumerate().take_while(|(_, y)| *y < self.tile.rows.size()) {
             let own = self.tile.y.contains(&y);
-            for column in 0..columns {
+            for column in 0..real {
                 let x = self.columns.start + column;
                 for (part, from) in [&self.grad_keys, &self.grad_values].into_iter().enumerate() {
                     let from = &from[i * value_row + column * value..][..value];
                     let to = if own {
-                        self.out.0.wrapping_add(self.qkv_pixels.at(y, x) + (part + 1) * channels)
+                        self.out.0.wrapping_add(self.source.pixels.at(y, x) + (part + 1) * channels)
                     } else {
                         let at = ((other * self.tile.columns.size() + x) * 2 + part) * dim;
                         beside[at..at + dim].as_mut_ptr()
@@ -499,10 +511,11 @@ fn spread<S: Simd, const V: usize>(
     scale: f32,
     rows: &mut [f32],
 ) {
-    let &Layout { kernel_size, row_lanes, value, value_row, .. } = layout;
+    let &Layout { kernel_size, rows: count, row_lanes, value, value_row, .. } = layout;
     let (second, shift) = (shift.is_some(), shift.unwrap_or(0));
     assert!(shift <= 1 && kernel_size + shift <= row_lanes && weights.len() == 2 * kernel_size * row_lanes);
-    assert!(rows.len() >= (kernel_size - 1) * value_row + (kernel_size + shift - 1) * value + V * S::LANES);
+    assert!(count > 0);
+    assert!(rows.len() >= (count - 1) * value_row + (kernel_size + shift - 1) * value + V * S::LANES);
     let mut vectors = [[s.splat(0.0); V]; 2];
     for i in 0..1 + usize::from(second) {
         for j in 0..V {
@@ -513,12 +526,12 @@ fn spread<S: Simd, const V: usize>(
         }
     }
     for row in 0..kernel_size {
-        // SAFETY: the window, of K + shift keys in each of K rows, lies in `weights` and `rows` by the
-        // assertions.
+        // SAFETY: the window, of K + shift keys in each of K rows, lies in `weights` and, with `count` of them, in
+        // `rows` by the assertions.
         unsafe {
             let weights = weights.as_ptr().add(row * row_lanes);
             let weights = [weights, weights.add(kernel_size * row_lanes)];
-            let rows = rows.as_mut_ptr().add(row * value_row);
+            let rows = rows.as_mut_ptr().add(row.min(count - 1) * value_row);
             // Both queries have the keys from `shift` to K - 1; the first has key 0 too, the second key K.
             if shift == 1 {
                 for (i, key) in [(0, 0), (1, kernel_size)] {
@@ -547,9 +560,17 @@ mod tests {
 
     #[test]
     fn bands_hold_every_query_once() {
-        for (height, width, kernel_size, dilation) in
-            [(7, 7, 7, 1), (56, 56, 7, 1), (150, 61, 7, 1), (57, 61, 7, 8), (26, 40, 13, 2), (14, 14, 14, 1)]
-        {
+        for (height, width, kernel_size, dilation) in [
+            (7, 7, 7, 1),
+            (56, 56, 7, 1),
+            (150, 61, 7, 1),
+            (57, 61, 7, 8),
+            (26, 40, 13, 2),
+            (14, 14, 14, 1),
+            (5, 40, 7, 2),
+            (3, 9, 7, 4096),
+            (100, 30, 201, 1),
+        ] {
             for (batch, heads, threads) in [(1, 1, 1), (1, 2, 2), (1, 16, 2), (1, 1, 64), (3, 4, 16)] {
                 let (dim, bias_side) = (8, 2 * kernel_size - 1);
                 let problem = Problem { batch, height, width, heads, dim, kernel_size, dilation, bias_side };
