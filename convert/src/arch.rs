@@ -66,6 +66,9 @@ pub struct Backbone {
     pub layer_scale: bool,
     /// Whether the attention has a relative position bias.
     pub rpb: bool,
+    /// Whether the layer of queries, keys and values has a bias.
+    #[serde(default = "yes")]
+    pub qkv_bias: bool,
     /// The norms after the levels.
     pub norms: Norms,
 }
@@ -142,8 +145,11 @@ impl Detector {
             _ => 9 * channels * (inputs + (count - 1) * channels),
         };
         let boxes = if self.class_agnostic { 1 } else { self.classes };
-        let fcs =
-            49 * self.box_channels + (self.box_fcs - 1) * self.fc_channels + self.classes + 1 + 4 * boxes;
+        let fcs = 49 * self.box_channels
+            + self.box_fcs.saturating_sub(1) * self.fc_channels
+            + self.classes
+            + 1
+            + 4 * boxes;
         let region = 49 * convs(self.box_convs, f, self.box_channels) + fcs * self.fc_channels;
         let upsampled = 4 * 196 * m * (m + self.classes);
         let object = 196 * convs(self.mask_convs, f, m) + upsampled;
@@ -205,6 +211,10 @@ pub enum Geometry {
 
 fn one() -> usize {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Geometry {
@@ -349,7 +359,7 @@ impl Backbone {
                     Family::Isotropic | Family::VitRpb => format!("layers.{b}"),
                 };
                 list.norm(&format!("{p}.norm1"), dim);
-                list.linear(&format!("{p}.attn.qkv"), 3 * dim, dim, true);
+                list.linear(&format!("{p}.attn.qkv"), 3 * dim, dim, self.qkv_bias);
                 if self.rpb {
                     let side = 2 * self.kernel_size - 1;
                     list.push(format!("{p}.attn.rpb"), &[heads, side, side]);

@@ -54,7 +54,7 @@ impl Attention {
         let (dim, heads, kernel_size) = (config.dim(level), config.num_heads[level], config.kernel_size);
         let side = 2 * kernel_size - 1;
         Self {
-            qkv: Linear::new(dim, 3 * dim, true, &weights.pp("qkv")),
+            qkv: Linear::new(dim, 3 * dim, config.qkv_bias, &weights.pp("qkv")),
             rpb: config.rpb.then(|| weights.get(&[heads, side, side], "rpb")),
             proj: Linear::new(dim, dim, true, &weights.pp("proj")),
             operator: NeighborhoodAttention { heads, kernel_size, dilation },
