@@ -217,11 +217,9 @@ impl fmt::Display for Mismatch {
         };
         part("of the wrong shape", self.shapes.iter().map(shape).collect());
         if !self.unusable.is_empty() {
-            parts.push(format!(
-                "{} can't be read: {}",
-                self.unusable.len(),
-                unusable(&self.unusable).join(", ")
-            ));
+            let count = self.unusable.len();
+            let tensors = if count == 1 { "tensor" } else { "tensors" };
+            parts.push(format!("{count} {tensors} can't be read: {}", unusable(&self.unusable).join(", ")));
         }
         f.write_str(&parts.join("; "))
     }
@@ -261,7 +259,7 @@ mod tests {
             "7 missing: `t0`, `t1`, `t2`, `t3`, `t4` and 2 more; \
              2 unknown: `heat` (nearest: `head`), `x\\ny`; \
              1 of the wrong shape: `head.weight` is [10, 4], expected [10, 8]; \
-             4 can't be read: sparse tensors (`a`, `c` and 1 more): save others, numpy arrays (`b`): save others"
+             4 tensors can't be read: sparse tensors (`a`, `c` and 1 more): save others, numpy arrays (`b`): save others"
         );
         assert!(!mismatch.is_empty() && Mismatch::default().is_empty());
     }

@@ -22,6 +22,9 @@ pub(super) fn is_zip(head: &[u8]) -> bool {
 
 type Archive<'f> = ZipArchive<BufReader<&'f mut File>>;
 
+/// What an entry holds, unpacked, and where in the file it lies.
+type Entry<'a> = (Box<dyn Read + 'a>, Place);
+
 /// Unpacks what an entry holds.
 pub(super) fn inflate<R: Read>(packed: R) -> DeflateDecoder<BufReader<R>> {
     DeflateDecoder::new(BufReader::new(packed))
@@ -74,11 +77,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
 }
 
 /// An entry of that name, to be read, and where in the file it lies.
-fn entry<'a>(
-    archive: &'a mut Archive<'_>,
-    name: &[u8],
-    len: u64,
-) -> Result<Option<(Box<dyn Read + 'a>, Place)>, Problem> {
+fn entry<'a>(archive: &'a mut Archive<'_>, name: &[u8], len: u64) -> Result<Option<Entry<'a>>, Problem> {
     let Some(index) = archive.index_for_name_raw(name) else { return Ok(None) };
     let entry = archive.by_index_raw(index).map_err(|error| damaged(&shown(name), error))?;
     let again = "unpack the archive and pack its folder with `zip -0 -r`";
