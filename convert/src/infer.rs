@@ -236,8 +236,11 @@ fn head(view: &View) -> Result<Head, InferError> {
         let detector = detector(view, stages)?;
         return Ok(if stages > 0 { Head::CascadeMaskRcnn(detector) } else { Head::MaskRcnn(detector) });
     }
-    if has("head.") {
-        return Ok(Head::Classifier { classes: view.dim("head.weight", 0)? });
+    // Anything else under `head.` is none of ours, and the comparison says so.
+    for name in ["head.weight", "head.bias"] {
+        if view.shape(name).is_some() {
+            return Ok(Head::Classifier { classes: view.dim(name, 0)? });
+        }
     }
     Ok(Head::Features)
 }
@@ -308,7 +311,7 @@ pub(crate) fn compare(architecture: &Architecture, mapped: &Mapped) -> Mismatch 
 }
 
 /// Most tensors beside a network that are held against what it misses.
-const MAX_OUTSIDE: usize = 64;
+const MAX_OUTSIDE: usize = 16;
 
 /// Most names that one is compared with, and most of each name's bytes that are looked at: files claim anything.
 const MAX_COMPARED: usize = 1 << 12;

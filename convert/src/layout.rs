@@ -132,14 +132,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
         unusable: Vec::new(),
         warnings: Vec::new(),
     };
-    mapped.warnings.extend(found.iter().skip(1).map(|other| {
-        let other = other.prefix.trim_end_matches('.');
-        let other = if other.is_empty() { "bare names".to_owned() } else { quoted(other) };
-        let taken = found[0].prefix.trim_end_matches('.');
-        let taken = if taken.is_empty() { "bare names".to_owned() } else { quoted(taken) };
-        let text = format!("there are two networks; the one of {taken} is taken, not that of {other}");
-        Warning { text, remedy: Some(Remedy::WeightsKey) }
-    }));
+    mapped.warnings.extend(two_networks(&found));
     let mut beside = Vec::new();
     let mut pieces: BTreeMap<String, Vec<Piece>> = BTreeMap::new();
     for ((source, value), name) in entries.iter().zip(&names) {
@@ -222,6 +215,22 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
     mapped
 }
 
+/// That a state dict has other networks than the one that is taken.
+fn two_networks(found: &[networks::Found]) -> Option<Warning> {
+    let [taken, others @ ..] = found else { return None };
+    let called = |network: &networks::Found| match network.prefix.trim_end_matches('.') {
+        "" => "bare names".to_owned(),
+        prefix => quoted(prefix),
+    };
+    let listed: Vec<_> = others.iter().map(called).collect();
+    let text =
+        format!("the network of {} is taken; there is another of {}", called(taken), listed.join(", "));
+    // A key can't name those that have no prefix.
+    let bare = others.iter().any(|other| other.prefix.is_empty());
+    let remedy = if bare { Remedy::Ignore } else { Remedy::WeightsKey };
+    (!others.is_empty()).then_some(Warning { text, remedy: Some(remedy) })
+}
+
 /// What a user must know of what was left out.
 fn left_out(dropped: &[Dropped], beside: &[&str]) -> Vec<Warning> {
     let mut warnings = Vec::new();
@@ -239,6 +248,7 @@ fn left_out(dropped: &[Dropped], beside: &[&str]) -> Vec<Warning> {
 /// Whether a value is a tensor that could be a weight.
 fn is_floats(value: &Value) -> bool {
     match value {
+        // A single number is a temperature or a counter.
         Value::Tensor(tensor) => is_float(tensor.dtype) && !tensor.shape.is_empty(),
         other => unusable::is_tensor(other),
     }

@@ -156,6 +156,7 @@ fn remedy(remedy: Remedy) -> &'static str {
     match remedy {
         Remedy::Dilations => "; --arch or --dilations states them if it is a DiNAT",
         Remedy::WeightsKey => "; --weights-key takes the other",
+        Remedy::Ignore => "; --ignore leaves the former out",
     }
 }
 

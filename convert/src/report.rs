@@ -76,6 +76,8 @@ pub enum Remedy {
     Dilations,
     /// [`Options::weights_key`](crate::checkpoint::Options::weights_key) takes the other weights.
     WeightsKey,
+    /// [`Options::ignore`](crate::checkpoint::Options::ignore) leaves the weights out that are taken.
+    Ignore,
 }
 
 impl From<String> for Warning {

@@ -145,7 +145,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 #[test]
 fn what_can_not_be_read_is_refused_with_the_true_reason() {
-    let all_numpy = "21 tensor can't be read: numpy arrays instead of tensors (`patch_embed.proj.weight`, \
+    let all_numpy = "21 tensors can't be read: numpy arrays instead of tensors (`patch_embed.proj.weight`, \
                      `patch_embed.proj.bias` and 19 more): save model.state_dict() itself";
     for path in files("doors/refused") {
         let error = open(&path, &Options::default()).map(|one| one.report().to_string()).unwrap_err();
@@ -160,11 +160,11 @@ fn what_can_not_be_read_is_refused_with_the_true_reason() {
                 "1 tensor can't be read: sparse tensors (`head.weight`): save them after to_dense()"
             }
             "meta.pth" => {
-                "21 tensor can't be read: tensors without data (of the device meta) (`patch_embed.proj.weight`"
+                "21 tensors can't be read: tensors without data (of the device meta) (`patch_embed.proj.weight`"
             }
             "complex.pth" => "1 tensor can't be read: complex tensors (`norm.bias`)",
-            "float8.pth" => "21 tensor can't be read: 8-bit floats (`patch_embed.proj.weight`",
-            "float8.safetensors" => "21 tensor can't be read: 8-bit floats (F8_E4M3) (",
+            "float8.pth" => "21 tensors can't be read: 8-bit floats (`patch_embed.proj.weight`",
+            "float8.safetensors" => "21 tensors can't be read: 8-bit floats (F8_E4M3) (",
             "nested.pth" => "1 tensor can't be read: nested tensors (`norm.bias`)",
             "negated.pth" => "1 tensor can't be read: tensors negated or conjugated lazily (`norm.bias`)",
             other => panic!("{other}"),
@@ -245,7 +245,7 @@ fn what_stands_beside_a_network_is_said() {
     assert_eq!(
         warnings[..2],
         [
-            "there are two networks; the one of `student` is taken, not that of `teacher`",
+            "the network of `student` is taken; there is another of `teacher`",
             "`predictor.weight`: left out, beside the network, not under its prefix",
         ]
     );

@@ -196,6 +196,7 @@ impl Settings {
             let advice = match remedy {
                 Some(Remedy::Dilations) => "; --arch or --dilations states them if it is a DiNAT",
                 Some(Remedy::WeightsKey) => "; --weights-key takes the other",
+                Some(Remedy::Ignore) => "; --ignore leaves the former out",
                 None => "",
             };
             if !self.verbosity.quiet {

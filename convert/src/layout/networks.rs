@@ -67,6 +67,9 @@ fn find(name: &str) -> Option<(&str, Anchor, bool)> {
     starts.take(DEEPEST).find_map(|at| anchor(&name[at..]).map(|(part, theirs)| (&name[..at], part, theirs)))
 }
 
+/// Most networks in one state dict that are told apart.
+const MAX_NETWORKS: usize = 8;
+
 /// Components of a prefix that are looked through.
 const DEEPEST: usize = 16;
 
@@ -130,6 +133,7 @@ pub(super) fn all<'a>(names: impl Iterator<Item = &'a str>, scope: Option<&str>)
     found.sort_by_cached_key(Found::rank);
     let whole = found.first().is_some_and(Found::is_whole);
     found.retain(|network| !whole || network.is_whole());
+    found.truncate(MAX_NETWORKS);
     found
 }
 

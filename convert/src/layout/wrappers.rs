@@ -11,9 +11,9 @@ const WRAPPERS: [&str; 6] = ["state_dict_ema", "model_ema", "state_dict", "model
 /// measured with them.
 const AVERAGES: [&str; 5] = ["ema", "averaged", "avg", "swa", "polyak"];
 
-/// Words in the keys of what has a weight's name and is none.
-const OPTIMIZERS: [&str; 8] =
-    ["optim", "optimizer", "optimizers", "optimiser", "grad", "grads", "exp", "momentum"];
+/// Words in the keys of what has a weight's name and is none, and beginnings of such keys.
+const OPTIMIZERS: [&str; 6] = ["optim", "optimizer", "optimizers", "optimiser", "grad", "grads"];
+const MOMENTS: [&str; 3] = ["exp_avg", "momentum_buffer", "max_exp_avg"];
 
 /// Wrappers in wrappers that are looked through.
 const NESTING: usize = 4;
@@ -102,7 +102,9 @@ pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, NotF
     // The first in the file, where none is preferred.
     found.sort_by_cached_key(Candidate::rank);
     let mut found = found.into_iter();
-    let Some(first) = found.next() else {
+    // Beside a network that is no state dict, other tensors are not what was meant.
+    let meant = |first: &Candidate| first.network || wanted.is_some() || pickled(root).is_none();
+    let Some(first) = found.next().filter(meant) else {
         return Err(NotFound { reason: what_else(root, wanted), keys: candidates(root) });
     };
     let entries = first.dict.iter().filter_map(|(k, v)| Some((text(k)?.to_owned(), v.clone())));
@@ -180,7 +182,8 @@ fn search<'a>(
         return;
     }
     for (key, value) in named() {
-        if !words(key).any(|word| OPTIMIZERS.contains(&word)) {
+        let moments = || MOMENTS.iter().any(|begin| key.starts_with(begin));
+        if !words(key).any(|word| OPTIMIZERS.contains(&word)) && !moments() {
             path.push(key);
             search(value, path, depth, budget, found);
             path.pop();
@@ -206,28 +209,31 @@ fn what_else(root: &Value, wanted: Option<&str>) -> String {
         let only = if keys.is_empty() { String::new() } else { format!(", only under {}", keys.join(", ")) };
         return format!("no weights under {}{only}", quoted(key));
     }
-    let object = |global: &str, place: String| {
-        let global = quoted(global);
-        format!("holds a pickled object ({global}){place}, not a state dict; save model.state_dict() instead")
-    };
+    if let Some(pickled) = pickled(root) {
+        return pickled;
+    }
     match root {
-        Value::Opaque { global, .. } => object(global, String::new()),
         Value::Dict(dict) if dict.is_empty() => "holds an empty dictionary".into(),
         Value::Dict(dict) => {
-            let opaque = |key: &str| match get(root, key) {
-                Some(Value::Opaque { global, .. }) => Some(object(global, format!(" under {}", quoted(key)))),
-                _ => None,
-            };
-            let keys = || dict.iter().filter_map(|(key, _)| text(key));
-            let usual = WRAPPERS.iter().find_map(|key| opaque(key));
-            usual.unwrap_or_else(|| {
-                let keys: Vec<_> = keys().take(SHOWN).map(quoted).collect();
-                format!("no state dict among its keys ({})", keys.join(", "))
-            })
+            let keys: Vec<_> = dict.iter().filter_map(|(key, _)| text(key)).take(SHOWN).map(quoted).collect();
+            format!("no state dict among its keys ({})", keys.join(", "))
         }
         Value::Tensor(_) => "holds a single tensor, not a state dict".into(),
         _ => "holds no dictionary of tensors".into(),
     }
+}
+
+/// That an object is a network, or has one under a usual key, where only what is in one can be read.
+fn pickled(root: &Value) -> Option<String> {
+    let object = |value: &Value, place: String| match value {
+        Value::Opaque { global, .. } if !unusable::is_tensor(value) => Some(format!(
+            "holds a pickled object ({}){place}, not a state dict; save model.state_dict() instead",
+            quoted(global)
+        )),
+        _ => None,
+    };
+    let under = |key: &&str| object(get(root, key)?, format!(" under {}", quoted(key)));
+    object(root, String::new()).or_else(|| WRAPPERS.iter().find_map(under))
 }
 
 /// The value under a key of a dictionary.
@@ -281,6 +287,8 @@ mod tests {
             (dict(&[("my.weights", net())]), Some("my.weights"), "my.weights", ""),
             (dict(&[("optimizer_state_dict", moments()), ("params", net())]), None, "params", ""),
             (dict(&[("levels.0.blocks.0.attn.rpb", weight()), ("extra", state())]), None, "", ""),
+            (dict(&[("model", opaque("models.Net")), ("sd", net())]), None, "sd", ""),
+            (dict(&[("exp_avg", net()), ("exp", net())]), None, "exp", ""),
             (mmengine(), None, "state_dict", "ema_state_dict"),
             (mmengine(), Some("ema_state_dict"), "ema_state_dict", ""),
             // The rest of a key is the beginning of names.
@@ -314,6 +322,11 @@ mod tests {
             ),
             (
                 dict(&[("model", opaque("models.Net"))]),
+                None,
+                "holds a pickled object (`models.Net`) under `model`, not a state dict; save model.state_dict() instead",
+            ),
+            (
+                dict(&[("model", opaque("models.Net")), ("rng_state", weight())]),
                 None,
                 "holds a pickled object (`models.Net`) under `model`, not a state dict; save model.state_dict() instead",
             ),

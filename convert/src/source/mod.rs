@@ -197,7 +197,7 @@ impl From<io::Error> for Problem {
                 what: "it has become shorter while it was read: download or copy it again".into(),
             },
             // What the unpacker says of bytes that nobody packed.
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Problem::Damaged {
+            io::ErrorKind::InvalidData => Problem::Damaged {
                 place: "file".into(),
                 what: format!("what is compressed in it is damaged ({error}): download or copy it again"),
             },
@@ -337,11 +337,8 @@ impl Source {
             return Ok(file.read_exact(out)?);
         }
         file.seek(SeekFrom::Start(place.stored.start))?;
-        let mut bytes = zip::inflate(file.take(place.stored.end - place.stored.start));
-        let skipped = io::copy(&mut bytes.by_ref().take(start), &mut io::sink())?;
-        if skipped < start {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
+        let mut bytes = zip::inflate(file.take(place.stored.end - place.stored.start), place.len());
+        io::copy(&mut bytes.by_ref().take(start), &mut io::sink())?;
         Ok(bytes.read_exact(out)?)
     }
 }

@@ -509,6 +509,7 @@ fn zip_archives() {
     // What is patched in the last central header: compression method, flags, stored size.
     let cases: Vec<(&str, Vec<u8>, Result<&str, &str>)> = vec![
         ("plain", archive("a", &[pkl, k]), Ok("F32 [3] 010000000200000003000000")),
+        ("folders in folders", archive("a/b", &[k, pkl]), Ok("F32 [3] 010000000200000003000000")),
         ("any folder", archive("my model ä", &[k, pkl]), Ok("F32 [3] 010000000200000003000000")),
         (
             "a name without its flag",

@@ -25,9 +25,30 @@ type Archive<'f> = ZipArchive<BufReader<&'f mut File>>;
 /// What an entry holds, unpacked, and where in the file it lies.
 type Entry<'a> = (Box<dyn Read + 'a>, Place);
 
-/// Unpacks what an entry holds.
-pub(super) fn inflate<R: Read>(packed: R) -> DeflateDecoder<BufReader<R>> {
-    DeflateDecoder::new(BufReader::new(packed))
+/// Unpacks the `len` bytes that an entry holds.
+pub(super) fn inflate<R: Read>(packed: R, len: u64) -> Inflate<R> {
+    Inflate { left: len, bytes: DeflateDecoder::new(BufReader::new(packed)) }
+}
+
+/// Bytes of an entry on their way out, which must be as many as it says.
+pub(super) struct Inflate<R: Read> {
+    left: u64,
+    bytes: DeflateDecoder<BufReader<R>>,
+}
+
+impl<R: Read> Read for Inflate<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let count = self.bytes.read(out).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => damaged(&error.to_string()),
+            _ => error,
+        })?;
+        if count == 0 && self.left > 0 && !out.is_empty() {
+            return Err(damaged("shorter than it says"));
+        }
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| damaged("longer than it says"))?;
+        Ok(count)
+    }
 }
 
 /// Reads everything but the elements.
@@ -35,9 +56,11 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged("zip archive", error))?;
     // Raw bytes: torch writes UTF-8 without the flag that says so.
     let names: Vec<Vec<u8>> = archive.file_names_raw().map(<[u8]>::to_vec).collect();
-    let folder = names.iter().find_map(|name| name.strip_suffix(b"/data.pkl").filter(|f| !f.contains(&b'/')));
-    let folder = folder.ok_or_else(|| no_checkpoint(&names))?;
-    let path = |rest: &str| [folder, b"/", rest.as_bytes()].concat();
+    // torch has one folder; who packs an archive again may leave it out or put it into another one.
+    let folders = names.iter().filter_map(|name| name.strip_suffix(b"data.pkl"));
+    let folders = folders.filter(|folder| folder.last().is_none_or(|&last| last == b'/'));
+    let folder = folders.min_by_key(|folder| folder.len()).ok_or_else(|| no_checkpoint(&names))?;
+    let path = |rest: &str| [folder, rest.as_bytes()].concat();
     if names.contains(&path("constants.pkl")) {
         return Err(Problem::Unsupported(
             "a TorchScript archive: load it with torch.jit.load and torch.save its state_dict()".into(),
@@ -103,27 +126,10 @@ fn entry<'a>(archive: &'a mut Archive<'_>, name: &[u8], len: u64) -> Result<Opti
     }
     let place = Place { stored, unpacked: deflated.then_some(size), ..Place::default() };
     let bytes: Box<dyn Read + 'a> = match deflated {
-        true => Box::new(Exactly { left: size, bytes: inflate(entry) }),
+        true => Box::new(inflate(entry, size)),
         false => Box::new(entry),
     };
     Ok(Some((bytes, place)))
-}
-
-/// Bytes that must be so many.
-struct Exactly<R> {
-    left: u64,
-    bytes: R,
-}
-
-impl<R: Read> Read for Exactly<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.bytes.read(out)?;
-        match self.left.checked_sub(count as u64) {
-            Some(left) => self.left = left,
-            None => return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than it says")),
-        }
-        Ok(count)
-    }
 }
 
 /// An entry's name as it may stand in a message.
