@@ -17,10 +17,12 @@ const LENGTH: usize = 8;
 /// Longest header of the format's own implementation.
 const MAX_FORMAT: u64 = 100_000_000;
 /// Longest header that is read: names and shapes of [`MAX_TENSORS`] and ten times the labels of the largest
-/// data set. What is made of it in memory is some ten times as large.
+/// data set. What is made of it in memory is several times as large.
 const MAX_HEADER: u64 = 25_000_000;
 /// Most tensors of a file; a network with its optimizer's averages has some thousand.
 const MAX_TENSORS: usize = 1 << 16;
+/// Most keys, dimensions, offsets and commas in texts of a header: sixteen for each tensor.
+const MAX_VALUES: usize = 16 * MAX_TENSORS;
 /// What the entry of every tensor has in the header.
 const ENTRY: &[u8] = b"\"data_offsets\"";
 
@@ -59,6 +61,11 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     let tensors = memchr::memmem::find_iter(&json, ENTRY).count();
     if tensors > MAX_TENSORS {
         return Err(damaged(format!("it names {tensors} tensors, more than {MAX_TENSORS}")));
+    }
+    // Each costs the parser some 50 bytes.
+    let values = memchr::memchr_iter(b',', &json).count();
+    if values > MAX_VALUES {
+        return Err(damaged(format!("it lists {values} values, more than {MAX_VALUES}")));
     }
     let parsed: Metadata = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
     drop(json);

@@ -779,6 +779,9 @@ fn safetensors_headers_are_bounded() {
     assert!(error.contains("it names 65537 tensors, more than 65536"), "{error}");
     let error = outcome(&file(&" ".repeat(25_000_000))).unwrap_err();
     assert!(error.contains("it has 25000002 bytes, more than 25000000"), "{error}");
+    let dims = entry(1).replace("[0],", &format!("[{}],", vec!["0"; 1 << 21].join(",")));
+    let error = outcome(&file(&dims)).unwrap_err();
+    assert!(error.contains("it lists 2097154 values, more than 1048576"), "{error}");
     let dims = entry(1).replace("[0],", &format!("[{}],", vec!["0"; 65].join(",")));
     let error = outcome(&file(&dims)).unwrap_err();
     assert!(error.contains("`1` has 65 dimensions, more than 64"), "{error}");
