@@ -468,7 +468,7 @@ fn damaged_checkpoints_never_panic() {
                     Ok(checkpoint) => {
                         let mut bytes = Vec::new();
                         for tensor in checkpoint.tensors() {
-                            checkpoint.read(&tensor.name, &mut bytes).map_or((), |_| ());
+                            drop(checkpoint.read(&tensor.name, &mut bytes));
                         }
                         opened[0] += 1;
                     }
