@@ -135,7 +135,7 @@ impl Checkpoint {
             path: &path,
             container: source.container(),
             layout: mapped.layout,
-            weights_key: state.key,
+            weights_key: state.place(),
             other_keys: state.others,
             metadata: &metadata,
             dilations_from: stated,
@@ -321,10 +321,12 @@ fn found_architecture(
     let global = buffers || ours.is_some_and(|ours| ours.architecture.backbone.family == Family::VitRpb);
     infer::architecture(&shapes, global, hints).map_err(|error| {
         let path = path.to_owned();
-        let readable = mapped.recipes.values().map(|recipe| recipe.from.as_str());
         let unusable: Vec<_> = mapped.unusable.iter().map(|(unusable, _)| unusable.clone()).collect();
-        let names: Vec<_> = readable.chain(unusable.iter().map(|unusable| unusable.name.as_str())).collect();
-        match (error, layout::looks_like(&names)) {
+        // Without prefixes, which say nothing about a network.
+        let names = mapped.recipes.keys().chain(mapped.unusable.iter().flat_map(|(_, names)| names));
+        let looks_like = layout::looks_like(&names.map(String::as_str).collect::<Vec<_>>());
+        let names: Vec<_> = mapped.recipes.values().map(|recipe| recipe.from.as_str()).collect();
+        match (error, looks_like) {
             (_, Some(what)) => ConvertError::OtherNetwork { path, found: format!("looks like {what}") },
             // A size may be told by what is there and can't be read.
             _ if !unusable.is_empty() => ConvertError::Unusable {

@@ -107,7 +107,8 @@ impl Found {
 pub(super) fn all<'a>(names: impl Iterator<Item = &'a str>, scope: Option<&str>) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
-    for name in names {
+    let stem = scope.map(|scope| format!("{scope}."));
+    for name in names.filter(|name| stem.as_ref().is_none_or(|stem| name.starts_with(stem))) {
         let Some((before, part, transformers)) = find(name) else { continue };
         // What a layout calls its backbone belongs to its names.
         let own: &[&str] = if transformers { &["nat.", "dinat."] } else { &["backbone."] };
@@ -124,10 +125,6 @@ pub(super) fn all<'a>(names: impl Iterator<Item = &'a str>, scope: Option<&str>)
             Anchor::Tokenizer => network.tokenizer = true,
             Anchor::Blocks => network.blocks = true,
         }
-    }
-    if let Some(scope) = scope {
-        let stem = format!("{scope}.");
-        found.retain(|network| network.prefix.starts_with(&stem));
     }
     // Those of one rank stay in the order of the file.
     found.sort_by_cached_key(Found::rank);
@@ -227,6 +224,10 @@ mod tests {
         let two: Vec<_> = two.iter().map(String::as_str).collect();
         assert_eq!(all(&two, None), ["student.", "teacher."]);
         assert_eq!(all(&two, Some("teacher")), ["teacher."]);
+        assert_eq!(
+            all(&["a.nat.encoder.levels.0.layers.0.x", "nat.encoder.levels.0.layers.0.x"], Some("a.nat")),
+            ["a."]
+        );
         let ema = [whole(""), whole("ema_model.")].concat();
         let ema: Vec<_> = ema.iter().map(String::as_str).collect();
         assert_eq!(all(&ema, None), ["ema_model.", ""]);

@@ -35,6 +35,14 @@ pub(crate) struct StateDict {
     pub entries: Vec<(String, Value)>,
 }
 
+impl StateDict {
+    /// The keys and what names begin with, as [`find`] takes both.
+    pub fn place(&self) -> String {
+        let parts = [Some(&self.key).filter(|key| !key.is_empty()), self.scope.as_ref()];
+        parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(".")
+    }
+}
+
 /// Why there is no state dict.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotFound {
@@ -298,6 +306,7 @@ mod tests {
             let found = find(&root, wanted).unwrap();
             assert_eq!((found.key.as_str(), found.others.join(",").as_str()), (key, others), "{wanted:?}");
         }
+        assert_eq!(find(&two(), Some("teacher")).unwrap().place(), "state_dict.teacher");
         let scope = |wanted| find(&two(), Some(wanted)).map(|found| found.scope);
         assert_eq!(scope("teacher"), Ok(Some("teacher".into())));
         assert_eq!(scope("state_dict.student"), Ok(Some("student".into())));
