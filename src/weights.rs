@@ -98,9 +98,11 @@ pub enum LoadError {
     Mismatch(Vec<Problem>),
 }
 
+/// Problems that a message lists.
+const SHOWN: usize = 12;
+
 /// The first problems in words, and how many more there are.
 fn list(problems: &[Problem]) -> String {
-    const SHOWN: usize = 12;
     let mut text = problems.iter().take(SHOWN).map(Problem::to_string).collect::<Vec<_>>().join("; ");
     if problems.len() > SHOWN {
         text += &format!("; and {} more", problems.len() - SHOWN);
@@ -299,6 +301,13 @@ impl Weights {
     /// [`LoadError::Mismatch`] with every tensor that was missing, had another shape or was not used.
     pub fn finish(&self) -> Result<(), LoadError> {
         let mut problems = self.state(|state| std::mem::take(&mut state.problems));
+        let names = self.names();
+        // For those alone that are shown: a file may have very many names, and very long ones.
+        for problem in problems.iter_mut().take(SHOWN) {
+            if let Problem::Missing { name, nearest: near } = problem {
+                *near = nearest(name, &names);
+            }
+        }
         let unused = |name: &String| self.state(|state| !state.used.contains(name));
         problems.extend(self.names().into_iter().filter(unused).map(|name| Problem::Unused { name }));
         if problems.is_empty() { Ok(()) } else { Err(LoadError::Mismatch(problems)) }
@@ -322,7 +331,7 @@ impl Container {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
         let unreadable = |why: String| Problem::Unreadable { name: name.to_owned(), why };
         let Some(info) = self.header.info(name) else {
-            return Err(Problem::Missing { name: name.to_owned(), nearest: nearest(name, &self.names()) });
+            return Err(Problem::Missing { name: name.to_owned(), nearest: None });
         };
         if info.shape != shape {
             let (got, expected) = (info.shape.clone(), shape.to_vec());
@@ -361,8 +370,7 @@ impl Bytes {
 fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
     let unreadable = |why: String| Problem::Unreadable { name: name.to_owned(), why };
     let Some(info) = file.tensors().iter().find(|tensor| tensor.name == name) else {
-        let names: Vec<_> = file.tensors().iter().map(|tensor| tensor.name.clone()).collect();
-        return Err(Problem::Missing { name: name.to_owned(), nearest: nearest(name, &names) });
+        return Err(Problem::Missing { name: name.to_owned(), nearest: None });
     };
     if info.shape != shape {
         let (got, expected) = (info.shape.clone(), shape.to_vec());
@@ -381,6 +389,7 @@ fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, Proble
 /// The name with the longest common beginning and end.
 fn nearest(name: &str, names: &[String]) -> Option<String> {
     let common = |other: &String| {
+        // Bounded by the length of `name`, which is one of ours.
         let ahead = name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
         let behind = name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
         ahead + behind

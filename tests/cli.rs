@@ -736,6 +736,74 @@ fn a_second_run_replaces_what_the_first_saved() {
 }
 
 #[test]
+fn what_training_programs_save_gives_the_scores_of_the_network() {
+    let place = Place::new();
+    place.digit("a.png");
+    let run = |file: &str, more: &[&str]| {
+        let weights = golden("doors").join(file);
+        place.run(&[&["classify", "a.png", "-w", weights.to_str().unwrap()], more].concat())
+    };
+    // Scores alone: the names of the models differ.
+    let scores = |done: Done| {
+        let mut record = done.records().remove(0);
+        record.model.clear();
+        serde_json::to_string(&record).unwrap()
+    };
+    let expected = scores(run("plain.pth", &["-q"]));
+    for file in
+        ["compiled.pth", "lightning_metrics.ckpt", "deflated.pth", "timm_ema.pth", "model_state_dict.pth"]
+    {
+        assert_eq!(scores(run(&format!("read/{file}"), &["-q"])), expected, "{file}");
+    }
+    let (key, other) = (["--weights-key", "state_dict", "-q"], "read/timm_ema.pth");
+    assert_ne!(scores(run(other, &key)), expected);
+
+    let warnings = |file: &str, more: &[&str]| {
+        let stderr = run(file, more).stderr();
+        stderr.lines().filter(|line| line.contains("warning")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let dilations = "nat-infer: warning: timm_ema.pth: dilations are not in the file and taken as 1, as NAT's are; \
+                     --arch or --dilations states them if it is a DiNAT";
+    let key = "nat-infer: warning: timm_ema.pth: `state_dict_ema` is taken; there are other weights under \
+               `state_dict`; --weights-key takes the other";
+    let found = warnings(other, &["--labels", place.file("names", "a\nb\nc\n").to_str().unwrap()]);
+    assert_eq!(found, [key, dilations]);
+    assert_eq!(warnings(other, &["-q"]), [""; 0]);
+    let stderr = run("read/lightning_metrics.ckpt", &["-v"]).stderr();
+    assert!(stderr.contains("a metric's state (2)"), "{stderr}");
+    let ignored = ["--ignore", "head.*", "--ignore", "*.nothing"];
+    let done = run("plain.pth", &ignored);
+    assert!(done.stderr().contains("made to give features") && done.status() == 2, "{}", done.stderr());
+    for (file, more, says) in [
+        ("refused/numpy.pth", &[][..], "21 tensors can't be read: numpy arrays instead of tensors"),
+        (
+            "read/timm_ema.pth",
+            &["--weights-key", "ema"],
+            "no weights under `ema`, only under `state_dict`, `state_dict_ema`; --weights-key takes one of them",
+        ),
+        ("read/timm_ema.pth", &["-m", "nat-tiny"], "cannot be used with"),
+    ] {
+        let done = run(file, more);
+        assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
+    }
+    for (arguments, says) in [
+        (&["--weights", "-"][..], "--weights -: a checkpoint can't be read from a pipe; save it to a file"),
+        (&["--ignore", "x"], "--weights-key and --ignore say what to take of a file of --weights"),
+        #[cfg(unix)]
+        (&["--weights", "/dev/null"], "/dev/null: a checkpoint can't be read from a pipe or a device"),
+        #[cfg(unix)]
+        (&["--weights", "fifo"], "fifo: a checkpoint can't be read from a pipe or a device"),
+    ] {
+        // Nobody writes to it: it is not waited for.
+        if arguments[1] == "fifo" {
+            assert!(Command::new("mkfifo").arg(place.path("fifo")).status().unwrap().success());
+        }
+        let done = place.run(&[&["classify", "a.png"], arguments].concat());
+        assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
+    }
+}
+
+#[test]
 fn warnings_and_settings_go_to_stderr_as_asked() {
     let place = Place::new();
     place.digit("a.png");
@@ -746,7 +814,10 @@ fn warnings_and_settings_go_to_stderr_as_asked() {
     };
     let (stderr, stdout) = run(&[]);
     let warnings = |stderr: &str| stderr.lines().filter(|line| line.contains("warning")).count();
-    for says in ["does not say its dilations, 1 is assumed", "does not name its 10 classes"] {
+    for says in [
+        "dilations are not in the file and taken as 1, as NAT's are; --arch or --dilations states them",
+        "does not name its 10 classes",
+    ] {
         let warning = stderr.lines().find(|line| line.contains(says)).unwrap_or_default();
         assert!(warning.starts_with("nat-infer: warning: nat-k7.pth"), "{stderr}");
     }

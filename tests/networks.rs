@@ -6,10 +6,12 @@ mod common;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
 use nat_convert::arch::{Dilations, Family, Geometry, Head};
 use nat_convert::checkpoint::{Checkpoint, Options};
+use nat_convert::write::{WriteOptions, write};
 use nat_convert::zoo::{self, Task};
 use nat_infer::models::classifier::{Classifier, Features};
 use nat_infer::weights::Weights;
@@ -216,6 +218,61 @@ fn a_batch_gives_what_its_images_give_alone() {
         let error = relative(&together.i(i..i + 1).unwrap(), &alone);
         assert!(error < 1e-5, "image {i} is off by {error:e}");
     }
+}
+
+/// Trained without the attention's biases, a network computes what one does whose biases are zero; heads and kernel
+/// size, which only a bias tells, come from the named architecture and then from the converted file.
+#[test]
+fn networks_without_bias_compute_what_zeros_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-digits.safetensors");
+    let demo = Checkpoint::open(&demo, &Options::default()).unwrap();
+    let images = Tensor::randn(0f32, 1.0, (2, 3, 40, 53), &Device::Cpu).unwrap();
+    let logits = |checkpoint: Checkpoint, form: fn(Weights) -> Weights| {
+        let architecture = checkpoint.metadata().architecture.clone();
+        let weights = form(Weights::from_checkpoint(checkpoint, DType::F32, Device::Cpu).unwrap());
+        Classifier::new(&architecture, &weights).unwrap().forward(&images).unwrap()
+    };
+    for tails in [&[".attn.rpb"][..], &[".attn.qkv.bias"], &[".attn.rpb", ".attn.qkv.bias"]] {
+        let (mut zeroed, mut without) = (HashMap::new(), HashMap::new());
+        for tensor in demo.tensors() {
+            let mut bytes = Vec::new();
+            let stored = demo.read(&tensor.name, &mut bytes).unwrap();
+            assert_eq!(stored, nat_convert::source::DType::F16);
+            let value = Tensor::from_raw_buffer(&bytes, DType::F16, &tensor.shape, &Device::Cpu).unwrap();
+            if tails.iter().any(|tail| tensor.name.ends_with(tail)) {
+                zeroed.insert(tensor.name.clone(), value.zeros_like().unwrap());
+            } else {
+                zeroed.insert(tensor.name.clone(), value.clone());
+                without.insert(tensor.name.clone(), value);
+            }
+        }
+        let named = Options { arch: Some("demo-digits".into()), ..Options::default() };
+        let open = |tensors: &HashMap<String, Tensor>, name: &str| {
+            candle_core::safetensors::save(tensors, folder.path().join(name)).unwrap();
+            Checkpoint::open(&folder.path().join(name), &named).unwrap()
+        };
+        let expected = logits(open(&zeroed, "zeroed.safetensors"), |weights| weights);
+        let checkpoint = open(&without, "without.safetensors");
+        assert_eq!(zeroed.len(), checkpoint.tensors().len() + tails.len() * blocks(&checkpoint));
+        let converted = folder.path().join("converted.safetensors");
+        let overwrite = WriteOptions { overwrite: true, ..WriteOptions::default() };
+        write(&checkpoint, &converted, overwrite, &AtomicBool::new(false)).unwrap();
+        let again = || Checkpoint::open(&converted, &Options::default()).unwrap();
+        for got in [
+            logits(checkpoint, |weights| weights),
+            logits(again(), |weights| weights),
+            logits(again(), Weights::plain),
+            logits(again(), Weights::differentiable),
+        ] {
+            let error = relative(&got, &expected);
+            assert!(error < 1e-5, "without {tails:?} it is off by {error:e}");
+        }
+    }
+}
+
+fn blocks(checkpoint: &Checkpoint) -> usize {
+    checkpoint.metadata().architecture.backbone.depths.iter().sum()
 }
 
 #[test]

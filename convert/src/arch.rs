@@ -71,6 +71,9 @@ pub struct Backbone {
     pub layer_scale: bool,
     /// Whether the attention has a relative position bias.
     pub rpb: bool,
+    /// Whether the layer of queries, keys and values has a bias.
+    #[serde(default = "yes")]
+    pub qkv_bias: bool,
     /// The norms after the levels.
     pub norms: Norms,
 }
@@ -361,7 +364,7 @@ impl Backbone {
                     Family::Isotropic | Family::VitRpb => format!("layers.{b}"),
                 };
                 list.norm(&format!("{p}.norm1"), dim);
-                list.linear(&format!("{p}.attn.qkv"), 3 * dim, dim, true);
+                list.linear(&format!("{p}.attn.qkv"), 3 * dim, dim, self.qkv_bias);
                 if self.rpb {
                     let side = 2 * self.kernel_size - 1;
                     list.push(format!("{p}.attn.rpb"), &[heads, side, side]);

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use crate::arch::{Architecture, Dilations, Family, Head, Norms};
 use crate::check;
-use crate::error::{ConvertError, quoted};
-use crate::infer::{self, InferError};
+use crate::error::{ConvertError, Mismatch, quoted};
+use crate::infer::{self, Hints, InferError};
 use crate::known::{Beside, Known};
 use crate::layout::{self, Dropped, Layout, Mapped, NotFound, Recipe};
 use crate::metadata::{Metadata, SourceFile};
-use crate::report::{self, Report};
+use crate::report::{self, Remedy, Report, Warning};
 use crate::source::{Container, DType, Source, TensorRef};
 use crate::zoo::{self, Task};
 
@@ -23,8 +23,11 @@ pub struct Options {
     pub dilations: Option<Dilations>,
     /// How much of the network to take.
     pub part: Part,
-    /// The key under which the file holds the weights; `None` takes the preferred one.
+    /// The key under which the file holds the weights, or keys joined by dots; where names of several networks
+    /// stand under it, what the names of one begin with follows. `None` takes the preferred ones.
     pub weights_key: Option<String>,
+    /// Tensors to leave out, by their names in the file: `*` stands for any characters, `?` for one.
+    pub ignore: Vec<String>,
 }
 
 /// How much of a network to take.
@@ -69,25 +72,30 @@ impl Checkpoint {
     pub fn open(path: &Path, options: &Options) -> Result<Checkpoint, ConvertError> {
         let arch = options.arch.as_deref().map(zoo::find).transpose()?;
         let path = if path.is_dir() { weights_in(path)? } else { path.to_owned() };
-        let source = Source::open(&path)?;
+        let source = if is_index(&path) { Source::open_sharded(&path)? } else { Source::open(&path)? };
         let ours = Metadata::from_map(source.metadata())
             .map_err(|error| ConvertError::Config { path: path.clone(), reason: error.to_string() })?;
-        let state = layout::find(source.root(), options.weights_key.as_deref()).map_err(
+        let mut state = layout::find(source.root(), options.weights_key.as_deref()).map_err(
             |NotFound { reason, keys }| ConvertError::NoStateDict { path: path.clone(), reason, keys },
         )?;
-        let mut mapped = layout::map(&state.entries);
+        let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+        let (ignored, unused) = layout::ignore(&mut state.entries, &options.ignore);
+        warnings.extend(
+            unused.iter().map(|glob| format!("no tensor is called like {} to leave out", quoted(glob))),
+        );
+        let mut mapped = layout::map(&state.entries, state.scope.as_deref());
+        mapped.dropped.extend(ignored.into_iter().map(|name| Dropped { name, reason: "left out as asked" }));
         if ours.is_some() {
             mapped.layout = Layout::Converted;
         }
-        let mut notes = Vec::new();
-        let part_of = if options.part == Part::Backbone { keep_backbone(&mut mapped) } else { None };
-        let mut found = found_architecture(&path, &mapped, ours.as_ref())?;
         let beside = Beside::of(&path, &mapped, &source)?;
+        let part_of = if options.part == Part::Backbone { keep_backbone(&mut mapped) } else { None };
+        let hints = hints(arch, ours.as_ref(), &beside);
+        let mut found = found_architecture(&path, &mapped, ours.as_ref(), &hints)?;
         let known = Known { arch, options, beside: &beside, ours: ours.as_ref(), file: &path, part_of };
-        let (recipe, trained) = known.recipe(&found, &mapped, &mut notes)?;
+        let (recipe, trained) = known.recipe(&found, &mapped, &mut warnings)?;
         found.recipe = recipe;
-        let mut mismatch = infer::compare(&found, &mapped.recipes);
-        mismatch.unusable = std::mem::take(&mut mapped.unusable);
+        let mismatch = infer::compare(&found, &mapped);
         if !mismatch.is_empty() {
             let network = report::in_words(&found, false);
             return Err(ConvertError::Tensors { path, network, mismatch: Box::new(mismatch) });
@@ -100,9 +108,9 @@ impl Checkpoint {
             return Err(ConvertError::Arch { path, name: entry.name.clone(), found });
         }
 
-        let (architecture, stated) = known.dilations(found, &mut notes)?;
+        let (architecture, stated) = known.dilations(found, &mut warnings)?;
         let entry = known.entry(&architecture);
-        let labels = known.labels(&architecture, entry, &mut notes)?;
+        let labels = known.labels(&architecture, entry, &mut warnings)?;
         let metadata = Metadata {
             preprocessing: known.preprocessing(&architecture, entry, trained, &mut notes)?,
             palette: known.palette(labels.as_deref()),
@@ -115,12 +123,19 @@ impl Checkpoint {
         };
         check::metadata(&metadata).map_err(|reason| ConvertError::Config { path: path.clone(), reason })?;
         let tensors = tensors(&metadata.architecture, &mut mapped, &mut notes);
+        let mut warnings: Vec<Warning> = warnings.into_iter().map(Warning::from).collect();
+        warnings.append(&mut mapped.warnings);
+        warnings.extend(other_weights(&state.key, &state.others));
+        if stated.is_none() {
+            let text = "dilations are not in the file and taken as 1, as NAT's are".to_owned();
+            warnings.push(Warning { text, remedy: Some(Remedy::Dilations) });
+        }
         let index = tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
         let report = Report::new(report::Findings {
             path: &path,
             container: source.container(),
             layout: mapped.layout,
-            weights_key: state.key,
+            weights_key: state.place(),
             other_keys: state.others,
             metadata: &metadata,
             dilations_from: stated,
@@ -128,13 +143,20 @@ impl Checkpoint {
             tensors: &tensors,
             dropped: mapped.dropped,
             notes,
+            warnings,
         });
         Ok(Checkpoint { path, source, metadata, tensors, index, report })
     }
 
-    /// The file that the tensors are read from: in a folder, the one with the weights.
+    /// The file that was opened: in a folder, the one with the weights, or the index of several.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The files that the tensors are read from, in the order of their names: one, unless the checkpoint was
+    /// split.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.source.files()
     }
 
     /// What the file turned out to be.
@@ -199,20 +221,47 @@ fn narrow(bytes: &mut Vec<u8>) {
     bytes.truncate(bytes.len() / 2);
 }
 
-/// The file with the weights in a folder of Transformers.
+/// The file with the weights in a folder of Transformers, or the index of those that have them.
 fn weights_in(folder: &Path) -> Result<PathBuf, ConvertError> {
     const NAMES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-    let found = NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let names = || NAMES.into_iter().flat_map(|name| [name.to_owned(), format!("{name}{INDEX}")]);
+    let found = names().map(|name| folder.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| {
-        let sharded = NAMES.iter().any(|name| folder.join(format!("{name}.index.json")).is_file());
-        let reason = if sharded {
-            "weights in several files are not read; save the model with a larger max_shard_size".to_owned()
-        } else {
-            format!("a folder without {}; name the checkpoint file", NAMES.join(" or "))
-        };
+        let reason = format!("a folder without {}; name the checkpoint file", NAMES.join(" or "));
         ConvertError::NoStateDict { path: folder.to_owned(), reason, keys: Vec::new() }
     })
 }
+
+/// What the name of an index of several files ends with.
+const INDEX: &str = ".index.json";
+
+fn is_index(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX))
+}
+
+/// What the tensors of a network without position bias do not tell, by who says it: the named architecture, our
+/// metadata, the configuration beside the weights.
+fn hints(arch: Option<&zoo::Entry>, ours: Option<&Metadata>, beside: &Beside) -> Hints {
+    let of = |architecture: &Architecture| {
+        let (heads, kernel) = (&architecture.backbone.num_heads, architecture.backbone.kernel_size);
+        Hints { num_heads: Some(heads.clone()), kernel_size: Some(kernel) }
+    };
+    let arch = arch.map(|entry| of(&entry.architecture));
+    let ours = ours.map(|ours| of(&ours.architecture));
+    [arch, ours, Some(beside.hints())].into_iter().flatten().fold(Hints::default(), Hints::or)
+}
+
+/// That a file has other weights than those that are taken.
+fn other_weights(key: &str, others: &[String]) -> Option<Warning> {
+    const SHOWN: usize = 4;
+    let listed: Vec<_> = others.iter().take(SHOWN).map(|other| quoted(other)).collect();
+    let taken = if key.is_empty() { "those of no key".to_owned() } else { quoted(key) };
+    let text = format!("{taken} is taken; there are other weights under {}", listed.join(", "));
+    (!others.is_empty()).then_some(Warning { text, remedy: Some(Remedy::WeightsKey) })
+}
+
+/// Why what stands on a backbone is dropped where that alone is wanted.
+const NOT_BACKBONE: &str = "not of the backbone";
 
 /// Drops what stands on the backbone, and says what it was made for.
 fn keep_backbone(mapped: &mut Mapped) -> Option<Task> {
@@ -233,8 +282,22 @@ fn keep_backbone(mapped: &mut Mapped) -> Option<Task> {
             Some(name) => drop(mapped.recipes.insert(name, recipe)),
             None => {
                 let from = recipe.from;
-                mapped.dropped.push(Dropped { name: from, reason: "not of the backbone" });
+                mapped.dropped.push(Dropped { name: from, reason: NOT_BACKBONE });
             }
+        }
+    }
+    // What can't be read matters only in the backbone.
+    for (unusable, mut names) in std::mem::take(&mut mapped.unusable) {
+        for name in &mut names {
+            if let Some(rest) = name.strip_prefix("backbone.") {
+                *name = rest.to_owned();
+            } else if prefixed || name.starts_with("head.") {
+                name.clear();
+            }
+        }
+        match names.iter().all(String::is_empty) {
+            true => mapped.dropped.push(Dropped { name: unusable.name, reason: NOT_BACKBONE }),
+            false => mapped.unusable.push((unusable, names)),
         }
     }
     task
@@ -246,17 +309,27 @@ fn found_architecture(
     path: &Path,
     mapped: &Mapped,
     ours: Option<&Metadata>,
+    hints: &Hints,
 ) -> Result<Architecture, ConvertError> {
     let shapes =
         mapped.recipes.iter().map(|(name, recipe)| (name.as_str(), recipe.shape.as_slice())).collect();
     let buffers = mapped.dropped.iter().any(|dropped| dropped.name.ends_with("relative_position_index"));
     let global = buffers || ours.is_some_and(|ours| ours.architecture.backbone.family == Family::VitRpb);
-    infer::architecture(&shapes, global).map_err(|error| {
+    infer::architecture(&shapes, global, hints).map_err(|error| {
         let path = path.to_owned();
+        let unusable: Vec<_> = mapped.unusable.iter().map(|(unusable, _)| unusable.clone()).collect();
+        // Without prefixes, which say nothing about a network.
+        let names = mapped.recipes.keys().chain(mapped.unusable.iter().flat_map(|(_, names)| names));
+        let looks_like = layout::looks_like(&names.map(String::as_str).collect::<Vec<_>>());
         let names: Vec<_> = mapped.recipes.values().map(|recipe| recipe.from.as_str()).collect();
-        match (error, layout::looks_like(&names)) {
-            (InferError::Unclear(reason), None) => ConvertError::Unclear { path, reason },
+        match (error, looks_like) {
             (_, Some(what)) => ConvertError::OtherNetwork { path, found: format!("looks like {what}") },
+            // A size may be told by what is there and can't be read.
+            _ if !unusable.is_empty() => ConvertError::Unusable {
+                path,
+                mismatch: Box::new(Mismatch { unusable, ..Mismatch::default() }),
+            },
+            (InferError::Unclear(reason), None) => ConvertError::Unclear { path, reason },
             (InferError::OtherNetwork, None) => {
                 let first: Vec<_> = names.iter().take(3).map(|name| quoted(name)).collect();
                 let found = format!("{} tensors, the first {}", names.len(), first.join(", "));
@@ -273,6 +346,8 @@ pub(crate) fn resembles(a: &Architecture, b: &Architecture) -> bool {
         let mut backbone = arch.backbone.clone();
         backbone.dilations.clear();
         backbone.norms = Norms::Absent;
+        // Trained anew without a bias it has the same sizes.
+        (backbone.rpb, backbone.qkv_bias) = (true, true);
         backbone
     };
     let heads = match (a.head.clone(), b.head.clone()) {

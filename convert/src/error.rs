@@ -50,6 +50,14 @@ pub enum ConvertError {
         /// Which tensor, and what is wrong with it.
         reason: String,
     },
+    /// The network's sizes can't be told from the tensors that can be read, as others can't.
+    #[error("{}: {mismatch}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// The tensors that can't be read.
+        mismatch: Box<Mismatch>,
+    },
     /// Tensors are missing, unknown or of the wrong shape.
     #[error("{}: the tensors are not those of a {network}: {mismatch}", path.display())]
     Tensors {
@@ -127,12 +135,23 @@ pub enum ConvertError {
 pub struct Mismatch {
     /// Tensors that the network has and the file has not, under their canonical names.
     pub missing: Vec<String>,
-    /// Tensors that the file has and the network has not, each with the nearest name that it has.
+    /// Tensors that the file has and the network has not, the first ones with the nearest name that it has.
     pub unknown: Vec<(String, Option<String>)>,
     /// Name, shape in the file, shape in the network.
     pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
-    /// Tensors that are wanted and can't be used: the reasons, with their names.
-    pub unusable: Vec<String>,
+    /// Tensors that are there and can't be used.
+    pub unusable: Vec<Unusable>,
+}
+
+/// A tensor that is there and can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// Its name in the file.
+    pub name: String,
+    /// What it is instead of a tensor of floats, as several of them are called.
+    pub what: String,
+    /// What to do.
+    pub advice: &'static str,
 }
 
 impl Mismatch {
@@ -143,10 +162,38 @@ impl Mismatch {
             && self.shapes.is_empty()
             && self.unusable.is_empty()
     }
+
+    /// Whether all that the network needs is there, and the file has more.
+    pub fn is_only_unknown(&self) -> bool {
+        let Self { missing, unknown, shapes, unusable } = self;
+        !unknown.is_empty() && missing.is_empty() && shapes.is_empty() && unusable.is_empty()
+    }
 }
 
 /// How many items of each kind a message lists; the fields have them all.
-const LISTED: usize = 5;
+pub(crate) const LISTED: usize = 5;
+
+/// How many names stand for all tensors of a kind that can't be used.
+const EXAMPLES: usize = 2;
+
+/// Tensors that can't be used, by kind.
+fn unusable(all: &[Unusable]) -> Vec<String> {
+    let mut kinds: Vec<(&Unusable, Vec<&str>)> = Vec::new();
+    for one in all {
+        let same = |kind: &&mut (&Unusable, _)| kind.0.what == one.what && kind.0.advice == one.advice;
+        match kinds.iter_mut().find(same) {
+            Some((_, names)) => names.push(&one.name),
+            None => kinds.push((one, vec![&one.name])),
+        }
+    }
+    let in_words = |(kind, names): (&Unusable, Vec<&str>)| {
+        let first: Vec<_> = names.iter().take(EXAMPLES).map(|name| quoted(name)).collect();
+        let more = names.len() - first.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{} ({}{more}): {}", kind.what, first.join(", "), kind.advice)
+    };
+    kinds.into_iter().map(in_words).collect()
+}
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -169,7 +216,11 @@ impl fmt::Display for Mismatch {
             format!("{} is {got:?}, expected {expected:?}", quoted(name))
         };
         part("of the wrong shape", self.shapes.iter().map(shape).collect());
-        part("unusable", self.unusable.clone());
+        if !self.unusable.is_empty() {
+            let count = self.unusable.len();
+            let tensors = if count == 1 { "tensor" } else { "tensors" };
+            parts.push(format!("{count} {tensors} can't be read: {}", unusable(&self.unusable).join(", ")));
+        }
         f.write_str(&parts.join("; "))
     }
 }
@@ -194,14 +245,21 @@ mod tests {
             missing: names(7),
             unknown: vec![("heat".into(), Some("head".into())), ("x\ny".into(), None)],
             shapes: vec![("head.weight".into(), vec![10, 4], vec![10, 8])],
-            unusable: vec!["`a` is i64".into()],
+            unusable: [
+                ("a", "sparse tensors"),
+                ("b", "numpy arrays"),
+                ("c", "sparse tensors"),
+                ("d", "sparse tensors"),
+            ]
+            .map(|(name, what)| Unusable { name: name.into(), what: what.into(), advice: "save others" })
+            .to_vec(),
         };
         assert_eq!(
             mismatch.to_string(),
             "7 missing: `t0`, `t1`, `t2`, `t3`, `t4` and 2 more; \
              2 unknown: `heat` (nearest: `head`), `x\\ny`; \
              1 of the wrong shape: `head.weight` is [10, 4], expected [10, 8]; \
-             1 unusable: `a` is i64"
+             4 tensors can't be read: sparse tensors (`a`, `c` and 1 more): save others, numpy arrays (`b`): save others"
         );
         assert!(!mismatch.is_empty() && Mismatch::default().is_empty());
     }

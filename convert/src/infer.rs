@@ -4,11 +4,11 @@
 //! [`compare`] then holds every tensor against the network that follows. Dilations are in no
 //! tensor: they are 1 here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::arch::{Architecture, Backbone, Detector, Family, Head, Norms};
-use crate::error::Mismatch;
-use crate::layout::Recipe;
+use crate::error::{LISTED, Mismatch};
+use crate::layout::{Mapped, OUTSIDE, Recipe};
 
 /// Canonical names with shapes.
 pub(crate) type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
@@ -16,7 +16,31 @@ pub(crate) type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
 /// More than any network has: levels, and the size of one dimension. Files can claim anything, and
 /// products of these stay far from overflowing.
 const MAX_LEVELS: usize = 8;
+const MAX_BLOCKS: usize = 1 << 10;
 const MAX_DIM: usize = 1 << 24;
+const MAX_KERNEL: usize = 1 << 12;
+
+/// Levels of the backbone under a detector: its pyramid has one map more.
+const DETECTOR_LEVELS: usize = 4;
+
+/// What is said beside the tensors about what is in no tensor of a network without position bias.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hints {
+    /// Attention heads of each level.
+    pub num_heads: Option<Vec<usize>>,
+    /// Side of a neighborhood.
+    pub kernel_size: Option<usize>,
+}
+
+impl Hints {
+    /// What these leave open, the others say.
+    pub fn or(self, others: Hints) -> Hints {
+        Hints {
+            num_heads: self.num_heads.or(others.num_heads),
+            kernel_size: self.kernel_size.or(others.kernel_size),
+        }
+    }
+}
 
 /// Why no architecture can be read off.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,15 +52,22 @@ pub(crate) enum InferError {
 }
 
 /// The network that has these tensors. `index_buffers` says that the file had position indices,
-/// which only attention over the whole map has.
-pub(crate) fn architecture(shapes: &Shapes, index_buffers: bool) -> Result<Architecture, InferError> {
+/// which only attention over the whole map has; `hints` are asked for what no tensor tells.
+pub(crate) fn architecture(
+    shapes: &Shapes,
+    index_buffers: bool,
+    hints: &Hints,
+) -> Result<Architecture, InferError> {
     let prefix = if shapes.keys().any(|name| name.starts_with("backbone.")) { "backbone." } else { "" };
     let view = View { shapes, prefix };
-    Ok(Architecture {
-        backbone: backbone(&view, index_buffers)?,
-        head: head(&View { prefix: "", ..view })?,
-        recipe: crate::recipe::Recipe::default(),
-    })
+    let backbone = backbone(&view, index_buffers, hints)?;
+    let head = head(&View { prefix: "", ..view })?;
+    let levels = backbone.depths.len();
+    if levels != DETECTOR_LEVELS && matches!(head, Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_)) {
+        let what = format!("a detector on a backbone of {levels} levels; those of {DETECTOR_LEVELS} are run");
+        return Err(InferError::Unclear(what));
+    }
+    Ok(Architecture { backbone, head, recipe: crate::recipe::Recipe::default() })
 }
 
 /// Tensors below a prefix.
@@ -80,7 +111,7 @@ impl View<'_> {
     }
 }
 
-fn backbone(view: &View, index_buffers: bool) -> Result<Backbone, InferError> {
+fn backbone(view: &View, index_buffers: bool, hints: &Hints) -> Result<Backbone, InferError> {
     let hierarchical = |stem: &str| view.below(stem).any(|rest| rest.contains(".blocks."));
     let (family, stem) = if hierarchical("levels.") {
         (Family::Nat, "levels.")
@@ -107,23 +138,25 @@ fn backbone(view: &View, index_buffers: bool) -> Result<Backbone, InferError> {
     if let Some(level) = depths.iter().position(|&depth| depth == 0) {
         return Err(InferError::Unclear(format!("level {level} has no blocks")));
     }
-    let mut num_heads = Vec::new();
-    let mut sides = BTreeMap::<usize, usize>::new();
-    for level in 0..levels {
-        let stem = blocks(level);
-        let tables: Vec<_> = view.below(&stem).filter(|rest| rest.ends_with(".attn.rpb")).collect();
-        let Some(first) = tables.first() else {
-            let what = "has no relative position bias, which tells the heads and the kernel size";
-            return Err(InferError::Unclear(format!("level {level} {what}")));
-        };
-        num_heads.push(view.dim(&format!("{stem}{first}"), 0)?);
-        for table in tables {
-            *sides.entry(view.dim(&format!("{stem}{table}"), 1)?).or_default() += 1;
-        }
+    if let Some(depth) = depths.iter().find(|&&depth| depth > MAX_BLOCKS) {
+        return Err(InferError::Unclear(format!("a level of {depth} blocks")));
     }
-    // Where tables differ, the comparison names those that are off: the fewer ones.
-    let side = sides.into_iter().max_by_key(|&(_, count)| count).map_or(1, |(side, _)| side);
-    let kernel_size = side.div_ceil(2);
+    let ends = |tail: &str| view.below(stem).any(|rest| rest.ends_with(tail));
+    let rpb = ends(".attn.rpb");
+    let (num_heads, kernel_size) = match rpb {
+        true => biased(view, (0..levels).map(&blocks))?,
+        false => hinted(hints, levels)?,
+    };
+    let dims = (0..levels).map(|level| embed_dim << level);
+    let odd = |&(_, (dim, heads)): &(usize, (usize, &usize))| !dim.is_multiple_of(*heads);
+    if let Some((level, (dim, heads))) = dims.zip(&num_heads).enumerate().find(odd) {
+        return Err(InferError::Unclear(format!(
+            "{heads} heads do not divide the {dim} channels of level {level}"
+        )));
+    }
+    if family != Family::Isotropic && kernel_size.is_multiple_of(2) {
+        return Err(InferError::Unclear(format!("kernel size {kernel_size} is even, which has no middle")));
+    }
     let fc1 = format!("{}0.mlp.fc1.weight", blocks(0));
     let global = index_buffers || kernel_size % 2 == 0;
     Ok(Backbone {
@@ -135,8 +168,10 @@ fn backbone(view: &View, index_buffers: bool) -> Result<Backbone, InferError> {
         mlp_ratio: view.dim(&fc1, 0)? as f64 / embed_dim as f64,
         dilations: depths.iter().map(|&depth| vec![1; depth]).collect(),
         depths,
-        layer_scale: view.below(stem).any(|rest| rest.ends_with(".gamma1") || rest.ends_with(".gamma2")),
-        rpb: true,
+        layer_scale: ends(".gamma1") || ends(".gamma2"),
+        rpb,
+        // Where some blocks have it, the comparison names those that have not.
+        qkv_bias: ends(".attn.qkv.bias"),
         norms: if view.below("norm.").next().is_some() {
             Norms::Final
         } else if view.count("norm", "")? > 0 {
@@ -145,6 +180,49 @@ fn backbone(view: &View, index_buffers: bool) -> Result<Backbone, InferError> {
             Norms::Absent
         },
     })
+}
+
+/// The heads of each level and the kernel size by the tables of the position bias, below these stems.
+fn biased(view: &View, levels: impl Iterator<Item = String>) -> Result<(Vec<usize>, usize), InferError> {
+    let mut num_heads = Vec::new();
+    let mut sides = BTreeMap::<usize, usize>::new();
+    for (level, stem) in levels.enumerate() {
+        let tables: Vec<_> = view.below(&stem).filter(|rest| rest.ends_with(".attn.rpb")).collect();
+        let Some(first) = tables.first() else {
+            let what = "has no relative position bias, and others have";
+            return Err(InferError::Unclear(format!("level {level} {what}")));
+        };
+        num_heads.push(view.dim(&format!("{stem}{first}"), 0)?);
+        for table in tables {
+            *sides.entry(view.dim(&format!("{stem}{table}"), 1)?).or_default() += 1;
+        }
+    }
+    // Where tables differ, the comparison names those that are off: the fewer ones.
+    let side = sides.into_iter().max_by_key(|&(_, count)| count).map_or(1, |(side, _)| side);
+    Ok((num_heads, side.div_ceil(2)))
+}
+
+/// The heads of each level and the kernel size by what is said beside the tensors.
+fn hinted(hints: &Hints, levels: usize) -> Result<(Vec<usize>, usize), InferError> {
+    let Hints { num_heads: Some(num_heads), kernel_size: Some(kernel_size) } = hints else {
+        let missing = match (&hints.num_heads, hints.kernel_size) {
+            (None, None) => "attention heads and kernel size are",
+            (None, _) => "attention heads are",
+            _ => "the kernel size is",
+        };
+        return Err(InferError::Unclear(format!(
+            "there is no relative position bias (`attn.rpb`), so {missing} in no tensor; `arch` or a config.json \
+             beside the weights (num_heads, kernel_size) says them"
+        )));
+    };
+    let usable = |heads: &usize| (1..=MAX_DIM).contains(heads);
+    if num_heads.len() != levels || !num_heads.iter().all(usable) || !(1..=MAX_KERNEL).contains(kernel_size) {
+        return Err(InferError::Unclear(format!(
+            "heads {num_heads:?} and kernel size {kernel_size}, as they are said beside the tensors, are not those of \
+             a network of {levels} levels"
+        )));
+    }
+    Ok((num_heads.clone(), *kernel_size))
 }
 
 fn head(view: &View) -> Result<Head, InferError> {
@@ -158,8 +236,11 @@ fn head(view: &View) -> Result<Head, InferError> {
         let detector = detector(view, stages)?;
         return Ok(if stages > 0 { Head::CascadeMaskRcnn(detector) } else { Head::MaskRcnn(detector) });
     }
-    if has("head.") {
-        return Ok(Head::Classifier { classes: view.dim("head.weight", 0)? });
+    // Anything else under `head.` is none of ours, and the comparison says so.
+    for name in ["head.weight", "head.bias"] {
+        if view.shape(name).is_some() {
+            return Ok(Head::Classifier { classes: view.dim(name, 0)? });
+        }
     }
     Ok(Head::Features)
 }
@@ -191,12 +272,15 @@ fn detector(view: &View, stages: usize) -> Result<Detector, InferError> {
     })
 }
 
-/// Holds every tensor against the network's: what is missing, unknown or of the wrong shape.
-pub(crate) fn compare(architecture: &Architecture, recipes: &BTreeMap<String, Recipe>) -> Mismatch {
+/// Holds every tensor against the network's: what is missing, unknown, of the wrong shape, or can't be used.
+pub(crate) fn compare(architecture: &Architecture, mapped: &Mapped) -> Mismatch {
+    let recipes: &BTreeMap<String, Recipe> = &mapped.recipes;
+    let there: BTreeSet<&String> = mapped.unusable.iter().flat_map(|(_, names)| names).collect();
     let expected: BTreeMap<String, Vec<usize>> = architecture.tensors().into_iter().collect();
     let mut mismatch = Mismatch::default();
     for (name, shape) in &expected {
         match recipes.get(name) {
+            None if there.contains(name) => {}
             None => mismatch.missing.push(name.clone()),
             Some(recipe) if recipe.shape != *shape => {
                 mismatch.shapes.push((name.clone(), recipe.shape.clone(), shape.clone()));
@@ -205,16 +289,52 @@ pub(crate) fn compare(architecture: &Architecture, recipes: &BTreeMap<String, Re
         }
     }
     for (name, recipe) in recipes.iter().filter(|(name, _)| !expected.contains_key(*name)) {
-        // A misspelt name is nearest to one that is missing, so those are looked at first.
-        let near = nearest(name, mismatch.missing.iter()).or_else(|| nearest(name, expected.keys()));
+        // A misspelt name is nearest to one that is missing, so those are looked at first. More than a message
+        // lists are not looked for: it takes a while.
+        let near = || nearest(name, mismatch.missing.iter()).or_else(|| nearest(name, expected.keys()));
+        let near = if mismatch.unknown.len() < LISTED { near() } else { None };
         mismatch.unknown.push((recipe.from.clone(), near));
     }
+    // What was left out for its prefix alone may be what is missing, misspelt.
+    if !mismatch.missing.is_empty() {
+        let outside = mapped.dropped.iter().filter(|dropped| dropped.reason == OUTSIDE).take(MAX_OUTSIDE);
+        for dropped in outside {
+            if mismatch.unknown.len() < LISTED
+                && let Some(near) = nearest(&dropped.name, mismatch.missing.iter())
+            {
+                mismatch.unknown.push((dropped.name.clone(), Some(near)));
+            }
+        }
+    }
+    mismatch.unusable = mapped.unusable.iter().map(|(unusable, _)| unusable.clone()).collect();
     mismatch
 }
 
+/// Most tensors beside a network that are held against what it misses.
+const MAX_OUTSIDE: usize = 16;
+
+/// Most names that one is compared with, and most of each name's bytes that are looked at: files claim anything.
+const MAX_COMPARED: usize = 1 << 12;
+const MAX_NAME: usize = 96;
+
 /// The most similar name, if one is similar at all.
 fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
-    let scored = names.map(|other| (strsim::normalized_levenshtein(name, other), other));
+    const SIMILAR: f64 = 0.6;
+    let name = beginning(name);
+    // Names of very different lengths can't be similar.
+    let (shortest, longest) = (name.len() as f64 * SIMILAR, name.len() as f64 / SIMILAR);
+    let possible = |other: &&String| (shortest..=longest).contains(&(beginning(other).len() as f64));
+    let score = |other: &'a String| (strsim::normalized_levenshtein(name, beginning(other)), other);
+    let scored = names.take(MAX_COMPARED).filter(possible).map(score);
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    (best.0 > 0.6).then(|| best.1.clone())
+    (best.0 > SIMILAR).then(|| best.1.clone())
+}
+
+/// As much of a name as is compared.
+fn beginning(name: &str) -> &str {
+    let mut end = name.len().min(MAX_NAME);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::arch::{Architecture, Dilations, Family, Geometry, Head, Preprocessing};
 use crate::checkpoint::{Options, resembles};
 use crate::error::{ConvertError, quoted};
+use crate::infer::Hints;
 use crate::layout::{self, Layout, Mapped};
 use crate::metadata::Metadata;
 use crate::openmmlab::{self, Meta};
@@ -49,6 +50,16 @@ impl Beside {
     }
 }
 
+impl Beside {
+    /// Heads and kernel, by whatever configuration there is.
+    pub fn hints(&self) -> Hints {
+        let config = self.config.as_ref().map(|(_, config)| (config.num_heads.clone(), config.kernel_size));
+        let (num_heads, kernel_size) =
+            config.or_else(|| self.openmmlab.as_ref().map(Meta::heads_and_kernel)).unwrap_or_default();
+        Hints { num_heads, kernel_size }
+    }
+}
+
 /// Everything that can tell what the tensors do not.
 pub(crate) struct Known<'a> {
     pub arch: Option<&'static zoo::Entry>,
@@ -76,7 +87,7 @@ impl Known<'_> {
     pub fn dilations(
         &self,
         mut found: Architecture,
-        notes: &mut Vec<String>,
+        warnings: &mut Vec<String>,
     ) -> Result<(Architecture, Option<String>), ConvertError> {
         let depths = found.backbone.depths.clone();
         let wrong = |path: &Path, error| ConvertError::Dilations { path: path.to_owned(), error };
@@ -103,14 +114,17 @@ impl Known<'_> {
         };
         let (dilations, stated) = if let Some(given) = &self.options.dilations {
             let dilations = given.expand(&depths).map_err(|error| wrong(self.file, error))?;
-            (dilations, Some("--dilations".to_owned()))
+            (dilations, Some("the dilations given".to_owned()))
         } else if let Some(entry) = self.arch {
             let dilations = entry.architecture.backbone.dilations.clone();
             if let Some(other) = config.or(openmmlab).filter(|other| *other != dilations) {
                 let other = Dilations::shortest(&other);
-                notes.push(format!("--arch {} overrules the checkpoint's own dilations {other}", entry.name));
+                warnings.push(format!(
+                    "{}, which was named, overrules the checkpoint's own dilations {other}",
+                    entry.name
+                ));
             }
-            (dilations, Some(format!("--arch {}", entry.name)))
+            (dilations, Some(format!("{}, which was named", entry.name)))
         } else if let Some(ours) = self.ours {
             let dilations = ours.architecture.backbone.dilations.clone();
             if !dilations.iter().map(Vec::len).eq(depths.iter().copied()) {
@@ -130,11 +144,6 @@ impl Known<'_> {
             (ones(), None)
         };
         found.backbone.dilations = dilations;
-        if stated.is_none() {
-            notes.push(
-                "dilations are not in the file and taken as 1; --arch or --dilations states them".into(),
-            );
-        }
         Ok((found, stated))
     }
 
@@ -165,7 +174,7 @@ impl Known<'_> {
         &self,
         found: &Architecture,
         entry: Option<&zoo::Entry>,
-        notes: &mut Vec<String>,
+        warnings: &mut Vec<String>,
     ) -> Result<Option<Vec<String>>, ConvertError> {
         let Some(classes) = found.classes() else { return Ok(None) };
         let labels = if let Some(ours) = self.ours {
@@ -178,7 +187,7 @@ impl Known<'_> {
         let own = labels.filter(|labels| {
             let fit = labels.len() == classes;
             if !fit {
-                notes.push(format!("{} class names for {classes} classes are left out", labels.len()));
+                warnings.push(format!("{} class names for {classes} classes are left out", labels.len()));
             }
             fit
         });
@@ -216,7 +225,7 @@ impl Known<'_> {
         &self,
         found: &Architecture,
         mapped: &Mapped,
-        notes: &mut Vec<String>,
+        warnings: &mut Vec<String>,
     ) -> Result<(Recipe, Option<Preprocessing>), ConvertError> {
         let wrong = |path: &Path, reason: String| ConvertError::Config { path: path.to_owned(), reason };
         let (mut recipe, mut preprocessing) = (Recipe::default(), None);
@@ -231,7 +240,7 @@ impl Known<'_> {
             }
         } else if let Some(meta) = &self.beside.openmmlab {
             if let Some(reason) = &meta.unreadable {
-                notes.push(format!(
+                warnings.push(format!(
                     "the training configuration in the file can't be read ({reason}); \
                      what the published networks do is done"
                 ));
@@ -245,9 +254,10 @@ impl Known<'_> {
                         let reason = format!("the training configuration in the file asks for {what}");
                         return Err(wrong(self.file, reason));
                     }
-                    notes.push(format!("the training configuration in the file is not followed in {what}"));
+                    warnings
+                        .push(format!("the training configuration in the file is not followed in {what}"));
                 }
-                notes.extend(read.warnings);
+                warnings.extend(read.warnings);
                 (recipe, preprocessing) = (read.recipe, read.preprocessing);
             }
         }

@@ -1,140 +1,27 @@
 //! Names: where a checkpoint keeps its tensors, how it calls them, and what they are called here.
 //!
 //! This is the one place that knows the layouts of the published files. `find` unwraps the state
-//! dict, `map` renames every tensor in it to the canonical name (that of the original repository)
-//! or says why it is dropped. Whether the result is a network is not decided here: a name that no
+//! dict, `map` renames every tensor of the network in it to the canonical name (that of the original
+//! repository) or says why it is dropped. Whether the result is a network is not decided here: a name that no
 //! rule knows is kept, and the comparison with [`crate::arch::Architecture::tensors`] reports it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::error::quoted;
+use crate::error::{Unusable, quoted};
+use crate::report::{Remedy, Warning};
 use crate::source::{DType, TensorRef, Value};
 
-/// The keys under which training programs save a state dict, the preferred ones first: an average
-/// of the weights (EMA) is what the published figures were measured with.
-const WRAPPERS: [&str; 6] = ["state_dict_ema", "model_ema", "state_dict", "model", "module", "net"];
+mod glob;
+mod networks;
+mod transformers;
+mod unusable;
+mod wrappers;
 
-/// Wrappers in wrappers that are looked through.
-const NESTING: usize = 4;
-
-/// The tensors of a checkpoint, found in whatever was saved around them.
-#[derive(Debug)]
-pub(crate) struct StateDict {
-    /// The keys that lead to it, joined by dots; empty for a bare state dict.
-    pub key: String,
-    /// Keys beside it that lead to other state dicts.
-    pub others: Vec<String>,
-    /// Names as saved, and what was saved under them.
-    pub entries: Vec<(String, Value)>,
-}
-
-/// Why there is no state dict.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NotFound {
-    /// What the file holds instead, and what to do.
-    pub reason: String,
-    /// The keys that lead to tensors all the same.
-    pub keys: Vec<String>,
-}
-
-/// Finds the state dict in the object that a file holds: the one under `wanted`, or the most
-/// preferred one of the usual wrappers.
-///
-/// # Errors
-/// [`NotFound`].
-pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, NotFound> {
-    let keys = || candidates(root).into_iter().map(str::to_owned).collect::<Vec<_>>();
-    match wanted {
-        None => descend(root, "", NESTING),
-        Some(key) => {
-            let value = key.split('.').try_fold(root, get);
-            get(root, key).or(value).and_then(|value| descend(value, key, NESTING))
-        }
-    }
-    .ok_or_else(|| NotFound { reason: what_else(root, wanted), keys: keys() })
-}
-
-/// What an object holds in which no state dict is found, or not where it is `wanted`.
-fn what_else(root: &Value, wanted: Option<&str>) -> String {
-    let only_under = match candidates(root) {
-        keys if keys.is_empty() => None,
-        keys => Some(format!(", only under {}", keys.into_iter().map(quoted).collect::<Vec<_>>().join(", "))),
-    };
-    if let Some(key) = wanted {
-        return format!("no weights under {}{}", quoted(key), only_under.unwrap_or_default());
-    }
-    let object = |global: &str, place: String| {
-        let global = quoted(global);
-        format!("holds a pickled object ({global}){place}, not a state dict; save model.state_dict() instead")
-    };
-    match root {
-        Value::Opaque { global, .. } => object(global, String::new()),
-        Value::Dict(dict) if dict.is_empty() => "holds an empty dictionary".into(),
-        Value::Dict(dict) => match only_under {
-            None => {
-                let opaque = |key: &&str| match get(root, key) {
-                    Some(Value::Opaque { global, .. }) => Some(object(global, format!(" under `{key}`"))),
-                    _ => None,
-                };
-                if let Some(what) = WRAPPERS.iter().find_map(opaque) {
-                    return what;
-                }
-                let keys: Vec<_> = dict.iter().filter_map(|(k, _)| text(k)).take(8).map(quoted).collect();
-                format!("no state dict among its keys ({})", keys.join(", "))
-            }
-            Some(only_under) => format!("no state dict under a usual key{only_under}"),
-        },
-        Value::Tensor(_) => "holds a single tensor, not a state dict".into(),
-        _ => "holds no dictionary of tensors".into(),
-    }
-}
-
-fn descend(value: &Value, path: &str, depth: usize) -> Option<StateDict> {
-    let Value::Dict(dict) = value else { return None };
-    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    if depth > 0 {
-        let inner = |key: &&str| descend(get(value, key)?, &join(key), depth - 1);
-        let mut found = WRAPPERS.iter().filter_map(inner);
-        if let Some(first) = found.next() {
-            let others = found.map(|other| other.key).chain(first.others).collect();
-            return Some(StateDict { others, ..first });
-        }
-    }
-    let is_tensor = |(key, value): &(Value, Value)| text(key).is_some() && matches!(value, Value::Tensor(_));
-    dict.iter().any(is_tensor).then(|| StateDict {
-        key: path.to_owned(),
-        others: Vec::new(),
-        entries: dict.iter().filter_map(|(k, v)| Some((text(k)?.to_owned(), v.clone()))).collect(),
-    })
-}
-
-/// The keys of a dictionary that lead to tensors.
-fn candidates(root: &Value) -> Vec<&str> {
-    let Value::Dict(dict) = root else { return Vec::new() };
-    dict.iter()
-        .filter_map(|(key, value)| {
-            let key = text(key)?;
-            descend(value, key, NESTING).map(|_| key)
-        })
-        .collect()
-}
-
-/// The value under a key of a dictionary.
-pub(crate) fn get<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    let Value::Dict(dict) = value else { return None };
-    dict.iter().find(|(k, _)| text(k) == Some(key)).map(|(_, value)| value)
-}
-
-/// The text of a string.
-pub(crate) fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::Str(text) => Some(text),
-        _ => None,
-    }
-}
+pub(crate) use wrappers::{NotFound, find, get, ignore, text};
 
 /// The naming schemes of the published files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -188,8 +75,21 @@ pub(crate) struct Mapped {
     pub layout: Layout,
     pub recipes: BTreeMap<String, Recipe>,
     pub dropped: Vec<Dropped>,
-    /// What should have become a tensor and can't: the reasons.
-    pub unusable: Vec<String>,
+    /// What should have become a tensor and can't, with the canonical names that it stands for.
+    pub unusable: Vec<(Unusable, Vec<String>)>,
+    /// What a user must know about what was left out.
+    pub warnings: Vec<Warning>,
+}
+
+impl Mapped {
+    fn is_unusable(&mut self, from: &str, names: Vec<String>, kind: unusable::Kind) {
+        let unusable::Kind { what, advice } = kind;
+        self.unusable.push((Unusable { name: from.to_owned(), what, advice }, names));
+    }
+
+    fn drop(&mut self, name: &str, reason: &'static str) {
+        self.dropped.push(Dropped { name: name.to_owned(), reason });
+    }
 }
 
 /// Where a tensor of the file goes.
@@ -200,45 +100,99 @@ enum Rule {
     Third(String, usize),
     /// Its rows to two canonical names.
     Rows([String; 2]),
-    Drop(&'static str),
 }
 
-/// Renames every entry of a state dict.
-pub(crate) fn map(entries: &[(String, Value)]) -> Mapped {
-    let names: Vec<&str> = entries.iter().map(|(name, _)| strip(name)).collect();
-    let layout = layout(&names);
-    let headless = !names.iter().any(|name| HEADS.iter().any(|head| name.starts_with(head)));
-    let mut mapped = Mapped { layout, recipes: BTreeMap::new(), dropped: Vec::new(), unusable: Vec::new() };
+impl Rule {
+    fn names(&self) -> Vec<String> {
+        match self {
+            Rule::Whole(name) | Rule::Third(name, _) => vec![name.clone()],
+            Rule::Rows(names) => names.to_vec(),
+        }
+    }
+}
+
+/// Why tensors of the file are left out, where the name alone does not say.
+const OTHER_NETWORK: &str = "of another network in the file";
+pub(crate) const OUTSIDE: &str = "beside the network, not under its prefix";
+const NOT_ASKED: &str = "not under the key that was asked for";
+const WHOLE_NUMBERS: &str = "whole numbers under no weight's name";
+const NO_TENSOR: &str = "not a tensor";
+
+/// Renames every entry of a state dict that is the network's, or one whose names begin with `scope`.
+pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
+    let cleaned: Vec<Cow<str>> = entries.iter().map(|(name, _)| networks::clean(name)).collect();
+    let found = networks::all(cleaned.iter().map(AsRef::as_ref), scope);
+    let names: Vec<Name> = cleaned.iter().map(|name| place(name, &found)).collect();
+    let own = || names.iter().filter_map(|name| if let Name::Own(name) = name { Some(*name) } else { None });
+    let layout = layout(found.first(), own());
+    let headless = !own().any(|name| HEADS.iter().any(|head| name.starts_with(head)));
+    let mut mapped = Mapped {
+        layout,
+        recipes: BTreeMap::new(),
+        dropped: Vec::new(),
+        unusable: Vec::new(),
+        warnings: Vec::new(),
+    };
+    mapped.warnings.extend(two_networks(&found));
+    let mut beside = Vec::new();
     let mut pieces: BTreeMap<String, Vec<Piece>> = BTreeMap::new();
-    for ((source, value), name) in entries.iter().zip(names) {
-        let rule = match dropped(name) {
-            Some(reason) => Rule::Drop(reason),
-            None if layout == Layout::Transformers => transformers(name),
-            None if headless => Rule::Whole(name.strip_prefix("backbone.").unwrap_or(name).to_owned()),
-            None => Rule::Whole(name.to_owned()),
+    for ((source, value), name) in entries.iter().zip(&names) {
+        let name = match *name {
+            Name::Own(name) => name,
+            Name::No(reason) => {
+                // Beside what was asked for nothing is missed.
+                let reason = if reason == OUTSIDE && scope.is_some() { NOT_ASKED } else { reason };
+                mapped.drop(source, reason);
+                if reason == OUTSIDE && is_floats(value) {
+                    beside.push(source.as_str());
+                }
+                continue;
+            }
         };
+        let rule = match layout {
+            Layout::Transformers => transformers::rule(name),
+            _ if headless => Rule::Whole(name.strip_prefix("backbone.").unwrap_or(name).to_owned()),
+            _ if name.starts_with("backbone.") || HEADS.iter().any(|head| name.starts_with(head)) => {
+                Rule::Whole(name.to_owned())
+            }
+            // A head whose backbone is called otherwise.
+            _ if networks::is_anchored(name) => Rule::Whole(format!("backbone.{name}")),
+            _ => Rule::Whole(name.to_owned()),
+        };
+        if let Some(kind) = networks::is_whole(&found).then(|| unusable::marked(name)).flatten() {
+            mapped.is_unusable(source, rule.names(), kind);
+            continue;
+        }
         let tensor = match value {
-            Value::Tensor(tensor) => tensor,
-            _ if matches!(rule, Rule::Drop(_)) || !canonical_looking(name) => {
-                let reason = "not a tensor";
-                mapped.dropped.push(Dropped { name: source.clone(), reason });
+            Value::Tensor(tensor) if is_float(tensor.dtype) || canonical_looking(name) => tensor,
+            Value::Tensor(_) => {
+                mapped.drop(source, WHOLE_NUMBERS);
+                continue;
+            }
+            _ if !canonical_looking(name) => {
+                mapped.drop(source, NO_TENSOR);
                 continue;
             }
             Value::Opaque { global, .. } => {
-                mapped.unusable.push(format!("{} is an unreadable {}", quoted(source), quoted(global)));
+                mapped.is_unusable(source, rule.names(), unusable::kind(global));
                 continue;
             }
             _ => {
-                mapped.unusable.push(format!("{} is not a tensor", quoted(source)));
+                let kind = unusable::Kind::new("entries that are no tensors");
+                mapped.is_unusable(source, rule.names(), kind);
                 continue;
             }
         };
+        if !is_float(tensor.dtype) {
+            let kind = unusable::whole_numbers(tensor.dtype);
+            mapped.is_unusable(source, rule.names(), kind);
+            continue;
+        }
         let mut put = |name: String, place: usize, of: usize, tensor: TensorRef| {
             let piece = Piece { place, of, from: source.clone(), tensor };
             pieces.entry(name).or_default().push(piece);
         };
         match rule {
-            Rule::Drop(reason) => mapped.dropped.push(Dropped { name: source.clone(), reason }),
             Rule::Whole(name) => put(name, 0, 1, (**tensor).clone()),
             Rule::Third(name, place) => put(name, place, 3, (**tensor).clone()),
             Rule::Rows(names) if tensor.shape.first() == Some(&2) => {
@@ -246,109 +200,134 @@ pub(crate) fn map(entries: &[(String, Value)]) -> Mapped {
                     put(name, 0, 1, row(tensor, i));
                 }
             }
-            Rule::Rows(_) => {
-                let shape = &tensor.shape;
-                mapped.unusable.push(format!("{} is {shape:?}, expected two rows", quoted(source)));
+            Rule::Rows(names) => {
+                let kind = unusable::Kind::new("tensors of other than two rows");
+                mapped.is_unusable(source, names.to_vec(), kind);
             }
         }
     }
     for (name, pieces) in pieces {
         match assemble(pieces) {
             Ok(recipe) => drop(mapped.recipes.insert(name, recipe)),
-            Err(reason) => mapped.unusable.push(format!("{}: {reason}", quoted(&name))),
+            Err((from, what)) => mapped.is_unusable(&from, vec![name], unusable::Kind::new(what)),
         }
     }
+    mapped.warnings.extend(left_out(&mapped.dropped, &beside));
     mapped
 }
 
-/// What a state dict's modules are called where they are wrapped for training (DataParallel, EMA).
-fn strip(name: &str) -> &str {
-    let mut name = name;
-    while let Some(rest) = name.strip_prefix("module.").or_else(|| name.strip_prefix("model.")) {
-        name = rest;
+/// That a state dict has other networks than the one that is taken.
+fn two_networks(found: &[networks::Found]) -> Option<Warning> {
+    let [taken, others @ ..] = found else { return None };
+    let called = |network: &networks::Found| match network.prefix.trim_end_matches('.') {
+        "" => "bare names".to_owned(),
+        prefix => quoted(prefix),
+    };
+    let listed: Vec<_> = others.iter().map(called).collect();
+    let text =
+        format!("the network of {} is taken; there is another of {}", called(taken), listed.join(", "));
+    // A key can't name those that have no prefix.
+    let bare = others.iter().any(|other| other.prefix.is_empty());
+    let remedy = if bare { Remedy::Ignore } else { Remedy::WeightsKey };
+    (!others.is_empty()).then_some(Warning { text, remedy: Some(remedy) })
+}
+
+/// What a user must know of what was left out.
+fn left_out(dropped: &[Dropped], beside: &[&str]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let averages = dropped.iter().filter(|dropped| dropped.reason == networks::AVERAGE).count();
+    if averages > 0 {
+        warnings.push(format!("{averages} tensors are {} and are left out", networks::AVERAGE).into());
     }
-    name
+    if let [first, others @ ..] = beside {
+        let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+        warnings.push(format!("{}{more}: left out, {OUTSIDE}", quoted(first)).into());
+    }
+    warnings
+}
+
+/// Whether a value is a tensor that could be a weight.
+fn is_floats(value: &Value) -> bool {
+    match value {
+        // A single number is a temperature or a counter.
+        Value::Tensor(tensor) => is_float(tensor.dtype) && !tensor.shape.is_empty(),
+        other => unusable::is_tensor(other),
+    }
+}
+
+fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// What an entry's name is.
+#[derive(Clone, Copy)]
+enum Name<'a> {
+    /// One of the network's, without its prefix.
+    Own(&'a str),
+    /// None of them, and why it is dropped.
+    No(&'static str),
+}
+
+/// What a clean name is in a state dict of these networks, of which the first is taken.
+fn place<'a>(name: &'a str, found: &[networks::Found]) -> Name<'a> {
+    let Some(network) = found.first() else {
+        let name = networks::usual_prefix(name);
+        return networks::no_part(name).map_or(Name::Own(name), Name::No);
+    };
+    let own = name.strip_prefix(network.prefix.as_str());
+    if let Some(reason) = networks::no_part(own.unwrap_or(name)) {
+        return Name::No(reason);
+    }
+    // Prefixes may begin with one another: the longest counts.
+    let longest = |other: &&networks::Found| name.starts_with(other.prefix.as_str());
+    let owner = found.iter().filter(longest).max_by_key(|other| other.prefix.len());
+    if owner.is_some_and(|owner| owner.prefix != network.prefix) {
+        return Name::No(OTHER_NETWORK);
+    }
+    if let Some(own) = own {
+        return Name::Own(own);
+    }
+    // A head that stands on the network as its sibling, at any level of the prefix.
+    let ends = network.prefix.match_indices('.').map(|(at, _)| &network.prefix[..=at]);
+    let ancestors = std::iter::once("").chain(ends);
+    let head =
+        ancestors.filter_map(|ancestor| name.strip_prefix(ancestor)).find(|rest| is_head(rest, network));
+    head.map_or(Name::No(OUTSIDE), Name::Own)
+}
+
+/// Whether a name is exactly that of something that stands on a backbone.
+fn is_head(name: &str, network: &networks::Found) -> bool {
+    let linear = if network.transformers { "classifier." } else { "head." };
+    matches!(name.strip_prefix(linear), Some("weight" | "bias"))
+        || !network.transformers && HEADS.iter().any(|head| name.starts_with(head))
 }
 
 /// The first components of what stands on a backbone in OpenMMLab's networks.
 const HEADS: [&str; 4] = ["neck.", "rpn_head.", "roi_head.", "decode_head."];
 
-fn layout(names: &[&str]) -> Layout {
-    let any = |pattern: &str| names.iter().any(|name| name.contains(pattern));
-    if any("embeddings.patch_embeddings.") || any("encoder.levels.") {
+fn layout<'a>(found: Option<&networks::Found>, mut own: impl Iterator<Item = &'a str>) -> Layout {
+    if found.is_some_and(|network| network.transformers) {
         Layout::Transformers
-    } else if names.iter().any(|name| name.starts_with("backbone.")) {
+    } else if own.any(|name| name.starts_with("backbone.")) {
         Layout::OpenMmlab
     } else {
         Layout::Original
     }
 }
 
-/// Why inference does not need a tensor of this name, whatever the layout.
-fn dropped(name: &str) -> Option<&'static str> {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    match last {
-        _ if name.starts_with("auxiliary_head.") => Some("auxiliary head, for training only"),
-        "num_batches_tracked" => Some("BatchNorm's counter"),
-        "relative_position_index" => Some("index buffer, computed from the map's size"),
-        "n_averaged" => Some("counter of averaged weights"),
-        _ => None,
-    }
-}
-
-/// Whether an entry that is no tensor stands where a network has one.
+/// Whether an entry stands where a network has a tensor of floats.
 fn canonical_looking(name: &str) -> bool {
-    ["weight", "bias", "rpb", "gamma1", "gamma2"].contains(&name.rsplit('.').next().unwrap_or(name))
-}
-
-/// Transformers' `modeling_nat.py` and `modeling_dinat.py` to the original names.
-fn transformers(name: &str) -> Rule {
-    let name = name.strip_prefix("nat.").or_else(|| name.strip_prefix("dinat.")).unwrap_or(name);
-    const STEMS: [(&str, &str); 4] = [
-        ("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
-        ("embeddings.norm.", "patch_embed.norm."),
-        ("layernorm.", "norm."),
-        ("classifier.", "head."),
+    const LAST: [&str; 8] = [
+        "weight",
+        "bias",
+        "rpb",
+        "gamma1",
+        "gamma2",
+        "running_mean",
+        "running_var",
+        "layer_scale_parameters",
     ];
-    for (theirs, ours) in STEMS {
-        if let Some(rest) = name.strip_prefix(theirs) {
-            return Rule::Whole(format!("{ours}{rest}"));
-        }
-    }
-    if let Some((stage, rest)) =
-        name.strip_prefix("hidden_states_norms.stage").and_then(|n| n.split_once('.'))
-        && let Some(level) = stage.parse::<usize>().ok().and_then(|stage| stage.checked_sub(1))
-    {
-        return Rule::Whole(format!("norm{level}.{rest}"));
-    }
-    let Some(rest) = name.strip_prefix("encoder.levels.") else { return Rule::Whole(name.to_owned()) };
-    let Some((level, rest)) = rest.split_once('.') else { return Rule::Whole(name.to_owned()) };
-    let Some((block, rest)) = rest.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) else {
-        return Rule::Whole(format!("levels.{level}.{rest}"));
-    };
-    let block = format!("levels.{level}.blocks.{block}");
-    const PARTS: [(&str, &str); 6] = [
-        ("layernorm_before.", "norm1."),
-        ("attention.self.rpb", "attn.rpb"),
-        ("attention.output.dense.", "attn.proj."),
-        ("layernorm_after.", "norm2."),
-        ("intermediate.dense.", "mlp.fc1."),
-        ("output.dense.", "mlp.fc2."),
-    ];
-    for (theirs, ours) in PARTS {
-        if let Some(rest) = rest.strip_prefix(theirs) {
-            return Rule::Whole(format!("{block}.{ours}{rest}"));
-        }
-    }
-    for (place, theirs) in ["query.", "key.", "value."].into_iter().enumerate() {
-        if let Some(rest) = rest.strip_prefix("attention.self.").and_then(|rest| rest.strip_prefix(theirs)) {
-            return Rule::Third(format!("{block}.attn.qkv.{rest}"), place);
-        }
-    }
-    if rest == "layer_scale_parameters" {
-        return Rule::Rows([1, 2].map(|i| format!("{block}.gamma{i}")));
-    }
-    Rule::Whole(format!("{block}.{rest}"))
+    LAST.contains(&name.rsplit('.').next().unwrap_or(name))
 }
 
 /// One row of a matrix.
@@ -370,29 +349,26 @@ struct Piece {
     tensor: TensorRef,
 }
 
-/// Puts the pieces of one canonical tensor together, or says what is wrong with them.
-fn assemble(mut pieces: Vec<Piece>) -> Result<Recipe, String> {
+/// Puts the pieces of one canonical tensor together, or says which don't fit and what is wrong with them.
+fn assemble(mut pieces: Vec<Piece>) -> Result<Recipe, (String, &'static str)> {
     pieces.sort_by_key(|piece| piece.place);
-    let names = |separator| {
-        let names: Vec<_> = pieces.iter().map(|piece| piece.from.as_str()).collect();
-        names.join(separator)
-    };
-    let (from, first) = (names(" + "), &pieces[0]);
+    // A tensor that is saved under two names is one.
+    pieces.dedup_by(|later, first| later.place == first.place && later.tensor == first.tensor);
+    let names: Vec<_> = pieces.iter().map(|piece| piece.from.as_str()).collect();
+    let (from, first) = (names.join(" + "), &pieces[0]);
     if !pieces.iter().map(|piece| piece.place).eq(0..first.of) {
+        let names = names.join(" and ");
         return Err(match first.of {
-            1 => format!("{} are the same tensor", quoted(&names(" and "))),
-            _ => format!("made of query, key and value, but there is {}", quoted(&names(" and "))),
+            1 => (names, "tensors that go by the same name"),
+            _ => (names, "parts of what query, key and value make together"),
         });
     }
     let (dtype, mut shape) = (first.tensor.dtype, first.tensor.shape.clone());
-    if !matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16) {
-        return Err(format!("{dtype:?} where floating point numbers belong"));
-    }
     for Piece { tensor, .. } in &pieces[1..] {
         if tensor.dtype != dtype || tensor.shape.is_empty() || tensor.shape.get(1..) != shape.get(1..) {
-            return Err(format!("{} do not fit together", quoted(&from)));
+            return Err((from, "tensors that do not fit together"));
         }
-        shape[0] += tensor.shape[0];
+        shape[0] = shape[0].saturating_add(tensor.shape[0]);
     }
     Ok(Recipe { from, dtype, shape, parts: pieces.into_iter().map(|piece| piece.tensor).collect() })
 }
@@ -420,93 +396,48 @@ mod tests {
 
     use super::*;
 
-    fn tensor(dtype: DType, shape: &[usize]) -> Value {
+    pub(super) fn tensor(dtype: DType, shape: &[usize]) -> Value {
         let stride = |i: usize| shape[i + 1..].iter().product();
         let strides = (0..shape.len()).map(stride).collect();
         Value::Tensor(Rc::new(TensorRef { dtype, shape: shape.to_vec(), strides, offset: 0, storage: 0 }))
     }
 
-    fn weight() -> Value {
+    pub(super) fn weight() -> Value {
         tensor(DType::F32, &[2])
     }
 
-    fn dict(entries: &[(&str, Value)]) -> Value {
+    pub(super) fn dict(entries: &[(&str, Value)]) -> Value {
         let entry = |(key, value): &(&str, Value)| (Value::Str((*key).into()), value.clone());
         Value::Dict(Rc::new(entries.iter().map(entry).collect()))
     }
 
-    fn opaque() -> Value {
-        Value::Opaque { global: "numpy.ndarray".into(), state: None }
+    pub(super) fn opaque(global: &str) -> Value {
+        Value::Opaque { global: global.into(), state: None }
     }
 
-    #[test]
-    fn the_state_dict_is_found_in_every_wrapper() {
-        let state = || dict(&[("w", weight())]);
-        let timm = || {
-            dict(&[("arch", Value::Str("x".into())), ("state_dict", state()), ("state_dict_ema", state())])
-        };
-        for (root, wanted, key, others) in [
-            (state(), None, "", ""),
-            (timm(), None, "state_dict_ema", "state_dict"),
-            (timm(), Some("state_dict"), "state_dict", ""),
-            (dict(&[("model", state()), ("step", weight())]), None, "model", ""),
-            (dict(&[("state_dict", state()), ("state_dict_ema", Value::None)]), None, "state_dict", ""),
-            (dict(&[("module", dict(&[("net", state())]))]), None, "module.net", ""),
-            (dict(&[("ema", dict(&[("module", state())]))]), Some("ema"), "ema.module", ""),
-            (dict(&[("ema", dict(&[("a", state())]))]), Some("ema.a"), "ema.a", ""),
-        ] {
-            let found = find(&root, wanted).unwrap();
-            assert_eq!((found.key.as_str(), found.others.join(",").as_str()), (key, others), "{wanted:?}");
-            assert_eq!(found.entries.len(), 1);
-        }
+    fn of(names: &[&str]) -> Mapped {
+        let entries: Vec<_> = names.iter().map(|name| ((*name).to_owned(), weight())).collect();
+        map(&entries, None)
     }
 
-    #[test]
-    fn what_holds_no_state_dict_is_described() {
-        let ema = || dict(&[("ema", dict(&[("w", weight())])), ("epoch", Value::Int(3))]);
-        for (root, wanted, says) in [
-            (ema(), None, "no state dict under a usual key, only under `ema`"),
-            (ema(), Some("emma"), "no weights under `emma`, only under `ema`"),
-            (ema(), Some("epoch"), "no weights under `epoch`, only under `ema`"),
-            (dict(&[]), Some("x"), "no weights under `x`"),
-            (dict(&[]), None, "holds an empty dictionary"),
-            (dict(&[("lr", Value::Float(0.1))]), None, "no state dict among its keys (`lr`)"),
-            (
-                opaque(),
-                None,
-                "holds a pickled object (`numpy.ndarray`), not a state dict; save model.state_dict() instead",
-            ),
-            (
-                dict(&[("model", opaque())]),
-                None,
-                "holds a pickled object (`numpy.ndarray`) under `model`, not a state dict; save model.state_dict() instead",
-            ),
-            (weight(), None, "holds a single tensor, not a state dict"),
-            (Value::Int(7), None, "holds no dictionary of tensors"),
-        ] {
-            let error = find(&root, wanted).unwrap_err();
-            assert_eq!(error.reason, says);
-            assert_eq!(error.keys.join(","), if says.contains("only under") { "ema" } else { "" });
-        }
+    fn names(names: &[&str]) -> Vec<String> {
+        of(names).recipes.into_keys().collect()
     }
 
     #[test]
     fn names_go_to_the_canonical_ones() {
-        let of = |names: &[&str]| {
-            let entries: Vec<_> = names.iter().map(|name| ((*name).to_owned(), weight())).collect();
-            map(&entries).recipes.into_keys().collect::<Vec<_>>()
-        };
         for (from, to) in [
             ("module.model.norm.weight", "norm.weight"),
             ("levels.0.blocks.1.attn.rpb", "levels.0.blocks.1.attn.rpb"),
+            ("a.b._orig_mod.levels.0.blocks.1.attn.rpb", "levels.0.blocks.1.attn.rpb"),
             ("backbone.norm0.bias", "norm0.bias"),
             ("nat.embeddings.patch_embeddings.projection.1.bias", "patch_embed.proj.1.bias"),
         ] {
-            assert_eq!(of(&[from]), [to]);
+            assert_eq!(names(&[from]), [to]);
         }
         // Under a head the backbone keeps its prefix.
-        assert_eq!(of(&["backbone.norm0.bias", "neck.x"]), ["backbone.norm0.bias", "neck.x"]);
-        for prefix in ["", "nat.", "dinat.", "module.nat."] {
+        assert_eq!(names(&["backbone.norm0.bias", "neck.x"]), ["backbone.norm0.bias", "neck.x"]);
+        for prefix in ["", "nat.", "dinat.", "module.nat.", "x.y.nat."] {
             for (theirs, ours) in [
                 ("embeddings.norm.bias", "patch_embed.norm.bias"),
                 ("encoder.levels.3.layers.2.layernorm_before.weight", "levels.3.blocks.2.norm1.weight"),
@@ -520,12 +451,64 @@ mod tests {
                 ("layernorm.weight", "norm.weight"),
                 ("hidden_states_norms.stage4.weight", "norm3.weight"),
             ] {
-                let anchor = "encoder.levels.9.x";
-                let names = of(&[&format!("{prefix}{theirs}"), anchor]);
+                let anchor = format!("{prefix}encoder.levels.9.layers.0.x");
+                let names = names(&[&format!("{prefix}{theirs}"), &anchor]);
                 assert!(names.iter().any(|name| name == ours), "{prefix}{theirs}: {names:?}");
             }
         }
-        assert!(of(&["classifier.bias", "encoder.levels.9.x"]).contains(&"head.bias".to_owned()));
+        assert!(names(&["classifier.bias", "encoder.levels.9.layers.0.x"]).contains(&"head.bias".to_owned()));
+    }
+
+    #[test]
+    fn a_head_beside_the_network_is_its_own_and_all_else_is_not() {
+        let block = "levels.0.blocks.0.attn.rpb";
+        for (prefix, head, expected) in [
+            ("encoder.", "head.weight", "head.weight"),
+            ("a.b.", "a.head.weight", "head.weight"),
+            ("model.nat.", "head.bias", "head.bias"),
+            ("model.backbone.net.", "model.decode_head.conv_seg.weight", "decode_head.conv_seg.weight"),
+        ] {
+            let mapped = of(&[&format!("{prefix}{block}"), head]);
+            assert!(mapped.recipes.contains_key(expected), "{prefix} {head}: {:?}", mapped.recipes.keys());
+            let under = if expected.starts_with("decode") { "backbone." } else { "" };
+            assert!(mapped.recipes.contains_key(&format!("{under}{block}")), "{:?}", mapped.recipes.keys());
+            assert!(mapped.dropped.is_empty() && mapped.warnings.is_empty());
+        }
+        let mapped = of(&["model.levels.0.blocks.0.attn.rpb", "fc.weight", "projector.0.bias", "val_acc.tp"]);
+        assert_eq!(mapped.recipes.into_keys().collect::<Vec<_>>(), [block]);
+        let reasons: Vec<_> = mapped.dropped.iter().map(|dropped| dropped.reason).collect();
+        assert_eq!(reasons, [OUTSIDE, OUTSIDE, "a metric's state"]);
+        let warnings: Vec<_> = mapped.warnings.iter().map(|warning| warning.text.as_str()).collect();
+        assert_eq!(warnings, ["`fc.weight` and 1 more: left out, beside the network, not under its prefix"]);
+        // Under no prefix a strange name stays, to be compared.
+        assert_eq!(names(&[block, "heatmap.weight"]), ["heatmap.weight", block]);
+    }
+
+    #[test]
+    fn of_two_networks_one_is_taken() {
+        let whole = |prefix: &str| {
+            ["patch_embed.proj.0.weight", "levels.0.blocks.0.attn.rpb"].map(|name| format!("{prefix}{name}"))
+        };
+        let mapped = |prefixes: [&str; 2], scope| {
+            let names = [whole(prefixes[0]), whole(prefixes[1])].concat();
+            map(&names.into_iter().map(|name| (name, weight())).collect::<Vec<_>>(), scope)
+        };
+        for (prefixes, scope, taken, other) in [
+            (["student.", "teacher."], None, "student", "teacher"),
+            (["teacher.", "student."], None, "student", "teacher"),
+            (["model.", "ema_model."], None, "ema_model", "model"),
+            (["", "ema."], None, "ema", "bare names"),
+            (["encoder_q.", "encoder_k."], None, "encoder_q", "encoder_k"),
+            (["student.", "teacher."], Some("teacher"), "teacher", ""),
+        ] {
+            let mapped = mapped(prefixes, scope);
+            let from = &mapped.recipes["levels.0.blocks.0.attn.rpb"].from;
+            assert!(from.starts_with(taken), "{prefixes:?}: {from}");
+            assert_eq!(mapped.dropped.len(), 2, "{prefixes:?}");
+            let warning = mapped.warnings.first().map(|warning| warning.text.clone());
+            assert_eq!(warning.is_some(), !other.is_empty());
+            assert!(warning.is_none_or(|text| text.contains(other)), "{prefixes:?}");
+        }
     }
 
     #[test]
@@ -534,7 +517,7 @@ mod tests {
         let third =
             |part: &str| (format!("{block}attention.self.{part}.weight"), tensor(DType::F16, &[4, 4]));
         let scale = (format!("{block}layer_scale_parameters"), tensor(DType::F16, &[2, 4]));
-        let mapped = map(&[third("value"), scale, third("query"), third("key")]);
+        let mapped = map(&[third("value"), scale, third("query"), third("key")], None);
         assert_eq!((mapped.layout, mapped.unusable.len()), (Layout::Transformers, 0));
         let qkv = &mapped.recipes["levels.0.blocks.0.attn.qkv.weight"];
         assert_eq!((qkv.shape.as_slice(), qkv.parts.len()), (&[12, 4][..], 3));
@@ -544,24 +527,30 @@ mod tests {
             let gamma = &mapped.recipes[&format!("levels.0.blocks.0.{name}")];
             assert_eq!((gamma.shape.as_slice(), gamma.parts[0].offset), (&[4][..], offset));
         }
-        let two = map(&[third("query"), third("key")]);
-        assert!(two.unusable[0].contains("made of query, key and value"), "{:?}", two.unusable);
+        let two = map(&[third("query"), third("key")], None);
+        let (two, stands_for) = &two.unusable[0];
+        assert_eq!(two.what, "parts of what query, key and value make together");
+        assert_eq!(stands_for, &["levels.0.blocks.0.attn.qkv.weight"]);
     }
 
     #[test]
     fn what_is_dropped_has_a_reason_and_what_is_unusable_is_named() {
         let entries = [
+            ("levels.0.blocks.0.attn.rpb", weight()),
             ("auxiliary_head.conv_seg.weight", weight()),
             ("decode_head.bottleneck.bn.num_batches_tracked", tensor(DType::I64, &[])),
             ("layers.0.attn.relative_position_index", tensor(DType::I64, &[4, 4])),
             ("epoch", Value::Int(3)),
-            ("norm.weight", opaque()),
+            ("step", tensor(DType::I64, &[])),
+            ("norm.weight", opaque("numpy.core.multiarray._reconstruct")),
             ("norm.bias", tensor(DType::I64, &[4])),
             ("module.head.weight", weight()),
-            ("head.weight", weight()),
+            ("head.weight", tensor(DType::F32, &[3])),
+            ("module.head.bias", weight()),
+            ("head.bias", weight()),
         ];
         let entries = entries.map(|(name, value)| (name.to_owned(), value));
-        let mapped = map(&entries);
+        let mapped = map(&entries, None);
         let dropped: Vec<_> = mapped.dropped.iter().map(|d| (d.name.as_str(), d.reason)).collect();
         assert_eq!(
             dropped,
@@ -570,17 +559,24 @@ mod tests {
                 ("decode_head.bottleneck.bn.num_batches_tracked", "BatchNorm's counter"),
                 ("layers.0.attn.relative_position_index", "index buffer, computed from the map's size"),
                 ("epoch", "not a tensor"),
+                ("step", "whole numbers under no weight's name"),
             ]
         );
+        let unusable: Vec<_> =
+            mapped.unusable.iter().map(|(u, _)| (u.name.as_str(), u.what.as_str())).collect();
         assert_eq!(
-            mapped.unusable,
+            unusable,
             [
-                "`norm.weight` is an unreadable `numpy.ndarray`",
-                "`head.weight`: `module.head.weight and head.weight` are the same tensor",
-                "`norm.bias`: I64 where floating point numbers belong",
+                ("norm.weight", "numpy arrays instead of tensors"),
+                ("norm.bias", "tensors of whole numbers (I64)"),
+                ("module.head.weight and head.weight", "tensors that go by the same name"),
             ]
         );
-        assert!(mapped.recipes.is_empty());
+        // One tensor under two names is one.
+        assert_eq!(
+            mapped.recipes.into_keys().collect::<Vec<_>>(),
+            ["head.bias", "levels.0.blocks.0.attn.rpb"]
+        );
     }
 
     #[test]

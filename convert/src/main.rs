@@ -12,6 +12,7 @@ use clap::{Parser, ValueEnum};
 use nat_convert::arch::Dilations;
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::error::ConvertError;
+use nat_convert::report::{Remedy, Report};
 use nat_convert::terminal::{self, one_line};
 use nat_convert::write::{FloatType, WriteOptions, check_target, write};
 use nat_convert::zoo::{self, UnknownModel};
@@ -43,10 +44,14 @@ struct Args {
     /// How much of the network to keep; a backbone is ready for `nat-infer features`
     #[arg(long, value_enum, default_value = "all")]
     part: PartArg,
-    /// Key under which the file holds the weights (state_dict, state_dict_ema, …); auto prefers an
-    /// average (EMA) if there is one
+    /// Key under which the file holds the weights (state_dict, state_dict_ema, …), or what the names of
+    /// one of several networks begin with (teacher); auto prefers an average (EMA) if there is one
     #[arg(long, value_name = "KEY", default_value = "auto")]
     weights_key: String,
+    /// Leave out the tensors whose names in the file are like this (`*` any characters, `?` one); may be
+    /// repeated
+    #[arg(long, value_name = "GLOB")]
+    ignore: Vec<String>,
     /// Write nothing; print what was found and every tensor's name, shape and dtype
     #[arg(long)]
     inspect: bool,
@@ -66,6 +71,7 @@ Examples:
   nat-convert nat_tiny.pth
   nat-convert dinat_tiny_in1k_224.pth -o dinat-tiny.safetensors --dtype f16
   nat-convert work_dirs/epoch_36.pth --arch mask-rcnn-dinat-mini --part backbone
+  nat-convert last.ckpt --weights-key state_dict.teacher --ignore 'projector.*'
   nat-convert model_best.pth.tar --inspect";
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -138,8 +144,30 @@ fn advice(error: &ConvertError) -> Option<&'static str> {
         ConvertError::Target { .. } => "-o names the file to write",
         ConvertError::Range { .. } => "use --dtype bf16 or f32",
         ConvertError::NoStateDict { keys, .. } if !keys.is_empty() => "--weights-key takes one of them",
+        ConvertError::Tensors { mismatch, .. } if mismatch.is_only_unknown() => {
+            "--ignore leaves out what is no part of the network"
+        }
         _ => return None,
     })
+}
+
+/// The option that helps against a warning of the library, which knows none.
+fn remedy(remedy: Remedy) -> &'static str {
+    match remedy {
+        Remedy::Dilations => "; --arch or --dilations states them if it is a DiNAT",
+        Remedy::WeightsKey => "; --weights-key takes the other",
+        Remedy::Ignore => "; --ignore leaves the former out",
+    }
+}
+
+/// The report with its warnings.
+fn in_full(report: &Report) -> String {
+    let mut text = report.to_string();
+    for warning in &report.warnings {
+        let advice = warning.remedy.map_or("", remedy);
+        text += &format!("  warning    {}{advice}\n", one_line(&warning.text));
+    }
+    text
 }
 
 fn run(args: &Args) -> Result<()> {
@@ -165,6 +193,7 @@ fn run(args: &Args) -> Result<()> {
             PartArg::Backbone => Part::Backbone,
         },
         weights_key: Some(args.weights_key.clone()).filter(|key| key != "auto"),
+        ignore: args.ignore.clone(),
     };
     let checkpoint = Checkpoint::open(&args.checkpoint, &options)?;
     if args.inspect {
@@ -172,7 +201,7 @@ fn run(args: &Args) -> Result<()> {
     }
     // Nobody listening is no reason not to convert.
     let say = |text: &str| if args.quiet { None } else { io::stderr().write_all(text.as_bytes()).ok() };
-    say(&checkpoint.report().to_string());
+    say(&in_full(checkpoint.report()));
     let dtype = args.dtype.map(|dtype| match dtype {
         DTypeArg::F32 => FloatType::F32,
         DTypeArg::F16 => FloatType::F16,
@@ -191,7 +220,7 @@ fn inspect(checkpoint: &Checkpoint, format: Format) -> Result<()> {
     let report = checkpoint.report();
     let mut out = io::BufWriter::new(io::stdout().lock());
     match format {
-        Format::Text => write!(out, "{report}{}", report.tensor_table())?,
+        Format::Text => write!(out, "{}{}", in_full(report), report.tensor_table())?,
         Format::Json => {
             let json = serde_json::to_string_pretty(report).map_err(io::Error::from)?;
             writeln!(out, "{}", terminal::escape_json(&json))?;

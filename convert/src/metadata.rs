@@ -43,7 +43,7 @@ pub struct Metadata {
 pub struct SourceFile {
     /// File name without its folder.
     pub file: String,
-    /// SHA-256 of its bytes, in hexadecimal; a written file has it, a checkpoint that was only
+    /// SHA-256 of its bytes (of all parts, one behind the other, if it was split), in hexadecimal; a written file has it, a checkpoint that was only
     /// opened does not (hashing takes as long as reading).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,

@@ -13,8 +13,8 @@ use crate::metadata::Metadata;
 use crate::source::{Container, DType};
 use crate::terminal::one_line;
 
-/// What was found in a checkpoint. [`fmt::Display`] gives the short form, one fact per line;
-/// [`Report::tensor_table`] the tensors. Both are fit for a terminal, whatever the file holds; the fields
+/// What was found in a checkpoint. [`fmt::Display`] gives the short form, one fact per line, without the warnings,
+/// with which a caller says what can be done; [`Report::tensor_table`] the tensors. Both are fit for a terminal, whatever the file holds; the fields
 /// are as they were found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -39,7 +39,7 @@ pub struct Report {
     pub parameters: u64,
     /// The network, exactly.
     pub architecture: Architecture,
-    /// Dilations as `--dilations` takes them.
+    /// Dilations as [`Dilations`] are written.
     pub dilations: String,
     /// Who stated the dilations; `None` when they are assumed.
     pub dilations_from: Option<String>,
@@ -51,8 +51,45 @@ pub struct Report {
     pub tensors: Vec<TensorLine>,
     /// Tensors that are not, and why.
     pub dropped: Vec<Dropped>,
-    /// What else a user should know.
+    /// What else was done.
     pub notes: Vec<String>,
+    /// What can make an answer another one than was meant.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that can make an answer another one than was meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub struct Warning {
+    /// What it is, without what to do.
+    pub text: String,
+    /// What a caller can say about it.
+    pub remedy: Option<Remedy>,
+}
+
+/// What a caller of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open) can say so that a warning has no
+/// reason any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// [`Options::arch`](crate::checkpoint::Options::arch) or
+    /// [`Options::dilations`](crate::checkpoint::Options::dilations) states the dilations.
+    Dilations,
+    /// [`Options::weights_key`](crate::checkpoint::Options::weights_key) takes the other weights.
+    WeightsKey,
+    /// [`Options::ignore`](crate::checkpoint::Options::ignore) leaves the weights out that are taken.
+    Ignore,
+}
+
+impl From<String> for Warning {
+    fn from(text: String) -> Self {
+        Self { text, remedy: None }
+    }
+}
+
+impl From<Warning> for String {
+    fn from(warning: Warning) -> Self {
+        warning.text
+    }
 }
 
 /// A kept tensor.
@@ -80,6 +117,7 @@ pub(crate) struct Findings<'a> {
     pub tensors: &'a [Tensor],
     pub dropped: Vec<Dropped>,
     pub notes: Vec<String>,
+    pub warnings: Vec<Warning>,
 }
 
 impl Report {
@@ -107,8 +145,16 @@ impl Report {
             tensors: f.tensors.iter().map(line).collect(),
             dropped: f.dropped,
             notes: f.notes,
+            warnings: f.warnings,
             architecture: architecture.clone(),
         }
+    }
+
+    /// Why tensors were left out, and how many for each reason.
+    pub fn left_out(&self) -> BTreeMap<&'static str, usize> {
+        let mut reasons = BTreeMap::new();
+        self.dropped.iter().for_each(|dropped| *reasons.entry(dropped.reason).or_default() += 1);
+        reasons
     }
 
     /// Every tensor's name, shape and dtype, one per line, then the dropped ones with the reasons.
@@ -162,9 +208,7 @@ impl fmt::Display for Report {
         }
         let (kept, parameters) = (self.tensors.len(), self.parameters);
         write!(f, "  tensors    {kept} kept ({parameters} parameters), {} dropped", self.dropped.len())?;
-        let mut reasons = BTreeMap::<_, usize>::new();
-        self.dropped.iter().for_each(|dropped| *reasons.entry(dropped.reason).or_default() += 1);
-        for (i, (reason, count)) in reasons.iter().enumerate() {
+        for (i, (reason, count)) in self.left_out().iter().enumerate() {
             write!(f, "{}{reason} ({count})", if i == 0 { ": " } else { "; " })?;
         }
         writeln!(f)?;

@@ -95,11 +95,13 @@ pub fn write(
     options: WriteOptions,
     stop: &AtomicBool,
 ) -> Result<Metadata, ConvertError> {
-    check_target(checkpoint.path(), target, options.overwrite)?;
+    for file in checkpoint.files() {
+        check_target(file, target, options.overwrite)?;
+    }
     let io = |action| move |error| ConvertError::Io { path: target.to_owned(), action, error };
     let mut temporary = temporary(target).map_err(io("can't write here"))?;
     let mut metadata = checkpoint.metadata().clone();
-    metadata.source.sha256 = Some(hash_file(checkpoint.path(), stop)?);
+    metadata.source.sha256 = Some(hash_files(checkpoint.files(), stop)?);
 
     let plan = Plan::new(checkpoint.tensors(), options.dtype);
     let header = plan.header(&metadata).map_err(|error| io("can't write")(error.into()))?;
@@ -145,19 +147,21 @@ fn interrupted(stop: &AtomicBool) -> Result<(), ConvertError> {
     if stop.load(Ordering::Relaxed) { Err(ConvertError::Interrupted) } else { Ok(()) }
 }
 
-/// SHA-256 of a file's bytes, in hexadecimal.
-fn hash_file(path: &Path, stop: &AtomicBool) -> Result<String, ConvertError> {
-    let failed = |error| ConvertError::Io { path: path.to_owned(), action: "can't read", error };
-    let mut file = File::open(path).map_err(failed)?;
+/// SHA-256 of files' bytes, one behind the other, in hexadecimal.
+fn hash_files<'a>(paths: impl Iterator<Item = &'a Path>, stop: &AtomicBool) -> Result<String, ConvertError> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
-    loop {
-        interrupted(stop)?;
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => hasher.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error)),
+    for path in paths {
+        let failed = |error| ConvertError::Io { path: path.to_owned(), action: "can't read", error };
+        let mut file = File::open(path).map_err(failed)?;
+        loop {
+            interrupted(stop)?;
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => hasher.update(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())

@@ -269,6 +269,7 @@ impl BackboneRow {
             dilations,
             layer_scale: self.layer_scale,
             rpb: true,
+            qkv_bias: true,
             norms,
         }
     }

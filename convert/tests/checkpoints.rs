@@ -12,6 +12,7 @@ use nat_convert::arch::{Architecture, Detector, Family, Geometry, Head, Norms};
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::error::{ConvertError, Mismatch};
 use nat_convert::layout::Layout;
+use nat_convert::report::Remedy;
 use nat_convert::source::{Container, DType};
 use nat_convert::write::{FloatType, WriteOptions, write};
 use nat_convert::zoo;
@@ -123,7 +124,11 @@ fn golden_classifiers() {
         // Dilations are in no tensor: without help they are 1 and a note says so.
         let known = family == Family::VitRpb;
         assert_eq!(checkpoint.metadata().dilations_known, known, "{name}");
-        assert_eq!(report.notes.iter().any(|note| note.contains("--dilations")), !known, "{name}");
+        assert_eq!(
+            report.warnings.iter().any(|warning| warning.remedy == Some(Remedy::Dilations)),
+            !known,
+            "{name}"
+        );
         assert!(b.dilations.iter().flatten().all(|&d| d == 1), "{name}");
         if config["dilations"].is_array() {
             let options = Options { dilations: Some("1,8/1,4/1,2/1".parse().unwrap()), ..Options::default() };
@@ -398,7 +403,7 @@ fn config_json_states_dilations_and_is_held_against_the_tensors() {
         checkpoint.metadata().architecture.backbone.dilations,
         [vec![8], vec![1, 4], vec![1, 2], vec![1]]
     );
-    assert!(checkpoint.report().notes.is_empty(), "{:?}", checkpoint.report().notes);
+    assert!(checkpoint.report().warnings.is_empty(), "{:?}", checkpoint.report().warnings);
 
     write(r#"{"model_type": "nat"}"#);
     assert!(open(folder.path()).metadata().dilations_known);
@@ -497,7 +502,10 @@ fn other_networks_and_impossible_sizes_are_refused() {
         (iso(&[0, 13, 13]), "`layers.0.attn.rpb` has shape [0, 13, 13]"),
         (iso(&[3]), "`layers.0.attn.rpb` has shape [3]"),
         (iso(&[3, 13, 12]), "`layers.0.attn.rpb` is [3, 13, 12], expected [3, 13, 13]"),
-        (iso(&[3, 13, 13])[..2].to_vec(), "level 0 has no relative position bias"),
+        (
+            iso(&[3, 13, 13])[..2].to_vec(),
+            "there is no relative position bias (`attn.rpb`), so attention heads and kernel size are in no tensor",
+        ),
         ([iso(&[3, 13, 13]), vec![raw("layers.99999999.norm1.bias", &[1])]].concat(), "too large a number"),
         (
             vec![raw("patch_embed.proj.1.weight", &[4]), raw("levels.7.blocks.0.norm1.bias", &[1])],

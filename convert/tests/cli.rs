@@ -262,6 +262,41 @@ fn advice_names_options() {
 }
 
 #[test]
+fn tensors_are_left_out_and_warnings_say_what_helps() {
+    let folder = TempDir::new().unwrap();
+    let run = |file: &str, more: &[&str]| {
+        let mut command = nat_convert();
+        command.current_dir(&folder).arg(golden("doors").join(file)).args(["--inspect"]).args(more).assert()
+    };
+    run("read/timm_ema.pth", &[]).success().stderr(is_empty()).stdout(
+        contains("`state_dict_ema` is taken; there are other weights under `state_dict`; --weights-key takes the other\n")
+            .and(contains("taken as 1, as NAT's are; --arch or --dilations states them if it is a DiNAT\n")),
+    );
+    run("plain.pth", &["--ignore", "head.*", "--ignore", "x?"]).success().stdout(
+        contains("19 kept")
+            .and(contains("left out as asked (2)"))
+            .and(line("task features"))
+            .and(contains("warning    no tensor is called like `x?` to leave out\n")),
+    );
+    let mut tensors = zeros(&zoo::find("demo-digits").unwrap().architecture);
+    tensors.push(("heatmap.weight".to_owned(), "F32", vec![1], Vec::new()));
+    safetensors(&folder.path().join("more.safetensors"), &tensors);
+    nat_convert()
+        .current_dir(&folder)
+        .args(["more.safetensors", "--inspect"])
+        .assert()
+        .code(1)
+        .stderr(one_line("1 unknown: `heatmap.weight` (nearest: `head.weight`); --ignore leaves out what is no part of the network"));
+    let json = run("read/timm_ema.pth", &["--format", "json", "--weights-key", "state_dict"]);
+    let report: serde_json::Value = serde_json::from_slice(&json.success().get_output().stdout).unwrap();
+    assert_eq!(report["weights_key"], "state_dict");
+    assert_eq!(
+        report["warnings"],
+        serde_json::json!(["dilations are not in the file and taken as 1, as NAT's are"])
+    );
+}
+
+#[test]
 fn wrong_arch() {
     let folder = TempDir::new().unwrap();
     let mut mismatch = nat_convert();

@@ -43,6 +43,7 @@ Examples:
   nat-infer classify --model demo-digits digit.png
   nat-infer classify photos/ 'more/*.jpg' --model dinat-base --format csv
   nat-infer classify photo.jpg --weights model_best.pth.tar --dilations 1,8/1,4/1,2/1
+  nat-infer classify photo.jpg --weights last.ckpt --weights-key state_dict.teacher --ignore 'projector.*'
   curl -s https://example.org/photo.jpg | nat-infer classify -";
 
 /// Runs the command.

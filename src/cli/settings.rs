@@ -6,6 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use nat_convert::arch::Dilations;
+use nat_convert::error::ConvertError;
+use nat_convert::report::{Remedy, Warning};
 use nat_infer::layers::simd::Isa;
 use nat_infer::models::classifier::MOST_GRADIENTS;
 use nat_infer::pipeline::Fetch;
@@ -57,6 +59,9 @@ impl Settings {
     /// # Errors
     /// When options contradict each other, or there is no such device.
     pub fn resolve(options: ModelOptions, task: Option<Task>, verbosity: Verbosity) -> Result<Self> {
+        if options.weights.as_deref() == Some(Path::new("-")) {
+            bail!("--weights -: a checkpoint can't be read from a pipe; save it to a file");
+        }
         let origin = match (options.weights, options.model) {
             (Some(path), _) => match path.to_str().filter(|text| zoo::is_web_address(text)) {
                 Some(url) => Origin::Web(url.to_owned()),
@@ -75,6 +80,11 @@ impl Settings {
             }
             if options.dilations.is_some() {
                 bail!("--dilations says what a file of --weights is; --model {name} has its own");
+            }
+            if options.weights_key.is_some() || !options.ignore.is_empty() {
+                bail!(
+                    "--weights-key and --ignore say what to take of a file of --weights; --model {name} takes all"
+                );
             }
         }
         Isa::from_env()?;
@@ -105,6 +115,8 @@ impl Settings {
             load: LoadOptions {
                 arch: options.arch.map(|entry| entry.name.clone()),
                 dilations: options.dilations,
+                weights_key: options.weights_key.filter(|key| key != "auto"),
+                ignore: options.ignore,
                 backbone: false,
                 gradients: false,
                 device,
@@ -192,6 +204,28 @@ impl Settings {
         })
     }
 
+    /// Says what was found in a checkpoint that nobody published here: its warnings, and with -v the rest.
+    fn say_report(&self, model: &Model) {
+        let Some(report) = model.report().filter(|_| !matches!(self.origin, Origin::Zoo(_))) else { return };
+        for Warning { text, remedy } in &report.warnings {
+            let advice = match remedy {
+                Some(Remedy::Dilations) => "; --arch or --dilations states them if it is a DiNAT",
+                Some(Remedy::WeightsKey) => "; --weights-key takes the other",
+                Some(Remedy::Ignore) => "; --ignore leaves the former out",
+                None => "",
+            };
+            if !self.verbosity.quiet {
+                say(&format!("warning: {}: {text}{advice}", model.short_name()));
+            }
+        }
+        for note in &report.notes {
+            self.verbosity.explain("note", note);
+        }
+        for (reason, count) in report.left_out() {
+            self.verbosity.explain("left out", format!("{reason} ({count})"));
+        }
+    }
+
     /// Finds the model, fetches it if need be, and loads it.
     ///
     /// # Errors
@@ -199,14 +233,16 @@ impl Settings {
     pub fn load(&self) -> Result<Model> {
         let (offline, verbosity) = (self.offline, self.verbosity);
         let (model, from) = match &self.origin {
-            Origin::Checkpoint(path) => (Model::open(path, &self.load)?, path.display().to_string()),
+            Origin::Checkpoint(path) => {
+                (Model::open(path, &self.load).map_err(unreadable)?, path.display().to_string())
+            }
             Origin::Web(url) => {
                 let path = locate_file(url, offline, verbosity)?;
-                (Model::open(&path, &self.load)?, path.display().to_string())
+                (Model::open(&path, &self.load).map_err(unreadable)?, path.display().to_string())
             }
             Origin::Repository(repository) => {
                 let path = locate_repository(repository, offline, verbosity)?;
-                let opened = Model::open_as(repository.to_string(), &path, &self.load);
+                let opened = Model::open_as(repository.to_string(), &path, &self.load).map_err(unreadable);
                 let model = opened.with_context(|| format!("the repository {repository} can't be used"))?;
                 (model, path.display().to_string())
             }
@@ -224,13 +260,7 @@ impl Settings {
                 (Model::named(entry, &located, &self.load)?, from)
             }
         };
-        if model.dilations_assumed() && !self.verbosity.quiet {
-            say(&format!(
-                "warning: {} does not say its dilations, 1 is assumed (NAT); \
-                 --arch or --dilations says them if it is a DiNAT",
-                model.short_name()
-            ));
-        }
+        self.say_report(&model);
         let architecture = &model.metadata().architecture;
         let device = if self.load.device.is_cpu() { "cpu" } else { "cuda" };
         let computes = format!("{device}, {:?}, {} threads", self.load.dtype, self.threads).to_lowercase();
@@ -242,6 +272,20 @@ impl Settings {
         self.verbosity.explain("batch size", self.batch_size);
         Ok(model)
     }
+}
+
+/// The library's error with the option that helps.
+fn unreadable(error: TaskError) -> anyhow::Error {
+    let advice = match &error {
+        TaskError::Convert(ConvertError::NoStateDict { keys, .. }) if !keys.is_empty() => {
+            "; --weights-key takes one of them"
+        }
+        TaskError::Convert(ConvertError::Tensors { mismatch, .. }) if mismatch.is_only_unknown() => {
+            "; --ignore leaves out what is no part of the network"
+        }
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error}{advice}")
 }
 
 /// The weights of a published model, fetched if they are in no cache.

@@ -27,6 +27,14 @@ pub struct ModelOptions {
     /// Dilations: levels split by `/`, a level's list repeats along it, e.g. 1,8/1,4/1,2/1
     #[arg(long, value_name = "LEVELS")]
     pub dilations: Option<Dilations>,
+    /// Key under which the file of --weights holds the weights (state_dict, state_dict_ema, …), or what the
+    /// names of one of several networks begin with (teacher) [default: an average (EMA) if there is one]
+    #[arg(long, value_name = "KEY")]
+    pub weights_key: Option<String>,
+    /// Leave out the tensors whose names in the file are like this (`*` any characters, `?` one); may be
+    /// repeated
+    #[arg(long, value_name = "GLOB")]
+    pub ignore: Vec<String>,
     /// auto, cpu, cuda or cuda:N; auto takes CUDA when it was built in and a GPU answers
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceName,

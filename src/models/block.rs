@@ -56,7 +56,7 @@ impl Attention {
     fn new(config: &Config, level: usize, dilation: usize, weights: &Weights) -> Self {
         let (dim, heads, kernel_size) = (config.dim(level), config.num_heads[level], config.kernel_size);
         let side = 2 * kernel_size - 1;
-        let qkv = Linear::new(dim, 3 * dim, true, &weights.pp("qkv"));
+        let qkv = Linear::new(dim, 3 * dim, config.qkv_bias, &weights.pp("qkv"));
         Self {
             pad: qkv.bias().cloned(),
             qkv,

@@ -1,10 +1,11 @@
 //! What is in a file, in eight letters: so that two checkpoints of one name can be told apart.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+
+use sha2::{Digest, Sha256};
 
 use crate::weights::LoadError;
 use crate::zoo::record::digest_while;
@@ -12,37 +13,38 @@ use crate::zoo::record::digest_while;
 /// Digits of the hash that a name has.
 const SHOWN: usize = 8;
 
-/// The SHA-256 of a file, which is computed beside other work. Dropped before it is asked for, it ends early.
+/// The SHA-256 of a checkpoint's files, which is computed beside other work. Dropped before it is asked for, it
+/// ends early.
 pub(super) struct Fingerprint {
-    path: PathBuf,
-    thread: Option<JoinHandle<io::Result<String>>>,
+    paths: Vec<PathBuf>,
+    thread: Option<JoinHandle<Result<String, LoadError>>>,
     stop: Arc<AtomicBool>,
 }
 
 impl Fingerprint {
-    /// Begins to read the file.
-    pub(super) fn of(path: &Path) -> Self {
+    /// Begins to read the files.
+    pub(super) fn of<'a>(paths: impl Iterator<Item = &'a Path>) -> Self {
         let stop = Arc::<AtomicBool>::default();
-        let (file, stopped) = (path.to_owned(), Arc::clone(&stop));
+        let paths: Vec<_> = paths.map(Path::to_owned).collect();
+        let (files, stopped) = (paths.clone(), Arc::clone(&stop));
         let thread = thread::Builder::new().name("fingerprint".to_owned());
         // Without another thread it is computed when it is asked for.
-        let thread = thread.spawn(move || hash(&file, &stopped)).ok();
-        Self { path: path.to_owned(), thread, stop }
+        let thread = thread.spawn(move || hash(&files, &stopped)).ok();
+        Self { paths, thread, stop }
     }
 
     /// The first eight digits of the hash, in hexadecimal.
     ///
     /// # Errors
-    /// When the file can't be read.
+    /// When a file can't be read.
     pub(super) fn beginning(mut self) -> Result<String, LoadError> {
-        let hash = match self.thread.take() {
-            Some(thread) => thread.join().unwrap_or_else(|_| Err(io::Error::other("it could not be hashed"))),
-            None => hash(&self.path, &self.stop),
-        };
-        hash.map_err(|error| LoadError::File {
-            path: self.path.display().to_string(),
-            why: error.to_string(),
-        })
+        match self.thread.take() {
+            Some(thread) => thread.join().unwrap_or_else(|_| {
+                let path = self.paths.first().map(|path| path.display().to_string()).unwrap_or_default();
+                Err(LoadError::File { path, why: "it could not be hashed".to_owned() })
+            }),
+            None => hash(&self.paths, &self.stop),
+        }
     }
 }
 
@@ -52,8 +54,20 @@ impl Drop for Fingerprint {
     }
 }
 
-fn hash(path: &Path, stop: &AtomicBool) -> io::Result<String> {
-    let mut hash = digest_while(path, || !stop.load(Ordering::Relaxed))?;
+/// The hash of the only file, or that of the hashes of several.
+fn hash(paths: &[PathBuf], stop: &AtomicBool) -> Result<String, LoadError> {
+    let digest = |path: &PathBuf| {
+        digest_while(path, || !stop.load(Ordering::Relaxed))
+            .map_err(|error| LoadError::File { path: path.display().to_string(), why: error.to_string() })
+    };
+    let hashes = paths.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
+    let mut hash = match hashes.as_slice() {
+        [hash] => hash.clone(),
+        hashes => {
+            let joined = Sha256::digest(hashes.concat());
+            joined.iter().map(|byte| format!("{byte:02x}")).collect()
+        }
+    };
     hash.truncate(SHOWN);
     Ok(hash)
 }
@@ -71,9 +85,18 @@ mod tests {
             [(b"abc".to_vec(), "ba7816bf"), (vec![0; (1 << 20) + 1], "2cb74edb"), (Vec::new(), "e3b0c442")]
         {
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(Fingerprint::of(&path).beginning().unwrap(), hash, "{} bytes", bytes.len());
+            let fingerprint = Fingerprint::of([path.as_path()].into_iter());
+            assert_eq!(fingerprint.beginning().unwrap(), hash, "{} bytes", bytes.len());
         }
-        let error = Fingerprint::of(&folder.path().join("none")).beginning().unwrap_err().to_string();
+        // Of parts every one counts.
+        let other = folder.path().join("b");
+        let parts = |content: &str| {
+            std::fs::write(&other, content).unwrap();
+            Fingerprint::of([path.as_path(), other.as_path()].into_iter()).beginning().unwrap()
+        };
+        assert_ne!(parts("x"), parts("y"));
+        let none = folder.path().join("none");
+        let error = Fingerprint::of([none.as_path()].into_iter()).beginning().unwrap_err().to_string();
         assert!(error.contains("none: No such file"), "{error}");
     }
 }

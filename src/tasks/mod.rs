@@ -8,6 +8,7 @@ use nat_convert::arch::{Dilations, Family, Geometry, Head};
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::error::ConvertError;
 use nat_convert::metadata::Metadata;
+use nat_convert::report::Report;
 use nat_convert::zoo::Task;
 
 use self::fingerprint::Fingerprint;
@@ -48,6 +49,10 @@ pub struct LoadOptions {
     pub arch: Option<String>,
     /// Dilations, preferred to all others.
     pub dilations: Option<Dilations>,
+    /// The key under which a file holds the weights, see [`Options::weights_key`].
+    pub weights_key: Option<String>,
+    /// Tensors to leave out, see [`Options::ignore`].
+    pub ignore: Vec<String>,
     /// Take the backbone alone of a network that is no classifier.
     pub backbone: bool,
     /// Build a network that has gradients, see [`Weights::differentiable`].
@@ -72,8 +77,16 @@ impl LoadOptions {
 impl Default for LoadOptions {
     /// The CPU in f32, and what the file says.
     fn default() -> Self {
-        let (device, dtype) = (Device::Cpu, DType::F32);
-        Self { arch: None, dilations: None, backbone: false, gradients: false, device, dtype }
+        Self {
+            arch: None,
+            dilations: None,
+            weights_key: None,
+            ignore: Vec::new(),
+            backbone: false,
+            gradients: false,
+            device: Device::Cpu,
+            dtype: DType::F32,
+        }
     }
 }
 
@@ -83,6 +96,8 @@ pub struct Model {
     /// Whether the last of the name is a fingerprint.
     fingerprinted: bool,
     metadata: Metadata,
+    /// Of a checkpoint that was opened.
+    report: Option<Box<Report>>,
     network: Network,
     device: Device,
     dtype: DType,
@@ -181,7 +196,7 @@ impl Model {
     /// As [`Model::open`].
     pub fn open_as(name: String, path: &Path, options: &LoadOptions) -> Result<Self, TaskError> {
         let checkpoint = Self::checkpoint(&name, path, options)?;
-        let fingerprint = Fingerprint::of(checkpoint.path());
+        let fingerprint = Fingerprint::of(checkpoint.files());
         let model = Self::of(name, checkpoint, options)?;
         let name = format!("{}@{}", model.name, fingerprint.beginning()?);
         Ok(Self { name, fingerprinted: true, ..model })
@@ -191,8 +206,8 @@ impl Model {
     fn checkpoint(name: &str, path: &Path, options: &LoadOptions) -> Result<Checkpoint, TaskError> {
         options.check(name)?;
         let open = |part| {
-            let (arch, dilations) = (options.arch.clone(), options.dilations.clone());
-            Checkpoint::open(path, &Options { arch, dilations, part, weights_key: None })
+            let LoadOptions { arch, dilations, weights_key, ignore, .. } = options.clone();
+            Checkpoint::open(path, &Options { arch, dilations, part, weights_key, ignore })
         };
         let mut checkpoint = open(Part::All)?;
         let head = &checkpoint.metadata().architecture.head;
@@ -203,9 +218,10 @@ impl Model {
     }
 
     fn of(name: String, checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self, TaskError> {
-        let metadata = checkpoint.metadata().clone();
+        let (metadata, report) = (checkpoint.metadata().clone(), checkpoint.report().clone());
         let weights = Weights::from_checkpoint(checkpoint, options.dtype, options.device.clone())?;
-        Self::new(name, metadata, weights, options)
+        let model = Self::new(name, metadata, weights, options)?;
+        Ok(Self { report: Some(Box::new(report)), ..model })
     }
 
     /// Loads a model of the zoo from where [`crate::zoo::locate`] found it.
@@ -265,7 +281,7 @@ impl Model {
         let weights = if options.gradients { weights.differentiable() } else { weights };
         let network = Network::new(&metadata.architecture, &weights)?;
         let LoadOptions { device, dtype, .. } = options.clone();
-        Ok(Self { name, fingerprinted: false, metadata, network, device, dtype })
+        Ok(Self { name, fingerprinted: false, metadata, report: None, network, device, dtype })
     }
 
     /// The model's name, what it is, and the network itself.
@@ -313,6 +329,12 @@ impl Model {
     /// Architecture, labels and preprocessing.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// What was found in the checkpoint, of one that was opened: among it the warnings, which tell what can make
+    /// an answer another one than was meant.
+    pub fn report(&self) -> Option<&Report> {
+        self.report.as_deref()
     }
 
     /// Whether the dilations are only assumed to be 1: nothing in the file says otherwise.

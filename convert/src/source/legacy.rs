@@ -12,20 +12,22 @@ use std::rc::Rc;
 
 use super::pickle::{self, Input};
 use super::rebuild::Storages;
-use super::{Container, Contents, Problem, Value, quoted};
+use super::{Container, Contents, Place, Problem, Value, quoted};
 
 /// 0x1950a86a20f9469cfc6c as LONG1 writes it.
 const MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+/// The same as LONG writes it: the pickle's beginning in protocols 0 and 1, which have no LONG1 and no PROTO.
+const OLD_MAGIC: &[u8] = b"L119547037146038801333356L\n.";
 /// `PROTOCOL_VERSION` of every torch that wrote this format.
 const VERSION: i64 = 1001;
 /// Bytes of PROTO and FRAME; the latter is there from protocol 4 on.
 const PROTO: usize = 2;
 const FRAME: usize = 9;
 
-/// Whether a file starts with the pickle of the magic number, in any protocol since 2.
+/// Whether a file starts with the pickle of the magic number, in any protocol.
 pub(super) fn is_legacy(head: &[u8]) -> bool {
     let magic_at = |at: usize| head.get(at..).is_some_and(|rest| rest.starts_with(MAGIC));
-    head.first() == Some(&0x80) && (magic_at(PROTO) || magic_at(PROTO + FRAME))
+    head.starts_with(OLD_MAGIC) || head.first() == Some(&0x80) && (magic_at(PROTO) || magic_at(PROTO + FRAME))
 }
 
 /// Reads everything but the elements.
@@ -71,11 +73,11 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
         let end = end.filter(|&end| end <= len).ok_or_else(|| {
             fail(&format!("storage {} is cut short: download or copy the file again", quoted(key)))
         })?;
-        places.insert(key.clone(), start..end);
+        places.insert(key.clone(), Place::plain(start..end));
         position = end;
     }
     let place = || format!("torch legacy file, byte {position}");
     let storages = storages.place(&places).map_err(|what| Problem::Damaged { place: place(), what })?;
     let metadata = BTreeMap::new();
-    Ok(Contents { container: Container::TorchLegacy, root, storages, metadata, big_endian: false })
+    Ok(Contents { container: Container::TorchLegacy, root, storages, metadata })
 }

@@ -17,6 +17,7 @@ mod legacy;
 mod pickle;
 mod rebuild;
 mod safetensors;
+mod shards;
 #[cfg(test)]
 mod tests;
 mod zip;
@@ -24,6 +25,10 @@ mod zip;
 /// Largest tensor, in bytes, that may be longer than its storage: a stride of 0 repeats elements,
 /// and a file of 300 bytes must not ask for gigabytes of memory.
 const MAX_EXPANDED_BYTES: usize = 256 << 20;
+
+/// The most that compressed elements may grow by where that comes to more than [`MAX_EXPANDED_BYTES`]: of
+/// trained weights little can be packed away.
+const MAX_RATIO: u64 = 100;
 
 /// Element types that a checkpoint's tensors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,6 +196,11 @@ impl From<io::Error> for Problem {
                 place: "file".into(),
                 what: "it has become shorter while it was read: download or copy it again".into(),
             },
+            // What the unpacker says of bytes that nobody packed.
+            io::ErrorKind::InvalidData => Problem::Damaged {
+                place: "file".into(),
+                what: format!("what is compressed in it is damaged ({error}): download or copy it again"),
+            },
             _ => Problem::Io(error),
         }
     }
@@ -200,16 +210,38 @@ impl From<io::Error> for Problem {
 struct Contents {
     container: Container,
     root: Value,
-    /// The bytes of the file that each storage takes.
-    storages: Vec<Range<u64>>,
+    /// Where each storage lies.
+    storages: Vec<Place>,
     metadata: BTreeMap<String, String>,
+}
+
+/// The bytes that a storage takes.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    /// Number of the file among the checkpoint's.
+    file: usize,
+    /// Its bytes in the file.
+    stored: Range<u64>,
+    /// Its length once it is unpacked, where it is deflated.
+    unpacked: Option<u64>,
     big_endian: bool,
 }
 
-/// An opened checkpoint file.
+impl Place {
+    /// Bytes as they lie in the only file, least significant first.
+    fn plain(stored: Range<u64>) -> Self {
+        Self { stored, ..Self::default() }
+    }
+
+    /// Bytes that tensors are laid over.
+    fn len(&self) -> u64 {
+        self.unpacked.unwrap_or(self.stored.end - self.stored.start)
+    }
+}
+
+/// An opened checkpoint: a file, or the files that one was split into.
 pub struct Source {
-    path: PathBuf,
-    file: File,
+    files: Vec<(PathBuf, File)>,
     contents: Contents,
 }
 
@@ -220,19 +252,26 @@ impl Source {
     /// When the file can't be read, is no checkpoint, or is damaged.
     pub fn open(path: &Path) -> Result<Source, SourceError> {
         let open = || {
-            if path.is_dir() {
-                return Err(Problem::NotACheckpoint("a folder: name a file in it".into()));
-            }
-            // Before it is opened: that would wait for a pipe's other end.
-            if !path.metadata()?.is_file() {
-                let what = "a checkpoint can't be read from a pipe or a device; save it to a file";
-                return Err(Problem::Unsupported(what.into()));
-            }
-            let mut file = File::open(path)?;
+            let mut file = open_file(path)?;
             let contents = contents(&mut file)?;
-            Ok(Source { path: path.to_owned(), file, contents })
+            Ok(Source { files: vec![(path.to_owned(), file)], contents })
         };
         open().map_err(|problem| SourceError { path: path.to_owned(), problem })
+    }
+
+    /// Opens a checkpoint of several files by the index that Transformers writes beside them, as one
+    /// `Dict` of name to tensor. A file that was split has no metadata.
+    ///
+    /// # Errors
+    /// When the index or one of its files can't be read, a file lies elsewhere than beside the index, or a
+    /// tensor is not where the index says.
+    pub fn open_sharded(index: &Path) -> Result<Source, SourceError> {
+        shards::open(index)
+    }
+
+    /// The files that the tensors are read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
     }
 
     /// What the file turned out to be.
@@ -259,41 +298,62 @@ impl Source {
     /// When the file can't be read or has become shorter since it was opened, when there is not
     /// enough memory, or when `tensor` is not of this file.
     pub fn read(&self, tensor: &TensorRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
-        self.fetch(tensor, out).map_err(|problem| SourceError { path: self.path.clone(), problem })
+        let place = self.contents.storages.get(tensor.storage);
+        let file = place.map_or(0, |place| place.file);
+        let path = || self.files.get(file).map(|(path, _)| path.clone()).unwrap_or_default();
+        self.fetch(tensor, place, out).map_err(|problem| SourceError { path: path(), problem })
     }
 
-    fn fetch(&self, tensor: &TensorRef, out: &mut Vec<u8>) -> Result<(), Problem> {
+    fn fetch(&self, tensor: &TensorRef, place: Option<&Place>, out: &mut Vec<u8>) -> Result<(), Problem> {
         let wrong = |what| Problem::Damaged { place: format!("storage {}", tensor.storage), what };
-        let storage = self.contents.storages.get(tensor.storage);
-        let storage = storage.ok_or_else(|| wrong("there is no such storage".into()))?;
-        let (count, stretch) = tensor.locate(storage.end - storage.start).map_err(wrong)?;
+        let place = place.ok_or_else(|| wrong("there is no such storage".into()))?;
+        let (count, stretch) = tensor.locate(place.len()).map_err(wrong)?;
         if count == 0 {
             out.clear();
             return Ok(());
         }
         let size = tensor.dtype.size();
-        let start = storage.start + stretch.start;
         let run = contiguous_run(tensor);
         if run == count {
-            self.read_at(start, count * size, out)?;
+            self.read_at(place, stretch.start, count * size, out)?;
         } else {
             let mut stored = Vec::new();
-            self.read_at(start, (stretch.end - stretch.start) as usize, &mut stored)?;
+            self.read_at(place, stretch.start, (stretch.end - stretch.start) as usize, &mut stored)?;
             resize(out, count * size)?;
             gather(tensor, &stored, run * size, out);
         }
-        if self.contents.big_endian {
+        if place.big_endian {
             out.chunks_exact_mut(size).for_each(<[u8]>::reverse);
         }
         Ok(())
     }
 
-    fn read_at(&self, start: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
+    /// Replaces `out` by `len` bytes of a storage from its byte `start` on.
+    fn read_at(&self, place: &Place, start: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
         resize(out, len)?;
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(start))?;
-        Ok(file.read_exact(out)?)
+        let mut file = &self.files[place.file].1;
+        if place.unpacked.is_none() {
+            file.seek(SeekFrom::Start(place.stored.start + start))?;
+            return Ok(file.read_exact(out)?);
+        }
+        file.seek(SeekFrom::Start(place.stored.start))?;
+        let mut bytes = zip::inflate(file.take(place.stored.end - place.stored.start), place.len());
+        io::copy(&mut bytes.by_ref().take(start), &mut io::sink())?;
+        Ok(bytes.read_exact(out)?)
     }
+}
+
+/// Opens a file that can be read from anywhere.
+fn open_file(path: &Path) -> Result<File, Problem> {
+    if path.is_dir() {
+        return Err(Problem::NotACheckpoint("a folder: name a file in it".into()));
+    }
+    // Before it is opened: that would wait for a pipe's other end.
+    if !path.metadata()?.is_file() {
+        let what = "a checkpoint can't be read from a pipe or a device; save it to a file";
+        return Err(Problem::Unsupported(what.into()));
+    }
+    Ok(File::open(path)?)
 }
 
 /// Gives `out` a length, and an error instead of an abort when memory is short.

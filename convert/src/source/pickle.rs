@@ -30,12 +30,14 @@ pub(super) struct Input<R> {
     /// Bytes read, and bytes that there are.
     position: u64,
     end: u64,
+    /// Whether numpy was named: its arrays lie in the pickle itself.
+    numpy: bool,
 }
 
 impl<R: BufRead> Input<R> {
     /// Reads from `reader`, which has `end` bytes.
     pub fn new(reader: R, place: impl Into<String>, end: u64) -> Self {
-        Self { reader, place: place.into(), position: 0, end }
+        Self { reader, place: place.into(), position: 0, end, numpy: false }
     }
 
     /// How many bytes were read.
@@ -47,6 +49,15 @@ impl<R: BufRead> Input<R> {
     pub fn fail(&self, what: impl Display) -> Problem {
         let place = format!("{}, byte {}", self.place, self.position);
         Problem::Damaged { place, what: what.to_string() }
+    }
+
+    /// Why a pickle is so long, where that is known.
+    fn arrays(&self) -> &'static str {
+        if self.numpy {
+            ": it holds numpy arrays; save tensors instead, as model.state_dict() gives them"
+        } else {
+            ""
+        }
     }
 
     /// Fails unless so many bytes follow.
@@ -86,7 +97,8 @@ impl<R: BufRead> Input<R> {
         }
         self.claim(len)?;
         if len > MAX_STRING {
-            return Err(self.fail(format!("a string of {len} bytes is longer than {MAX_STRING}")));
+            let longer = format!("a string of {len} bytes is longer than {MAX_STRING}");
+            return Err(self.fail(format!("{longer}{}", self.arrays())));
         }
         let mut bytes = vec![0; len as usize];
         self.reader.read_exact(&mut bytes)?;
@@ -96,14 +108,18 @@ impl<R: BufRead> Input<R> {
 
     /// The text up to the next line feed, without it.
     fn line(&mut self) -> Result<String, Problem> {
+        String::from_utf8(self.raw_line()?).map_err(|_| self.fail("a line is not UTF-8"))
+    }
+
+    /// The bytes up to the next line feed, without it.
+    fn raw_line(&mut self) -> Result<Vec<u8>, Problem> {
         let mut bytes = Vec::new();
         self.reader.by_ref().take(MAX_STRING).read_until(b'\n', &mut bytes)?;
         if bytes.pop() != Some(b'\n') {
             return Err(self.fail("a line has no end"));
         }
-        let line = String::from_utf8(bytes).map_err(|_| self.fail("a line is not UTF-8"))?;
-        self.position += line.len() as u64 + 1;
-        Ok(line)
+        self.position += bytes.len() as u64 + 1;
+        Ok(bytes)
     }
 }
 
@@ -124,7 +140,8 @@ pub(super) fn load<R: BufRead>(input: &mut Input<R>, storages: &mut Storages) ->
         }
         machine.step(opcode)?;
         if machine.input.position - start > MAX_PICKLE {
-            return Err(machine.input.fail(format!("the pickle is longer than {MAX_PICKLE} bytes")));
+            let longer = format!("the pickle is longer than {MAX_PICKLE} bytes");
+            return Err(machine.input.fail(format!("{longer}{}", machine.input.arrays())));
         }
     }
 }
@@ -196,7 +213,8 @@ impl<R: BufRead> Machine<'_, R> {
                 self.leaf(Value::Str(String::from_utf8_lossy(&bytes).into()))
             }
             b'V' => {
-                let line = self.input.line()?;
+                // Python's raw-unicode-escape: what is not escaped is Latin-1.
+                let line: String = self.input.raw_line()?.into_iter().map(char::from).collect();
                 self.leaf(Value::Str(unescape(&line, &['u', 'U']).into()))
             }
             b'S' => {
@@ -320,7 +338,8 @@ impl<R: BufRead> Machine<'_, R> {
                 let (Some(module), Some(name)) = (self.arena.name(module), self.arena.name(name)) else {
                     return Err(self.input.fail("the name of a global is no text, or a long one"));
                 };
-                let global = self.global(module, name)?;
+                let (module, name) = (module.clone(), name.clone());
+                let global = self.global(&module, &name)?;
                 self.node(Node::Global(global))
             }
             0x82..=0x84 => {
@@ -357,8 +376,12 @@ impl<R: BufRead> Machine<'_, R> {
                 Ok(())
             }
             b'P' => {
-                self.input.line()?;
-                self.leaf(opaque("(persistent id)"))
+                let line = self.input.line()?;
+                let node = rebuild::spelt_out(&mut self.arena, self.storages, &line);
+                match node.map_err(|what| self.input.fail(what))? {
+                    Some(node) => self.node(node),
+                    None => self.leaf(opaque("(persistent id)")),
+                }
             }
             b'Q' => {
                 let id = self.pop()?;
@@ -373,7 +396,8 @@ impl<R: BufRead> Machine<'_, R> {
         }
     }
 
-    fn global(&self, module: &str, name: &str) -> Result<Rc<str>, Problem> {
+    fn global(&mut self, module: &str, name: &str) -> Result<Rc<str>, Problem> {
+        self.input.numpy |= module.split('.').next() == Some("numpy");
         if module.len() + name.len() >= MAX_NAME {
             return Err(self.input.fail(format!("the name of a global is longer than {MAX_NAME} bytes")));
         }

@@ -5,14 +5,13 @@
 //! of which only the name is known.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::rc::Rc;
 
 use super::arena::{Arena, Id, Node, View};
-use super::{DType, TensorRef, Value, quoted};
+use super::{DType, Place, TensorRef, Value, quoted};
 
 /// Most dimensions of a tensor, as in torch.
-const MAX_DIMS: usize = 64;
+pub(super) const MAX_DIMS: usize = 64;
 
 /// Most arguments that a function here takes.
 const MAX_ARGS: usize = 8;
@@ -44,14 +43,14 @@ impl Storages {
     ///
     /// # Errors
     /// When one is missing or shorter than the pickle says.
-    pub fn place(&self, places: &HashMap<Rc<str>, Range<u64>>) -> Result<Vec<Range<u64>>, String> {
+    pub fn place(&self, places: &HashMap<Rc<str>, Place>) -> Result<Vec<Place>, String> {
         let place = |storage: &Storage| match places.get(&storage.key) {
-            None if storage.len == 0 => Ok(0..0),
+            None if storage.len == 0 => Ok(Place::default()),
             None => Err(format!("storage {} is not in the file", quoted(&storage.key))),
-            Some(place) if place.end - place.start < storage.len => Err(format!(
+            Some(place) if place.len() < storage.len => Err(format!(
                 "storage {} has {} bytes instead of {}",
                 quoted(&storage.key),
-                place.end - place.start,
+                place.len(),
                 storage.len
             )),
             Some(place) => Ok(place.clone()),
@@ -156,6 +155,32 @@ pub(super) fn persistent(arena: &Arena, storages: &mut Storages, id: Id) -> Resu
     }
 }
 
+/// The persistent id that a pickle of protocol 0 spells out, `('storage', <class 'torch.FloatStorage'>, '0',
+/// 'cpu', 24)`, in legacy files with `, None` behind the number.
+pub(super) fn spelt_out(
+    arena: &mut Arena,
+    storages: &mut Storages,
+    text: &str,
+) -> Result<Option<Node>, String> {
+    let parts = || {
+        let rest = text.strip_prefix("('storage', <class '")?.strip_suffix(')')?;
+        let (class, rest) = rest.split_once("'>, '")?;
+        let (key, rest) = rest.split_once("', '")?;
+        let (_location, numel) = rest.split_once("', ")?;
+        let numel = numel.strip_suffix(", None").unwrap_or(numel).parse().ok()?;
+        Some((class, key, numel))
+    };
+    let Some((class, key, numel)) = parts() else { return Ok(None) };
+    let mut items = Vec::new();
+    for leaf in [Value::Str("storage".into()), Value::Str(class.into()), Value::Str(key.into())] {
+        items.push(arena.add(Node::Leaf(leaf))?);
+    }
+    items.push(arena.add(Node::Leaf(Value::None))?);
+    items.push(arena.add(Node::Leaf(Value::Int(numel)))?);
+    let id = arena.add(Node::List(items))?;
+    persistent(arena, storages, id).map(Some)
+}
+
 /// What calling a global gives: with `reduce` the call of a function, else an instance of a class.
 ///
 /// # Errors
@@ -195,6 +220,17 @@ pub(super) fn call(arena: &mut Arena, callable: Id, args: Id, reduce: bool) -> R
         | "__builtin__.set"
         | "__builtin__.frozenset" => {
             Node::List(first.and_then(|items| arena.list(items)).unwrap_or_default().to_vec())
+        }
+        // How protocols 0 and 1 make an instance of a class: of it, of a base, and of what the base is made of.
+        "copy_reg._reconstructor" | "copyreg._reconstructor" => {
+            let class = first.and_then(|class| arena.global(class)).cloned();
+            let state = args.get(2).copied().filter(|&state| !matches!(arena.get(state), Node::Leaf(_)));
+            Node::Instance { global: class.unwrap_or(global), state }
+        }
+        // A tensor of somebody's class around others, as parts of a distributed one are: the class says more.
+        "torch._utils._rebuild_wrapper_subclass" => {
+            let class = first.and_then(|class| arena.global(class)).cloned();
+            Node::Instance { global: class.unwrap_or(global), state: None }
         }
         _ => Node::Instance { global, state: None },
     };

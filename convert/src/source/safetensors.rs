@@ -9,17 +9,27 @@ use std::rc::Rc;
 use safetensors::{Dtype, tensor::Metadata};
 
 use super::arena::opaque;
-use super::{Container, Contents, DType, Problem, TensorRef, Value};
+use super::rebuild::MAX_DIMS;
+use super::{Container, Contents, DType, Place, Problem, TensorRef, Value, quoted};
 
 /// Bytes of the header's length, which precedes the header.
 const LENGTH: usize = 8;
-/// Longest header, the limit of the format's own implementation.
-const MAX_HEADER: u64 = 100_000_000;
+/// Longest header of the format's own implementation.
+const MAX_FORMAT: u64 = 100_000_000;
+/// Longest header that is read: names and shapes of [`MAX_TENSORS`] and ten times the labels of the largest
+/// data set. What is made of it in memory is several times as large.
+const MAX_HEADER: u64 = 25_000_000;
+/// Most tensors of a file; a network with its optimizer's averages has some thousand.
+const MAX_TENSORS: usize = 1 << 16;
+/// Most keys, dimensions, offsets and commas in texts of a header: sixteen for each tensor.
+const MAX_VALUES: usize = 16 * MAX_TENSORS;
+/// What the entry of every tensor has in the header.
+const ENTRY: &[u8] = b"\"data_offsets\"";
 
 /// Whether a file starts with a plausible length and the brace of a JSON object.
 pub(super) fn is_safetensors(head: &[u8]) -> bool {
     match head.split_first_chunk::<LENGTH>() {
-        Some((len, rest)) => rest.starts_with(b"{") && u64::from_le_bytes(*len) <= MAX_HEADER,
+        Some((len, rest)) => rest.starts_with(b"{") && u64::from_le_bytes(*len) <= MAX_FORMAT,
         None => false,
     }
 }
@@ -42,8 +52,23 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     if data > len {
         return Err(cut(data));
     }
-    let parsed: Metadata =
-        serde_json::from_reader(reader.take(header)).map_err(|error| damaged(error.to_string()))?;
+    if header > MAX_HEADER {
+        return Err(damaged(format!("it has {header} bytes, more than {MAX_HEADER}")));
+    }
+    let mut json = Vec::new();
+    reader.take(header).read_to_end(&mut json)?;
+    // Before memory is taken for them.
+    let tensors = memchr::memmem::find_iter(&json, ENTRY).count();
+    if tensors > MAX_TENSORS {
+        return Err(damaged(format!("it names {tensors} tensors, more than {MAX_TENSORS}")));
+    }
+    // Each costs the parser some 50 bytes.
+    let values = memchr::memchr_iter(b',', &json).count();
+    if values > MAX_VALUES {
+        return Err(damaged(format!("it lists {values} values, more than {MAX_VALUES}")));
+    }
+    let parsed: Metadata = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+    drop(json);
     let needed = data.saturating_add(parsed.data_len() as u64);
     if needed != len {
         return Err(cut(needed));
@@ -52,6 +77,10 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     let (mut root, mut storages) = (Vec::new(), Vec::new());
     for name in parsed.offset_keys() {
         let Some(info) = parsed.info(&name) else { continue };
+        if info.shape.len() > MAX_DIMS {
+            let (name, dims) = (quoted(&name), info.shape.len());
+            return Err(damaged(format!("{name} has {dims} dimensions, more than {MAX_DIMS}")));
+        }
         let value = match dtype(info.dtype) {
             Some(dtype) => {
                 let mut strides = vec![1usize; info.shape.len()];
@@ -59,7 +88,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
                     strides[axis - 1] = strides[axis].saturating_mul(info.shape[axis]);
                 }
                 let (start, end) = info.data_offsets;
-                storages.push(data + start as u64..data + end as u64);
+                storages.push(Place::plain(data + start as u64..data + end as u64));
                 let (shape, storage) = (info.shape.clone(), storages.len() - 1);
                 Value::Tensor(Rc::new(TensorRef { dtype, shape, strides, offset: 0, storage }))
             }
@@ -70,7 +99,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     let metadata: BTreeMap<_, _> =
         parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let root = Value::Dict(Rc::new(root));
-    Ok(Contents { container: Container::Safetensors, root, storages, metadata, big_endian: false })
+    Ok(Contents { container: Container::Safetensors, root, storages, metadata })
 }
 
 fn dtype(dtype: Dtype) -> Option<DType> {

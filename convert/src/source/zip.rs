@@ -1,18 +1,19 @@
-//! Files of `torch.save` since 1.6: a zip archive of `<folder>/data.pkl`, one stored entry
-//! `<folder>/data/<key>` a storage, and `<folder>/byteorder`.
+//! Files of `torch.save` since 1.6: a zip archive of `<folder>/data.pkl`, one entry `<folder>/data/<key>`
+//! a storage, and `<folder>/byteorder`. torch stores entries as they are; whoever packs the archive again
+//! with other tools deflates them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufReader, Read};
-use std::ops::Range;
+use std::io::{self, BufReader, Read};
 
+use flate2::bufread::DeflateDecoder;
 use zip::CompressionMethod;
-use zip::read::{ZipArchive, ZipFile};
+use zip::read::ZipArchive;
 
 use super::pickle::{self, Input};
 use super::rebuild::Storages;
-use super::{Container, Contents, Problem, quoted};
+use super::{Container, Contents, MAX_EXPANDED_BYTES, MAX_RATIO, Place, Problem, quoted};
 
 /// Whether a file starts as zip archives do; an empty archive has only its end.
 pub(super) fn is_zip(head: &[u8]) -> bool {
@@ -20,16 +21,46 @@ pub(super) fn is_zip(head: &[u8]) -> bool {
 }
 
 type Archive<'f> = ZipArchive<BufReader<&'f mut File>>;
-type Entry<'a, 'f> = ZipFile<'a, BufReader<&'f mut File>>;
+
+/// What an entry holds, unpacked, and where in the file it lies.
+type Entry<'a> = (Box<dyn Read + 'a>, Place);
+
+/// Unpacks the `len` bytes that an entry holds.
+pub(super) fn inflate<R: Read>(packed: R, len: u64) -> Inflate<R> {
+    Inflate { left: len, bytes: DeflateDecoder::new(BufReader::new(packed)) }
+}
+
+/// Bytes of an entry on their way out, which must be as many as it says.
+pub(super) struct Inflate<R: Read> {
+    left: u64,
+    bytes: DeflateDecoder<BufReader<R>>,
+}
+
+impl<R: Read> Read for Inflate<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let count = self.bytes.read(out).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => damaged(&error.to_string()),
+            _ => error,
+        })?;
+        if count == 0 && self.left > 0 && !out.is_empty() {
+            return Err(damaged("shorter than it says"));
+        }
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| damaged("longer than it says"))?;
+        Ok(count)
+    }
+}
 
 /// Reads everything but the elements.
 pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged("zip archive", error))?;
     // Raw bytes: torch writes UTF-8 without the flag that says so.
     let names: Vec<Vec<u8>> = archive.file_names_raw().map(<[u8]>::to_vec).collect();
-    let folder = names.iter().find_map(|name| name.strip_suffix(b"/data.pkl").filter(|f| !f.contains(&b'/')));
-    let folder = folder.ok_or_else(|| no_checkpoint(&names))?;
-    let path = |rest: &str| [folder, b"/", rest.as_bytes()].concat();
+    // torch has one folder; who packs an archive again may leave it out or put it into another one.
+    let folders = names.iter().filter_map(|name| name.strip_suffix(b"data.pkl"));
+    let folders = folders.filter(|folder| folder.last().is_none_or(|&last| last == b'/'));
+    let folder = folders.min_by_key(|folder| folder.len()).ok_or_else(|| no_checkpoint(&names))?;
+    let path = |rest: &str| [folder, rest.as_bytes()].concat();
     if names.contains(&path("constants.pkl")) {
         return Err(Problem::Unsupported(
             "a TorchScript archive: load it with torch.jit.load and torch.save its state_dict()".into(),
@@ -37,9 +68,9 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     }
 
     let mut big_endian = false;
-    if let Some((entry, _)) = stored(&mut archive, &path("byteorder"), len)? {
+    if let Some((bytes, _)) = entry(&mut archive, &path("byteorder"), len)? {
         let mut order = Vec::new();
-        entry.take(16).read_to_end(&mut order)?;
+        bytes.take(16).read_to_end(&mut order)?;
         big_endian = match &*order {
             b"little" => false,
             b"big" => true,
@@ -51,43 +82,54 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     }
 
     let name = path("data.pkl");
-    let (entry, place) = stored(&mut archive, &name, len)?.ok_or_else(|| no_checkpoint(&names))?;
+    let (bytes, place) = entry(&mut archive, &name, len)?.ok_or_else(|| no_checkpoint(&names))?;
     let mut storages = Storages::default();
-    let mut input = Input::new(BufReader::new(entry), shown(&name), place.end - place.start);
+    let mut input = Input::new(BufReader::new(bytes), shown(&name), place.len());
     let root = pickle::load(&mut input, &mut storages)?;
     drop(input);
 
     let mut places = HashMap::new();
     for storage in storages.iter() {
-        if let Some((_, place)) = stored(&mut archive, &path(&format!("data/{}", storage.key)), len)? {
-            places.insert(storage.key.clone(), place);
+        if let Some((_, place)) = entry(&mut archive, &path(&format!("data/{}", storage.key)), len)? {
+            places.insert(storage.key.clone(), Place { big_endian, ..place });
         }
     }
     let place = shown(&path("data"));
     let storages = storages.place(&places).map_err(|what| Problem::Damaged { place, what })?;
-    Ok(Contents { container: Container::TorchZip, root, storages, metadata: BTreeMap::new(), big_endian })
+    Ok(Contents { container: Container::TorchZip, root, storages, metadata: BTreeMap::new() })
 }
 
-/// An entry of that name, to be read, and the bytes of the file that it takes.
-fn stored<'a, 'f>(
-    archive: &'a mut Archive<'f>,
-    name: &[u8],
-    len: u64,
-) -> Result<Option<(Entry<'a, 'f>, Range<u64>)>, Problem> {
+/// An entry of that name, to be read, and where in the file it lies.
+fn entry<'a>(archive: &'a mut Archive<'_>, name: &[u8], len: u64) -> Result<Option<Entry<'a>>, Problem> {
     let Some(index) = archive.index_for_name_raw(name) else { return Ok(None) };
     let entry = archive.by_index_raw(index).map_err(|error| damaged(&shown(name), error))?;
-    if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
-        return Err(Problem::Unsupported(format!(
-            "{} is compressed or encrypted ({}): unpack the archive and pack its folder with `zip -0 -r`",
-            shown(name),
-            entry.compression()
-        )));
+    let again = "unpack the archive and pack its folder with `zip -0 -r`";
+    if entry.encrypted() {
+        return Err(Problem::Unsupported(format!("{} is encrypted: {again}", shown(name))));
     }
+    let deflated = match entry.compression() {
+        CompressionMethod::Stored => false,
+        CompressionMethod::DEFLATE => true,
+        other => {
+            return Err(Problem::Unsupported(format!("{} is compressed by {other}: {again}", shown(name))));
+        }
+    };
+    let (packed, size) = (entry.compressed_size(), entry.size());
     let start = entry.data_start().unwrap_or(len);
-    match start.checked_add(entry.compressed_size()) {
-        Some(end) if end <= len => Ok(Some((entry, start..end))),
-        _ => Err(damaged(&shown(name), "the entry ends after the file")),
+    let stored = match start.checked_add(packed) {
+        Some(end) if end <= len => start..end,
+        _ => return Err(damaged(&shown(name), "the entry ends after the file")),
+    };
+    if deflated && size > MAX_EXPANDED_BYTES as u64 && size / MAX_RATIO > packed {
+        let what = format!("{size} bytes are said to be packed in {packed}");
+        return Err(Problem::Damaged { place: shown(name), what });
     }
+    let place = Place { stored, unpacked: deflated.then_some(size), ..Place::default() };
+    let bytes: Box<dyn Read + 'a> = match deflated {
+        true => Box::new(inflate(entry, size)),
+        false => Box::new(entry),
+    };
+    Ok(Some((bytes, place)))
 }
 
 /// An entry's name as it may stand in a message.
