@@ -1,10 +1,24 @@
-//! Files, bytes and standard input to 8-bit RGB, as Pillow's `convert("RGB")` makes it.
+//! Files, bytes and standard input to 8-bit RGB, as Pillow's `convert("RGB")` makes it after `exif_transpose`.
 //!
-//! Grey is repeated, palettes are looked up, alpha is dropped without blending. Of 16-bit channels the
-//! high byte counts; Pillow does the same with colour, and with grey saturates at 255, which makes
-//! most 16-bit grey images white: that is not followed. Floating point is taken as 0 to 1. Of animations
-//! the first frame counts. JPEG pixels differ from libjpeg-turbo's by up to 6 levels where chroma is
-//! subsampled. Colour profiles are ignored, as the references do.
+//! PNG, GIF, BMP, TIFF (BigTIFF too) and WebP give Pillow 13's bytes: grey is repeated, palettes are looked up
+//! and black beyond their end, alpha is dropped without blending (and divided out first where it is
+//! multiplied in), CMYK and YCbCr are converted by the same arithmetic, of animations and pages the first
+//! counts, orientation comes from EXIF or XMP. JPEG pixels differ from libjpeg-turbo's by up to 6 levels where
+//! chroma is subsampled. Colour profiles are ignored, as the references do.
+//!
+//! Not as in Pillow, on purpose:
+//!
+//! - Of 16 bits the high byte counts, of TIFF's 12 the high eight. Pillow does that with colour, and with
+//!   grey saturates at 255, which makes most such images white. (Signed 16 and all 32-bit integers
+//!   saturate here too.)
+//! - Floating point is taken as 0 to 1; Pillow cuts it to 0 and 1.
+//! - Packed big-endian TIFFs of signed or floating-point samples, and TIFFs of 16-bit colour in planes, are read
+//!   as they were written; Pillow swaps their bytes, or takes half of them for pixels.
+//! - Read here and refused by Pillow: TIFFs of colour in floating point, 64-bit samples and more samples than
+//!   it knows, BMPs of 2 bits, with other masks or run lengths that end early, PNGs with a damaged text.
+//! - Refused here and read by Pillow, by name: TIFFs of LZMA, of CCITT group 3 in two dimensions or without end
+//!   marks, of CIE Lab, of YCbCr with fewer colours than pixels in other compressions than JPEG. Also PNGs
+//!   and GIFs whose data end early in good order, of which Pillow leaves the rest black.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -153,7 +167,9 @@ impl Reader {
                 _ => ImageErrorKind::Unreadable(e),
             })
         })?;
-        self.stream(file).map_err(named)
+        // Room for the whole file at once: growing would take twice as much. Pipes have no length.
+        let length = file.metadata().map_or(0, |data| data.len());
+        self.stream(file, length).map_err(named)
     }
 
     /// How many bytes the image in `bytes` has once it is decoded, as its header says; 0 where that can't be told.
@@ -168,7 +184,7 @@ impl Reader {
     /// # Errors
     /// Every [`ImageErrorKind`] but [`ImageErrorKind::Missing`].
     pub fn stdin(&self) -> Result<RgbImage, ImageError> {
-        let bytes = self.stream(io::stdin().lock());
+        let bytes = self.stream(io::stdin().lock(), 0);
         bytes.and_then(|bytes| self.decode(&bytes)).map_err(|kind| ImageError { name: "-".to_owned(), kind })
     }
 
@@ -180,9 +196,13 @@ impl Reader {
         self.decode(bytes).map_err(|kind| ImageError { name: name.to_owned(), kind })
     }
 
-    fn stream(&self, stream: impl Read) -> Result<Vec<u8>, ImageErrorKind> {
+    /// All of `stream`, of which `length` bytes are expected.
+    fn stream(&self, stream: impl Read, length: u64) -> Result<Vec<u8>, ImageErrorKind> {
         let limit = self.limits.memory;
-        let mut bytes = Vec::new();
+        if length > limit {
+            return Err(ImageErrorKind::TooMuchMemory { limit });
+        }
+        let mut bytes = Vec::with_capacity(length as usize);
         stream.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(ImageErrorKind::Unreadable)?;
         if bytes.len() as u64 > limit {
             return Err(ImageErrorKind::TooMuchMemory { limit });

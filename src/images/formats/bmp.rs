@@ -6,8 +6,8 @@
 use image::RgbImage;
 
 use super::allowance::Allowance;
-use super::bits_at;
 use super::canvas::CHANNELS;
+use super::{bits_at, extend_pixels};
 use crate::images::decode::ImageErrorKind;
 
 const FORMAT: &str = "BMP";
@@ -63,7 +63,8 @@ struct Header {
     top_down: bool,
     bits: u16,
     compression: u32,
-    palette: Vec<[u8; CHANNELS]>,
+    /// Black where the file has no colour.
+    palette: [[u8; CHANNELS]; 256],
     masks: [Mask; CHANNELS],
     /// Where the pixels are in the file.
     pixels: usize,
@@ -126,7 +127,10 @@ impl Header {
         };
         let stored = bytes.get(palette_at..).unwrap_or_default();
         let stored = &stored[..stored.len().min(colours * padded)];
-        let palette = stored.chunks_exact(padded).map(|bgr| [bgr[2], bgr[1], bgr[0]]).take(256).collect();
+        let mut palette = [[0; CHANNELS]; 256];
+        for (colour, bgr) in palette.iter_mut().zip(stored.chunks_exact(padded)) {
+            *colour = [bgr[2], bgr[1], bgr[0]];
+        }
         let palette_end = palette_at + colours * padded;
         // Some writers forget the palette, or the place of the pixels.
         let pixels = match number(10)? as usize {
@@ -143,19 +147,19 @@ impl Header {
     /// One stored row's pixels, `width` of them of `bits` bits each.
     fn to_rgb(&self, row: &[u8], width: usize, bits: usize, rgb: &mut Vec<u8>) {
         match bits {
-            24 => rgb.extend(row.as_chunks::<3>().0.iter().take(width).flat_map(|&[b, g, r]| [r, g, b])),
+            24 => extend_pixels(rgb, row.as_chunks().0[..width].iter().map(|&[b, g, r]| [r, g, b])),
             16 => {
-                let pixels =
-                    row.as_chunks().0.iter().take(width).map(|&pixel| u16::from_le_bytes(pixel).into());
-                rgb.extend(pixels.flat_map(|pixel| self.masks.each_ref().map(|mask| mask.level(pixel))));
+                let pixels = row.as_chunks().0[..width].iter().map(|&pixel| u16::from_le_bytes(pixel).into());
+                extend_pixels(rgb, pixels.map(|pixel| self.masks.each_ref().map(|mask| mask.level(pixel))));
             }
             32 => {
-                let pixels = row.as_chunks().0.iter().take(width).map(|&pixel| u32::from_le_bytes(pixel));
-                rgb.extend(pixels.flat_map(|pixel| self.masks.each_ref().map(|mask| mask.level(pixel))));
+                let pixels = row.as_chunks().0[..width].iter().map(|&pixel| u32::from_le_bytes(pixel));
+                extend_pixels(rgb, pixels.map(|pixel| self.masks.each_ref().map(|mask| mask.level(pixel))));
             }
+            8 => extend_pixels(rgb, row[..width].iter().map(|&index| self.palette[usize::from(index)])),
             bits => {
-                let colour = |column| self.palette.get(usize::from(bits_at(row, column, bits)));
-                rgb.extend((0..width).flat_map(|column| colour(column).copied().unwrap_or_default()));
+                let indices = (0..width).map(|column| bits_at(row, column, bits));
+                extend_pixels(rgb, indices.map(|index| self.palette[usize::from(index)]));
             }
         }
     }

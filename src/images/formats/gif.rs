@@ -12,6 +12,7 @@ use image::RgbImage;
 
 use super::allowance::Allowance;
 use super::canvas::CHANNELS;
+use super::extend_pixels;
 use crate::images::decode::ImageErrorKind;
 
 const FORMAT: &str = "GIF";
@@ -36,10 +37,11 @@ pub fn read(bytes: &[u8], allowance: &mut Allowance) -> Result<RgbImage, ImageEr
 
     let global = decoder.global_palette().map(<[u8]>::to_vec);
     let palette = frame.palette.clone().or(global).unwrap_or_default();
-    let colour = |index: u8| {
-        let at = CHANNELS * usize::from(index);
-        palette.get(at..at + CHANNELS).map_or([0; CHANNELS], |rgb| [rgb[0], rgb[1], rgb[2]])
-    };
+    let mut colours = [[0; CHANNELS]; 256];
+    for (colour, stored) in colours.iter_mut().zip(palette.as_chunks().0) {
+        *colour = *stored;
+    }
+    let colour = |index: u8| colours[usize::from(index)];
     let mut canvas = allowance.canvas(FORMAT, width, height, None)?;
     allowance.pixels(FORMAT, columns as u32, rows as u32)?;
     allowance.take((columns * rows + CHANNELS * columns) as u64)?;
@@ -52,7 +54,7 @@ pub fn read(bytes: &[u8], allowance: &mut Allowance) -> Result<RgbImage, ImageEr
     let mut rgb = Vec::with_capacity(CHANNELS * columns);
     for (row, indices) in indices.chunks_exact(columns).enumerate() {
         rgb.clear();
-        rgb.extend(indices.iter().flat_map(|&index| colour(index)));
+        extend_pixels(&mut rgb, indices.iter().map(|&index| colour(index)));
         canvas.put(left, top + row, 1, &rgb);
     }
     Ok(canvas.finish())
@@ -96,4 +98,26 @@ fn with_palette(bytes: &[u8]) -> (impl Read, &[u8]) {
 
 fn no_frame() -> ImageErrorKind {
     ImageErrorKind::Damaged { format: FORMAT, reason: "it has no frame".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::images::decode::{Exif, Limits};
+
+    /// One pixel on a screen of 16000 x 16000: a few bytes that ask for 768 MB.
+    const SCREEN: &[u8] =
+        b"GIF89a\x80\x3e\x80\x3e\x80\0\0\x01\x02\x03\x04\x05\x06,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;";
+
+    #[test]
+    fn a_screen_beyond_the_memory_is_refused() {
+        let needed = 3 * 16_000 * 16_000 + 1 + 3 + SCREEN.len() as u64;
+        let limits = Limits { memory: needed - 1, ..Limits::default() };
+        let refused = read(SCREEN, &mut Allowance::new(limits, Exif::Apply, SCREEN.len())).unwrap_err();
+        assert!(matches!(refused, ImageErrorKind::TooMuchMemory { .. }), "{refused}");
+        let limits = Limits { pixels: 1_000_000, ..Limits::default() };
+        let refused = read(SCREEN, &mut Allowance::new(limits, Exif::Apply, SCREEN.len())).unwrap_err();
+        assert!(matches!(refused, ImageErrorKind::TooManyPixels { width: 16_000, .. }), "{refused}");
+        assert_eq!(dimensions(SCREEN), Some((16_000, 16_000)));
+    }
 }

@@ -10,6 +10,8 @@ pub mod raster;
 pub mod tiff;
 pub mod webp;
 
+use self::canvas::CHANNELS;
+
 /// The `index`-th of the values of `bits` bits, at most 8, that are packed into `row`, high bits first.
 fn bits_at(row: &[u8], index: usize, bits: usize) -> u8 {
     let first = index * bits;
@@ -20,6 +22,15 @@ fn bits_at(row: &[u8], index: usize, bits: usize) -> u8 {
 /// What values of `bits` bits, at most 8, are multiplied with to be 0 to 255.
 fn full_scale(bits: usize) -> u8 {
     u8::MAX / (u8::MAX >> (8 - bits))
+}
+
+/// Puts `pixels` behind those in `rgb`.
+fn extend_pixels(rgb: &mut Vec<u8>, pixels: impl ExactSizeIterator<Item = [u8; CHANNELS]>) {
+    let start = rgb.len();
+    rgb.resize(start + CHANNELS * pixels.len(), 0);
+    for (place, pixel) in rgb[start..].as_chunks_mut().0.iter_mut().zip(pixels) {
+        *place = pixel;
+    }
 }
 
 #[cfg(test)]

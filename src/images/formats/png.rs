@@ -11,6 +11,7 @@ use png::{BitDepth, ColorType, DecodeOptions, Decoder, Transformations};
 
 use super::allowance::Allowance;
 use super::canvas::{CHANNELS, Orientation};
+use super::{bits_at, extend_pixels, full_scale};
 use crate::images::decode::ImageErrorKind;
 
 const FORMAT: &str = "PNG";
@@ -99,25 +100,23 @@ fn to_rgb(
         (ColorType::Rgb | ColorType::Rgba, _) => {
             // Of 16 bits the first byte is the high one.
             let sample = bits / 8;
-            for pixel in row.chunks_exact(channels * sample) {
-                rgb.extend([pixel[0], pixel[sample], pixel[2 * sample]]);
-            }
+            let pixels = row.chunks_exact(channels * sample);
+            extend_pixels(rgb, pixels.map(|pixel| [pixel[0], pixel[sample], pixel[2 * sample]]));
+        }
+        (ColorType::Indexed, BitDepth::Eight) => {
+            extend_pixels(rgb, row.iter().map(|&index| palette.0[usize::from(index)]));
         }
         (ColorType::Indexed, _) => {
-            for column in 0..columns {
-                rgb.extend(palette.0[usize::from(super::bits_at(row, column, bits))]);
-            }
+            let indices = (0..columns).map(|column| bits_at(row, column, bits));
+            extend_pixels(rgb, indices.map(|index| palette.0[usize::from(index)]));
         }
         (ColorType::Grayscale | ColorType::GrayscaleAlpha, BitDepth::Eight | BitDepth::Sixteen) => {
-            for pixel in row.chunks_exact(channels * bits / 8) {
-                rgb.extend([pixel[0]; CHANNELS]);
-            }
+            let pixels = row.chunks_exact(channels * bits / 8);
+            extend_pixels(rgb, pixels.map(|pixel| [pixel[0]; CHANNELS]));
         }
         (ColorType::Grayscale | ColorType::GrayscaleAlpha, _) => {
-            let scale = super::full_scale(bits);
-            for column in 0..columns {
-                rgb.extend([scale * super::bits_at(row, column, bits); CHANNELS]);
-            }
+            let scale = full_scale(bits);
+            extend_pixels(rgb, (0..columns).map(|column| [scale * bits_at(row, column, bits); CHANNELS]));
         }
     }
 }
@@ -267,4 +266,51 @@ fn unhex(text: &[u8]) -> Vec<u8> {
     let digits: Vec<u8> =
         digits.filter_map(|&digit| char::from(digit).to_digit(16).map(|d| d as u8)).collect();
     digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::images::decode::{Exif, Limits};
+
+    fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+        let mut sum = flate2::Crc::new();
+        sum.update(name);
+        sum.update(data);
+        [&(data.len() as u32).to_be_bytes()[..], name, data, &sum.sum().to_be_bytes()].concat()
+    }
+
+    /// Two pixels, 7 and 9, of the palette whose grey is the index.
+    fn file(before: &[u8]) -> Vec<u8> {
+        let palette: Vec<u8> = (0..16).flat_map(|grey| [grey; 3]).collect();
+        let zlib = b"\x78\x01\x01\x03\0\xfc\xff\0\x07\x09\0\x1a\0\x11";
+        let header = chunk(b"IHDR", b"\0\0\0\x02\0\0\0\x01\x08\x03\0\0\0");
+        [SIGNATURE, &header, before, &chunk(b"PLTE", &palette), &chunk(b"IDAT", zlib)].concat()
+    }
+
+    fn pixels(bytes: &[u8]) -> Result<Vec<u8>, String> {
+        let mut allowance = Allowance::new(Limits::default(), Exif::Apply, bytes.len());
+        read(bytes, &mut allowance).map(RgbImage::into_raw).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn checksums_count_where_pixels_depend_on_them() {
+        let right = vec![7, 7, 7, 9, 9, 9];
+        assert_eq!(pixels(&file(b"")), Ok(right.clone()));
+        let mut text = chunk(b"tEXt", b"a\0b");
+        *text.last_mut().unwrap() ^= 1;
+        assert_eq!(pixels(&file(&text)), Ok(right.clone()));
+        for (name, says) in [(b"IHDR", "IHDR"), (b"PLTE", "PLTE")] {
+            let mut bytes = file(b"");
+            let at = bytes.windows(4).position(|window| window == name).unwrap();
+            bytes[at + 4 + 3] ^= 1;
+            let says = format!("damaged or unsupported PNG image: the checksum of its {says} is wrong");
+            assert_eq!(pixels(&bytes), Err(says));
+        }
+        // zlib's own checksum stands before that of the chunk.
+        let mut bytes = file(b"");
+        let at = bytes.len() - 5;
+        bytes[at] ^= 1;
+        assert!(pixels(&bytes).unwrap_err().starts_with("damaged or unsupported PNG image: "));
+    }
 }

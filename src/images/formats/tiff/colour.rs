@@ -6,7 +6,7 @@ use super::directory::{Directory, Layout, SampleKind, compression, tag};
 use super::{damaged, unsupported};
 use crate::images::decode::ImageErrorKind;
 use crate::images::formats::canvas::CHANNELS;
-use crate::images::formats::{bits_at, full_scale};
+use crate::images::formats::{bits_at, extend_pixels, full_scale};
 
 /// What the samples of a pixel are.
 enum Space {
@@ -92,20 +92,19 @@ impl Colours {
         match &self.space {
             Space::Palette(colours) => {
                 let bits = usize::from(self.sample.bits);
-                for column in 0..columns {
-                    rgb.extend(colours[usize::from(bits_at(planes[0], column * self.stride, bits))]);
-                }
+                let indices = (0..columns).map(|column| bits_at(planes[0], column * self.stride, bits));
+                extend_pixels(rgb, indices.map(|index| colours[usize::from(index)]));
             }
             Space::Rgb if self.sample.bits == 8 && self.stride == CHANNELS => {
                 rgb.extend_from_slice(planes[0])
             }
             space => {
-                for column in 0..columns {
+                let pixel = |column: usize| {
                     let at = |channel: usize| match planes[..] {
                         [plane] => self.sample.level(plane, column * self.stride + channel),
                         _ => self.sample.level(planes[channel], column),
                     };
-                    rgb.extend(match space {
+                    match space {
                         Space::WhiteIsZero => [u8::MAX - at(0); CHANNELS],
                         Space::Rgb => [at(0), at(1), at(2)],
                         Space::Multiplied => divided([at(0), at(1), at(2)], at(3)),
@@ -113,8 +112,9 @@ impl Colours {
                         Space::YCbCr => ycbcr_to_rgb([at(0), at(1), at(2)]),
                         Space::PlainYCbCr => pillows_ycbcr_to_rgb([at(0), at(1), at(2)]),
                         Space::Grey | Space::Palette(_) => [at(0); CHANNELS],
-                    });
-                }
+                    }
+                };
+                extend_pixels(rgb, (0..columns).map(pixel));
             }
         }
     }
