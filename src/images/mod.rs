@@ -3,6 +3,7 @@
 
 pub mod decode;
 pub mod draw;
+mod formats;
 pub mod heat;
 pub mod mask;
 pub mod opencv;
