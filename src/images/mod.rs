@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod draw;
 pub mod heat;
+mod jpeg;
 pub mod mask;
 pub mod opencv;
 pub mod palette;
