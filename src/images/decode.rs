@@ -187,12 +187,7 @@ impl Reader {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
-        // Files come from anywhere and decoders are not perfect: one that panics is one bad image.
-        catch_unwind(AssertUnwindSafe(|| self.decode_trusting(bytes))).unwrap_or_else(|panic| {
-            let format = image::guess_format(bytes).ok().and_then(format_name).unwrap_or("unknown");
-            let reason = format!("its decoder crashed ({})", crate::crash::panic_message(&*panic));
-            Err(ImageErrorKind::Damaged { format, reason })
-        })
+        fenced(bytes, || self.decode_trusting(bytes))
     }
 
     fn decode_trusting(&self, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
@@ -264,6 +259,18 @@ impl Reader {
         let reason = innermost.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         ImageErrorKind::Damaged { format, reason }
     }
+}
+
+/// Files come from anywhere and decoders are not perfect: one that panics is one bad image.
+fn fenced(
+    bytes: &[u8],
+    decode: impl FnOnce() -> Result<RgbImage, ImageErrorKind>,
+) -> Result<RgbImage, ImageErrorKind> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
+        let format = image::guess_format(bytes).ok().and_then(format_name).unwrap_or("unknown");
+        let reason = format!("its decoder crashed ({})", crate::crash::panic_message(&*panic));
+        Err(ImageErrorKind::Damaged { format, reason })
+    })
 }
 
 /// The formats that are built in, by their usual names.
@@ -544,6 +551,15 @@ mod tests {
                     assert!(!error.to_string().contains('\n'), "{error}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_decoder_that_panics_is_one_bad_image() {
+        for (bytes, format) in [(&b"\xFF\xD8\xFF"[..], "JPEG"), (b"GIF89a", "GIF"), (b"", "unknown")] {
+            let error = fenced(bytes, || panic!("index {} out of range", 8)).unwrap_err();
+            let says = "its decoder crashed (index 8 out of range)";
+            assert_eq!(error.to_string(), format!("damaged or unsupported {format} image: {says}"));
         }
     }
 

@@ -19,6 +19,9 @@ use super::decode::{ImageErrorKind, Limits};
 /// How this format is called in errors.
 const FORMAT: &str = "JPEG";
 
+/// What Exif begins with in an APP1 segment.
+const EXIF: &[u8] = b"Exif\0\0";
+
 /// Scans that a file may have, as libjpeg-turbo's own fuzzing allows them: encoders write a dozen, and each
 /// scan of a few bytes costs a walk over the whole image.
 const MAX_SCANS: c_int = 500;
@@ -54,7 +57,10 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits, copies: u64) -> Result<RgbIm
                 ImageErrorKind::TooMuchMemory { limit: limits.memory }
             }
             Stop { dry: true, .. } => ImageErrorKind::Truncated { format: FORMAT },
-            Stop { reason, .. } => ImageErrorKind::Damaged { format: FORMAT, reason },
+            Stop { code, reason, .. } => {
+                let reason = if code == sys::JERR_SOF_UNSUPPORTED as c_int { unread(bytes) } else { reason };
+                ImageErrorKind::Damaged { format: FORMAT, reason }
+            }
         }),
         // Not the library's: for the one who catches decoders' panics.
         Err(panic) => resume_unwind(panic),
@@ -74,17 +80,64 @@ fn frame(bytes: &[u8]) -> Option<(u8, &[u8])> {
     segments(bytes).find(|(marker, _)| matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC))
 }
 
+/// How a frame is coded that the library does not know.
+fn unread(bytes: &[u8]) -> String {
+    let coding = match frame(bytes) {
+        Some((0xC3 | 0xCB, _)) => "lossless",
+        Some((0xC5..=0xC7 | 0xCD..=0xCF, _)) => "hierarchical",
+        _ => "an unknown",
+    };
+    format!("{coding} coding, which is not read")
+}
+
 /// How a camera says that the pixels are to be turned: in Exif or, where that says nothing, in XMP, as Pillow
 /// looks for it.
 pub(super) fn orientation(bytes: &[u8]) -> Orientation {
     const APP1: u8 = 0xE1;
-    let chunk = |begin: &'static [u8]| {
+    let chunks = |begin: &'static [u8]| {
         let app1 = segments(bytes).filter(|&(marker, _)| marker == APP1);
         app1.filter_map(move |(_, payload)| payload.strip_prefix(begin))
     };
-    let exif = chunk(b"Exif\0\0").next().and_then(Orientation::from_exif_chunk);
-    let xmp = || chunk(b"http://ns.adobe.com/xap/1.0/\0").last().and_then(xmp_orientation);
-    exif.or_else(xmp).unwrap_or(Orientation::NoTransforms)
+    // Exif of more than 64 kB goes on in the next segment; what is looked for stands at its beginning.
+    let exif = chunks(EXIF).take(2).collect::<Vec<_>>().concat();
+    match exif_orientation(&exif) {
+        Some(value) => u8::try_from(value).ok().and_then(Orientation::from_exif),
+        None => chunks(b"http://ns.adobe.com/xap/1.0/\0").last().and_then(xmp_orientation),
+    }
+    .unwrap_or(Orientation::NoTransforms)
+}
+
+/// The value of Exif's orientation, 0 where it is no number. The `image` crate reads it as a short alone.
+fn exif_orientation(mut exif: &[u8]) -> Option<u32> {
+    const ORIENTATION: u16 = 0x112;
+    const SHORT: u16 = 3;
+    const LONG: u16 = 4;
+    const SIGNED_SHORT: u16 = 8;
+    const SIGNED_LONG: u16 = 9;
+    while let Some(rest) = exif.strip_prefix(EXIF) {
+        exif = rest;
+    }
+    let little = match exif.get(..4)? {
+        b"II*\0" => true,
+        b"MM\0*" => false,
+        _ => return None,
+    };
+    let two = |at: usize| {
+        let bytes = exif.get(at..at.checked_add(2)?)?.try_into().ok()?;
+        Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+    };
+    let four = |at: usize| {
+        let bytes = exif.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
+    };
+    let directory = four(4)? as usize;
+    let entries = (0..usize::from(two(directory)?)).map(|entry| directory.saturating_add(2 + 12 * entry));
+    let at = entries.take_while(|&at| at < exif.len()).find(|&at| two(at) == Some(ORIENTATION))?;
+    Some(match two(at + 2)? {
+        SHORT | SIGNED_SHORT => two(at + 8)?.into(),
+        LONG | SIGNED_LONG => four(at + 8)?,
+        _ => 0,
+    })
 }
 
 fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
@@ -329,5 +382,205 @@ unsafe extern "C-unwind" fn count_scans(library: &mut sys::jpeg_common_struct) {
     if scans > MAX_SCANS {
         let reason = format!("it has more than {MAX_SCANS} scans");
         resume_unwind(Box::new(Stop { code: 0, reason, dry: false }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+    use crate::images::{Exif, Reader};
+
+    fn golden() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pillow/jpeg")
+    }
+
+    fn bytes(name: &str) -> Vec<u8> {
+        fs::read(golden().join(name)).unwrap()
+    }
+
+    /// Of each file Pillow's width, height and SHA-256 of the bytes.
+    fn answers() -> BTreeMap<String, (u32, u32, String)> {
+        serde_json::from_slice(&bytes("answers.json")).unwrap()
+    }
+
+    fn read(bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
+        Reader::default().bytes("x", bytes).map_err(|error| error.kind)
+    }
+
+    /// What the error says without the words that stand before every damaged file's.
+    fn reason(bytes: &[u8]) -> String {
+        let said = read(bytes).unwrap_err().to_string();
+        said.replace("damaged or unsupported JPEG image: ", "")
+    }
+
+    /// Where the marker stands.
+    fn find(bytes: &[u8], marker: u8) -> usize {
+        bytes.windows(2).position(|pair| pair == [0xFF, marker]).unwrap()
+    }
+
+    #[test]
+    fn every_kind_is_to_the_byte_what_pillow_reads() {
+        let answers = answers();
+        assert!(answers.len() >= 87, "{}", answers.len());
+        for (name, (width, height, sha256)) in answers {
+            let image = read(&bytes(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(image.dimensions(), (width, height), "{name}");
+            let hash: String = Sha256::digest(image.as_raw()).iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(hash, sha256, "{name}");
+        }
+    }
+
+    #[test]
+    fn cmyk_becomes_rgb_as_in_pillow() {
+        // Pillow 13's answers to Image.frombytes("CMYK", (1, 1), inverted).convert("RGB").
+        for (inverted, rgb) in [
+            ([255, 255, 255, 255], [255, 255, 255]),
+            ([0, 128, 255, 0], [0, 0, 0]),
+            ([10, 100, 200, 255], [10, 100, 200]),
+            ([10, 100, 200, 128], [5, 50, 100]),
+            ([1, 2, 254, 77], [0, 1, 77]),
+        ] {
+            assert_eq!(inverted_cmyk_to_rgb(inverted), rgb, "{inverted:?}");
+        }
+    }
+
+    #[test]
+    fn pixels_that_are_missing_are_an_error() {
+        for name in ["sampling-420.jpg", "coded-progressive.jpg", "scans-apart.jpg", "grey.jpg", "cmyk-0.jpg"]
+        {
+            let whole = bytes(name);
+            let scan = find(&whole, 0xDA) + 16;
+            for cut in (4..scan).step_by(9).chain((scan..whole.len() - 12).step_by(37)) {
+                let error = read(&whole[..cut]).unwrap_err();
+                assert!(matches!(error, ImageErrorKind::Truncated { .. }), "{name}, {cut}: {error}");
+            }
+        }
+        // Bits that are missing and zeros that were left out look the same.
+        let arithmetic = bytes("coded-arithmetic.jpg");
+        let error = read(&arithmetic[..arithmetic.len() - 2]).unwrap_err();
+        assert!(matches!(error, ImageErrorKind::Truncated { .. }), "{error}");
+        // Whole scans are missing, and nothing of those that are there.
+        for name in ["noeoi-progressive.jpg", "noeoi-apart.jpg"] {
+            let whole = bytes(name);
+            let last = whole.windows(2).rposition(|pair| pair == [0xFF, 0xDA]).unwrap();
+            let error = read(&whole[..last]).unwrap_err();
+            assert!(matches!(error, ImageErrorKind::Truncated { .. }), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_in_one_line_or_read_over() {
+        let mut rng = fastrand::Rng::with_seed(0);
+        for name in answers().keys().filter(|name| !name.starts_with("found-as")) {
+            let whole = bytes(name);
+            for _ in 0..40 {
+                let mut bytes = whole.clone();
+                for _ in 0..rng.usize(1..4) {
+                    let at = rng.usize(2..bytes.len());
+                    bytes[at] = rng.u8(..);
+                }
+                if let Err(error) = read(&bytes) {
+                    let said = error.to_string();
+                    assert!(!said.contains('\n') && !said.contains("crashed"), "{name}: {said}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        let whole = bytes("sampling-444.jpg");
+        let frame = find(&whole, 0xC0);
+        let changed = |offset: usize, value: u8| {
+            let mut bytes = whole.clone();
+            bytes[frame + offset] = value;
+            reason(&bytes)
+        };
+        assert_eq!(changed(1, 0xC3), "lossless coding, which is not read");
+        assert_eq!(changed(1, 0xC5), "hierarchical coding, which is not read");
+        assert_eq!(changed(4, 12), "Unsupported JPEG data precision 12");
+        // Two channels: one less in the frame's and the scan's header.
+        let mut two = whole.clone();
+        let scan = find(&two, 0xDA);
+        two[scan + 3] -= 2;
+        two[scan + 4] -= 1;
+        two.drain(scan + 9..scan + 11);
+        two[frame + 3] -= 3;
+        two[frame + 9] -= 1;
+        two.drain(frame + 16..frame + 19);
+        assert_eq!(reason(&two), "it has 2 channels; 1, 3 and 4 are read");
+    }
+
+    /// A file's header with another size.
+    fn sized(name: &str, frame: u8, width: u16, height: u16) -> Vec<u8> {
+        let mut bytes = bytes(name);
+        let at = find(&bytes, frame) + 5;
+        bytes[at..at + 2].copy_from_slice(&height.to_be_bytes());
+        bytes[at + 2..at + 4].copy_from_slice(&width.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn limits_are_checked_before_memory_is_taken() {
+        let bomb = sized("coded-progressive-444.jpg", 0xC2, 65500, 65500);
+        let says = "65500x65500 is over the limit of 268435456 pixels; make it smaller first";
+        assert_eq!(reason(&bomb), says);
+        // 768 MB of pixels, and 1.5 GB of coefficients.
+        let bomb = sized("coded-progressive-444.jpg", 0xC2, 16000, 16000);
+        assert!(matches!(read(&bomb), Err(ImageErrorKind::TooMuchMemory { .. })));
+        let tall = sized("sampling-444.jpg", 0xC0, 1, 65535);
+        assert_eq!(reason(&tall), "Maximum supported image dimension is 65500 pixels");
+
+        // What 24x20 pixels need: the file, and the library's rows, and the pixels, twice where they are turned.
+        for (name, copies) in [("exif-1.jpg", 1), ("exif-6.jpg", 2), ("xmp-attribute.jpg", 2)] {
+            let bytes = bytes(name);
+            let memory = bytes.len() as u64 + copies * 3 * 24 * 20 + WORKING_ROWS * 24 * 3;
+            let within = |memory| {
+                let limits = Limits { memory, ..Limits::default() };
+                Reader { limits, ..Reader::default() }.bytes(name, &bytes).map_err(|error| error.kind)
+            };
+            assert!(within(memory).is_ok(), "{name}");
+            assert!(matches!(within(memory - 1), Err(ImageErrorKind::TooMuchMemory { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn endless_scans_are_refused() {
+        let whole = bytes("coded-progressive.jpg");
+        let last = whole.windows(2).rposition(|pair| pair == [0xFF, 0xDA]).unwrap();
+        let (scan, end) = whole[last..].split_at(whole.len() - 2 - last);
+        let scans = |count: usize| [&whole[..last], &scan.repeat(count), end].concat();
+        assert!(read(&scans(100)).is_ok());
+        assert_eq!(reason(&scans(500)), "it has more than 500 scans");
+    }
+
+    #[test]
+    fn the_header_tells_size_and_orientation() {
+        for (name, (width, height, _)) in answers() {
+            let bytes = bytes(&name);
+            let stored = dimensions(&bytes).unwrap();
+            assert_eq!(
+                Reader::default().decoded_bytes(&bytes),
+                3 * u64::from(width) * u64::from(height),
+                "{name}"
+            );
+            let turned = stored != (width, height);
+            let mut image = Reader { exif: Exif::Ignore, ..Reader::default() }.bytes(&name, &bytes).unwrap();
+            assert_eq!(image.dimensions(), stored, "{name}");
+            let orientation = orientation(&bytes);
+            assert_eq!(orientation.to_exif() > 4, turned, "{name}");
+            if orientation == Orientation::FlipHorizontal {
+                image::imageops::flip_horizontal_in_place(&mut image);
+                assert_eq!(read(&bytes).unwrap(), image, "{name}");
+            }
+        }
+        assert_eq!(dimensions(b"\xFF\xD8\xFF\xE0\0\x10JFIF"), None);
+        assert_eq!(orientation(b"\xFF\xD8\xFF"), Orientation::NoTransforms);
     }
 }
