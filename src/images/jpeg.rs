@@ -133,11 +133,19 @@ fn exif_orientation(mut exif: &[u8]) -> Option<u32> {
     let directory = four(4)? as usize;
     let entries = (0..usize::from(two(directory)?)).map(|entry| directory.saturating_add(2 + 12 * entry));
     let at = entries.take_while(|&at| at < exif.len()).find(|&at| two(at) == Some(ORIENTATION))?;
-    Some(match two(at + 2)? {
-        SHORT | SIGNED_SHORT => two(at + 8)?.into(),
-        LONG | SIGNED_LONG => four(at + 8)?,
-        _ => 0,
-    })
+    let kind = two(at + 2)?;
+    let size: u64 = match kind {
+        SHORT | SIGNED_SHORT => 2,
+        LONG | SIGNED_LONG => 4,
+        _ => return Some(0),
+    };
+    // More than four bytes stand elsewhere; if they do not, the entry does not count.
+    let size = size * u64::from(four(at + 4)?);
+    let at = if size <= 4 { at + 8 } else { four(at + 8)? as usize };
+    if at as u64 + size > exif.len() as u64 {
+        return None;
+    }
+    if matches!(kind, SHORT | SIGNED_SHORT) { two(at).map(u32::from) } else { four(at) }
 }
 
 fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
@@ -275,6 +283,9 @@ impl Decompressor {
             }
         }
         let whole = is_whole(library);
+        // What stands between the last pixels and the end marker may be wrong, and tell that the pixels are.
+        // SAFETY: decompression has started, and all rows were read.
+        unsafe { sys::jpeg_finish_decompress(library) };
         // SAFETY: the box lives, and no call into the library is under way.
         let notes = unsafe { &(*self.0).notes };
         // An arithmetic decoder can't tell bits that are missing from zeros that the encoder left out.
@@ -427,7 +438,7 @@ mod tests {
     #[test]
     fn every_kind_is_to_the_byte_what_pillow_reads() {
         let answers = answers();
-        assert!(answers.len() >= 87, "{}", answers.len());
+        assert!(answers.len() >= 89, "{}", answers.len());
         for (name, (width, height, sha256)) in answers {
             let image = read(&bytes(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(image.dimensions(), (width, height), "{name}");
@@ -472,6 +483,15 @@ mod tests {
             let error = read(&whole[..last]).unwrap_err();
             assert!(matches!(error, ImageErrorKind::Truncated { .. }), "{name}: {error}");
         }
+    }
+
+    #[test]
+    fn a_scan_that_breaks_off_is_not_half_an_image() {
+        // A marker of another segment among the scan's bits: the rest of them is never read.
+        let mut broken = bytes("sampling-444.jpg");
+        let middle = broken.len() / 2;
+        broken.splice(middle..middle, [0xFF, 0xC4]);
+        assert!(matches!(read(&broken), Err(ImageErrorKind::Damaged { .. })));
     }
 
     #[test]

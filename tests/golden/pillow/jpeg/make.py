@@ -155,6 +155,8 @@ def files():
     yield "exif-long", with_app1(tiny, exif(">", 4, struct.pack(">I", 6)))
     yield "exif-byte", with_app1(tiny, exif("<", 1, b"\6\0\0\0"))
     yield "exif-twice", with_app1(tiny, exif("<", 3, short["<"](8)), exif("<", 3, short["<"](6)))
+    yield "exif-many", with_app1(tiny, exif("<", 3, b"\x08\0\0\0", count=99), XMP + b' tiff:Orientation="6"')
+    yield "exif-elsewhere", with_app1(tiny, exif(">", 3, b"\0\0\0\x1a", count=3) + b"\0\x06" * 3)
     yield "exif-none", with_app1(tiny, EXIF)
     yield "exif-262", with_app1(tiny, exif(">", 3, short[">"](262)))
     attribute = XMP + b'<rdf:Description tiff:Orientation="6"/>'
