@@ -4,12 +4,12 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
-use std::io::Cursor;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use image::codecs::jpeg::JpegEncoder;
+use image::DynamicImage;
 use image::imageops::FilterType;
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use nat_convert::arch::{Geometry, Preprocessing};
 use nat_infer::images::{CenterCrop, KeepRatio, Reader, RgbImage};
 use rayon::prelude::*;
@@ -24,25 +24,43 @@ fn photograph(width: u32, height: u32) -> RgbImage {
     image
 }
 
+fn encoded(image: &RgbImage, sampling: SamplingFactor, progressive: bool) -> Vec<u8> {
+    let mut jpeg = Vec::new();
+    let mut encoder = Encoder::new(&mut jpeg, 90);
+    encoder.set_sampling_factor(sampling);
+    encoder.set_progressive(progressive);
+    let (width, height) = (image.width() as u16, image.height() as u16);
+    encoder.encode(image, width, height, ColorType::Rgb).expect("a JPEG");
+    jpeg
+}
+
 fn images(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("images");
     group.sample_size(20);
     for (width, height) in [(4000, 3000), (500, 375)] {
         let image = photograph(width, height);
-        let mut jpeg = Cursor::new(Vec::new());
-        JpegEncoder::new_with_quality(&mut jpeg, 90).encode_image(&image).expect("a JPEG");
         let size = format!("{width}x{height}");
         let reader = Reader::default();
-        group.bench_function(format!("decode JPEG {size}"), |b| {
-            b.iter(|| reader.bytes("bench", black_box(jpeg.get_ref())));
-        });
-        // What reading costs where there is nothing else to do: a thread for each core, as in a long run.
-        let all = vec![jpeg.get_ref(); 4 * rayon::current_num_threads()];
-        group.throughput(Throughput::Elements(all.len() as u64));
-        group.bench_function(format!("decode JPEG {size} on all cores"), |b| {
-            b.iter(|| all.par_iter().map(|jpeg| reader.bytes("bench", jpeg)).collect::<Vec<_>>());
-        });
-        group.throughput(Throughput::Elements(1));
+        for (kind, sampling, progressive) in [
+            ("4:2:0", SamplingFactor::F_2_2, false),
+            ("4:4:4", SamplingFactor::F_1_1, false),
+            ("4:2:0 progressive", SamplingFactor::F_2_2, true),
+        ] {
+            let jpeg = encoded(&image, sampling, progressive);
+            let name = format!("decode JPEG {kind} {size}");
+            group.bench_function(&name, |b| b.iter(|| reader.bytes("bench", black_box(&jpeg))));
+            // The decoder of the `image` crate, whose pixels are not libjpeg-turbo's.
+            group.bench_function(format!("{name} by zune-jpeg"), |b| {
+                b.iter(|| image::load_from_memory(black_box(&jpeg)).map(DynamicImage::into_rgb8));
+            });
+            // What reading costs where there is nothing else to do: a thread for each core, as in a long run.
+            let all = vec![&jpeg; 4 * rayon::current_num_threads()];
+            group.throughput(Throughput::Elements(all.len() as u64));
+            group.bench_function(format!("{name} on all cores"), |b| {
+                b.iter(|| all.par_iter().map(|jpeg| reader.bytes("bench", jpeg)).collect::<Vec<_>>());
+            });
+            group.throughput(Throughput::Elements(1));
+        }
         for resolution in [96, 224] {
             let geometry = Geometry::Crop { resolution, crop_pct: 0.875 };
             let crop =

@@ -141,14 +141,21 @@ fn lists_and_shares_cover_everything_once() {
 }
 
 #[test]
-fn a_decoder_that_crashes_is_one_bad_image() {
+fn a_damaged_image_is_one_bad_image() {
     let place = Place::new();
     place.digit("a.png");
-    fs::copy(golden("broken/panics.jpg"), place.path("b.jpg")).unwrap();
-    place.digit("c.png");
+    // A progressive file whose luma is sampled less than its chroma: decoders have panicked on it.
+    let odd = golden("pillow/jpeg/found-c8_1x1_2x2_2x2_p.jpg");
+    let mut damaged = fs::read(&odd).unwrap();
+    let frame = damaged.windows(2).position(|pair| pair == [0xFF, 0xC2]).unwrap();
+    damaged[frame + 5..frame + 9].fill(0);
+    place.file("b.jpg", &damaged);
+    fs::copy(&odd, place.path("c.jpg")).unwrap();
+    place.digit("d.png");
     let done = place.classify(&[".", "-o", "out.jsonl"]);
     assert_eq!(done.status(), 1, "{}", done.stderr());
-    assert_eq!(images(&fs::read_to_string(place.path("out.jsonl")).unwrap()), ["./a.png", "./c.png"]);
+    let kept = fs::read_to_string(place.path("out.jsonl")).unwrap();
+    assert_eq!(images(&kept), ["./a.png", "./c.jpg", "./d.png"]);
     let stderr = done.stderr();
     assert!(stderr.starts_with("nat-infer: ./b.jpg: damaged or unsupported JPEG image: "), "{stderr}");
     assert!(stderr.lines().count() == 2 && !stderr.contains("panicked"), "{stderr}");

@@ -5,6 +5,7 @@ pub mod decode;
 pub mod draw;
 mod formats;
 pub mod heat;
+mod jpeg;
 pub mod mask;
 pub mod opencv;
 pub mod palette;

@@ -1,14 +1,10 @@
 //! What a file is, told by its first bytes; names are not looked at.
 
-use std::io::Cursor;
-
-use image::{ImageFormat, ImageReader};
+use image::ImageFormat;
 
 use super::{bmp, gif, png, tiff, webp};
 use crate::images::decode::ImageErrorKind;
-
-/// Of a JPEG file, what is looked at for its size in pixels.
-const JPEG_HEADER_BYTES: usize = 1 << 18;
+use crate::images::jpeg;
 
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +48,7 @@ impl Kind {
     /// Width and height of the stored pixels, as the header in `bytes` says.
     pub fn dimensions(self, bytes: &[u8]) -> Option<(u32, u32)> {
         match self {
-            Self::Jpeg => {
-                // The reader copies all that it is given.
-                let header = Cursor::new(&bytes[..bytes.len().min(JPEG_HEADER_BYTES)]);
-                ImageReader::with_format(header, ImageFormat::Jpeg).into_dimensions().ok()
-            }
+            Self::Jpeg => jpeg::dimensions(bytes),
             Self::Bmp => bmp::dimensions(bytes),
             Self::Png => png::dimensions(bytes),
             Self::WebP => webp::dimensions(bytes),

@@ -1,33 +1,10 @@
 //! Formats whose pixels come in one piece.
 
-use std::io::Cursor;
-
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use image::RgbImage;
 
 use super::allowance::Allowance;
 use super::canvas::{CHANNELS, Orientation};
-use super::kind::Kind;
 use crate::images::decode::ImageErrorKind;
-
-/// The JPEG image in `bytes`.
-pub fn jpeg(bytes: &[u8], allowance: &mut Allowance) -> Result<RgbImage, ImageErrorKind> {
-    let name = Kind::Jpeg.name();
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Jpeg);
-    reader.no_limits();
-    let mut decoder = reader.into_decoder().map_err(|e| allowance.failure(name, &e))?;
-    let (width, height) = decoder.dimensions();
-    let pixels = allowance.pixels(name, width, height)?;
-    allowance.take(CHANNELS as u64 * pixels)?;
-    let mut while_decoding = allowance.clone();
-    while_decoding.take(decoder.total_bytes())?;
-    let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(allowance.left());
-    decoder.set_limits(limits).map_err(|e| allowance.failure(name, &e))?;
-    let orientation = decoder.orientation().map_err(|e| allowance.failure(name, &e))?;
-    let image = DynamicImage::from_decoder(decoder).map_err(|e| allowance.failure(name, &e))?;
-    let orientation = Orientation::new(orientation.to_exif().into());
-    upright(image.into_rgb8().into_raw(), width, height, Some(orientation), allowance, name)
-}
 
 /// RGB of pixels that have `channels`, 3 or 4, in the same memory.
 pub fn drop_alpha(pixels: &mut Vec<u8>, channels: usize) {
