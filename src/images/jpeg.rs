@@ -4,7 +4,8 @@
 //! A C library is called here, so this file has `unsafe` beside the folders that usually hold it. The
 //! library reports an error by calling back; [`stop`] then unwinds through its frames, which are compiled
 //! for that, to the [`catch_unwind`] in [`decode`]. Nothing is jumped over, and [`Decompressor`] gives the
-//! library's memory back whatever happens. Sizes are checked after the header, before memory is taken.
+//! library's memory back whatever happens (a program built with `panic = "abort"` ends at a damaged file).
+//! Sizes are checked after the header, before memory is taken.
 
 use std::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -148,6 +149,7 @@ fn exif_orientation(mut exif: &[u8]) -> Option<u32> {
     if matches!(kind, SHORT | SIGNED_SHORT) { two(at).map(u32::from) } else { four(at) }
 }
 
+/// The first orientation in XMP, as an attribute or an element.
 fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
     const NAME: &[u8] = b"tiff:Orientation";
     let after = |at: usize| &xmp[at + NAME.len()..];
