@@ -172,6 +172,7 @@ def files():
     }.items():
         yield f"noeoi-{name}", data.removesuffix(EOI)
         yield f"zeros-{name}", data.removesuffix(EOI) + bytes(64)
+    yield "zeros-arithmetic", cjpeg(small, "-arithmetic").removesuffix(EOI) + bytes(64)
     yield "trailing-text", cjpeg(small) + b"and more\xff\xd8\xff" * 9
     yield "junk-between", junk(cjpeg(small))
     # Damage that libjpeg reads over.
