@@ -412,6 +412,7 @@ impl Kernel for Backward<'_> {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device, Var};
+    use nat_convert::recipe::EPSILON;
 
     use super::*;
 
@@ -427,7 +428,7 @@ mod tests {
                 let random = |dtype| Weights::random(1, dtype, Device::Cpu);
                 let build = |w: &Weights| {
                     (
-                        LayerNorm::new(dim, &w.pp("norm")),
+                        LayerNorm::new(dim, EPSILON, &w.pp("norm")),
                         Linear::new(dim, dim, true, &w.pp("linear")),
                         Mlp::new(dim, hidden, &w.pp("mlp")),
                         LayerScale::new(dim, w, "gamma"),
@@ -458,7 +459,7 @@ mod tests {
         for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 4e-2)] {
             for (dim, hidden, rows) in [(16, 48, 1), (32, 64, 49), (24, 96, 300), (13, 39, 20)] {
                 let run = |weights: Weights| {
-                    let norm = LayerNorm::new(dim, &weights.pp("norm"));
+                    let norm = LayerNorm::new(dim, EPSILON, &weights.pp("norm"));
                     let linear = Linear::new(dim, dim, true, &weights.pp("linear"));
                     let mlp = Mlp::new(dim, hidden, &weights.pp("mlp"));
                     let gamma = LayerScale::new(dim, &weights, "gamma");

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use nat_convert::arch::{Backbone as Config, Family};
+use nat_convert::recipe::Recipe;
 
 use crate::attention::NeighborhoodAttention;
 use crate::layers::{LayerNorm, LayerScale, Linear, Mlp};
@@ -19,14 +20,20 @@ pub(super) struct Block {
 
 impl Block {
     /// Block `block` of level `level`.
-    pub(super) fn new(config: &Config, level: usize, block: usize, weights: &Weights) -> Self {
-        let dim = config.dim(level);
+    pub(super) fn new(
+        config: &Config,
+        recipe: &Recipe,
+        level: usize,
+        block: usize,
+        weights: &Weights,
+    ) -> Self {
+        let (dim, epsilon) = (config.dim(level), recipe.norm_epsilon);
         let gamma = |name| config.layer_scale.then(|| LayerScale::new(dim, weights, name));
         Self {
-            norm1: LayerNorm::new(dim, &weights.pp("norm1")),
+            norm1: LayerNorm::new(dim, epsilon, &weights.pp("norm1")),
             attn: Attention::new(config, level, config.dilations[level][block], &weights.pp("attn")),
             gamma1: gamma("gamma1"),
-            norm2: LayerNorm::new(dim, &weights.pp("norm2")),
+            norm2: LayerNorm::new(dim, epsilon, &weights.pp("norm2")),
             mlp: Mlp::new(dim, config.hidden(level), &weights.pp("mlp")),
             gamma2: gamma("gamma2"),
         }

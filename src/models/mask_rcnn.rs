@@ -104,17 +104,19 @@ impl MaskRcnn {
         weights: &Weights,
     ) -> std::result::Result<Self, LoadError> {
         let cascade = matches!(architecture.head, Head::CascadeMaskRcnn(_));
-        let backbone = &architecture.backbone;
+        let Architecture { backbone, recipe, .. } = architecture;
         let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
         let stage = |head: &str, s: usize| {
             let head = weights.pp("roi_head").pp(head);
             if cascade { head.pp(s) } else { head }
         };
         let network = Self {
-            backbone: Backbone::new(backbone, &weights.pp("backbone")),
+            backbone: Backbone::new(backbone, recipe, &weights.pp("backbone")),
             fpn: Fpn::new(detector, &dims, &weights.pp("neck")),
             rpn: Rpn::new(detector, &weights.pp("rpn_head")),
-            box_heads: (0..detector.stages).map(|s| BoxHead::new(detector, &stage("bbox_head", s))).collect(),
+            box_heads: (0..detector.stages)
+                .map(|s| BoxHead::new(detector, recipe.batch_norm_epsilon, &stage("bbox_head", s)))
+                .collect(),
             mask_heads: (0..detector.stages)
                 .map(|s| MaskHead::new(detector, &stage("mask_head", s)))
                 .collect(),
@@ -288,11 +290,12 @@ struct BoxHead {
 }
 
 impl BoxHead {
-    fn new(config: &Detector, weights: &Weights) -> Self {
+    fn new(config: &Detector, batch_norm_epsilon: f64, weights: &Weights) -> Self {
         let &Detector { classes, fpn_channels, box_channels, fc_channels, .. } = config;
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { box_channels };
-            Conv2d::module((inputs, box_channels), Window::SAME, &weights.pp("shared_convs").pp(i))
+            let weights = weights.pp("shared_convs").pp(i);
+            Conv2d::module((inputs, box_channels), Window::SAME, batch_norm_epsilon, &weights)
         };
         let fc = |i: usize| {
             let weights = weights.pp("shared_fcs").pp(i);
