@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{Result, Shape, Tensor};
+use candle_core::{DType, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
@@ -65,6 +65,24 @@ impl Linear {
     pub fn new(inputs: usize, outputs: usize, bias: bool, weights: &Weights) -> Self {
         let weight = weights.get(&[outputs, inputs], "weight");
         Self::of(weight, bias.then(|| weights.get(&[outputs], "bias")), weights)
+    }
+
+    /// As [`Linear::new`] with a bias, the first `rows` outputs multiplied by `factor`.
+    pub fn scaled(inputs: usize, outputs: usize, (rows, factor): (usize, f64), weights: &Weights) -> Self {
+        if factor == 1.0 {
+            return Self::new(inputs, outputs, true, weights);
+        }
+        let factors: Vec<f32> = (0..outputs).map(|i| if i < rows { factor as f32 } else { 1.0 }).collect();
+        let scaled = |x: Tensor, name| {
+            let shape: Vec<usize> = [outputs, 1][..x.rank()].to_vec();
+            let scale = || {
+                let factors = Tensor::from_slice(&factors, shape, x.device())?;
+                x.to_dtype(DType::F32)?.broadcast_mul(&factors)?.to_dtype(x.dtype())
+            };
+            weights.made(x.dims(), name, scale())
+        };
+        let weight = scaled(weights.get(&[outputs, inputs], "weight"), "weight");
+        Self::of(weight, Some(scaled(weights.get(&[outputs], "bias"), "bias")), weights)
     }
 
     /// A layer on flattened maps [area, channels], whose `weight` [outputs, channels · area] counts
@@ -411,7 +429,7 @@ impl Kernel for Backward<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device, Var};
+    use candle_core::{Device, Var};
     use nat_convert::recipe::EPSILON;
 
     use super::*;
@@ -499,6 +517,23 @@ mod tests {
                             "{dtype:?}, {dim} -> {hidden}, {rows} rows, case {case}: {off}"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scaled_rows_are_multiplied_with_their_bias() {
+        let x = Tensor::randn(0f32, 1.0, (3, 8), &Device::Cpu).unwrap();
+        for form in [|weights| weights, Weights::plain] {
+            let weights = || form(Weights::random(1, DType::F32, Device::Cpu));
+            let run = |linear: Linear| linear.forward(&x).unwrap().to_vec2::<f32>().unwrap();
+            let plain = run(Linear::new(8, 6, true, &weights()));
+            let scaled = run(Linear::scaled(8, 6, (2, 0.3), &weights()));
+            for (scaled, plain) in scaled.iter().zip(&plain) {
+                for (i, (scaled, plain)) in scaled.iter().zip(plain).enumerate() {
+                    let want = if i < 2 { 0.3 * plain } else { *plain };
+                    assert!((scaled - want).abs() < 1e-6, "output {i}: {scaled}, not {want}");
                 }
             }
         }

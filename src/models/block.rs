@@ -31,7 +31,7 @@ impl Block {
         let gamma = |name| config.layer_scale.then(|| LayerScale::new(dim, weights, name));
         Self {
             norm1: LayerNorm::new(dim, epsilon, &weights.pp("norm1")),
-            attn: Attention::new(config, level, config.dilations[level][block], &weights.pp("attn")),
+            attn: Attention::new(config, recipe, level, config.dilations[level][block], &weights.pp("attn")),
             gamma1: gamma("gamma1"),
             norm2: LayerNorm::new(dim, epsilon, &weights.pp("norm2")),
             mlp: Mlp::new(dim, config.hidden(level), &weights.pp("mlp")),
@@ -57,11 +57,13 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(config: &Config, level: usize, dilation: usize, weights: &Weights) -> Self {
+    fn new(config: &Config, recipe: &Recipe, level: usize, dilation: usize, weights: &Weights) -> Self {
         let (dim, heads, kernel_size) = (config.dim(level), config.num_heads[level], config.kernel_size);
         let side = 2 * kernel_size - 1;
+        // The operator scales queries by dim^-1/2 of a head; another scale goes into what makes them.
+        let factor = recipe.query_scale.map_or(1.0, |scale| scale * ((dim / heads) as f64).sqrt());
         Self {
-            qkv: Linear::new(dim, 3 * dim, true, &weights.pp("qkv")),
+            qkv: Linear::scaled(dim, 3 * dim, (dim, factor), &weights.pp("qkv")),
             rpb: config.rpb.then(|| weights.get(&[heads, side, side], "rpb")),
             proj: Linear::new(dim, dim, true, &weights.pp("proj")),
             operator: NeighborhoodAttention { heads, kernel_size, dilation },
