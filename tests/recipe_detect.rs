@@ -12,6 +12,8 @@ use nat_convert::arch::{Detector, Head};
 use nat_convert::metadata::Metadata;
 use nat_convert::recipe::BoxCoder;
 use nat_infer::images::Reader;
+use nat_infer::models::Network;
+use nat_infer::models::mask_rcnn::Picture;
 use nat_infer::results::Detection;
 use nat_infer::tasks::Detect;
 use nat_infer::tasks::detect::{DetectOptions, Object};
@@ -188,8 +190,7 @@ fn a_fourth_stage_counts() {
     assert_same(&boxes(&four, name), &usual);
     // More stages than the recipe has coders for can't be.
     let error = detector(name, |metadata, _| head(metadata).stages = 4);
-    let error =
-        nat_infer::models::Network::new(&error.metadata.architecture, &error.weights()).err().unwrap();
+    let error = Network::new(&error.metadata.architecture, &error.weights()).err().unwrap();
     assert!(
         error.to_string().contains("4 stages of box heads, and the recipe has box coders for 3"),
         "{error}"
@@ -227,6 +228,38 @@ fn outputs_without_fully_connected_layers_take_the_whole_map() {
         })
     };
     assert_same(&boxes(&with(0), name), &boxes(&with(1), name));
+}
+
+/// A region takes its features from the finest map alone when all regions are small to the recipe, and from the
+/// coarsest of four alone when all are large.
+#[test]
+fn regions_take_their_features_from_the_map_that_the_recipe_says() {
+    let name = "cascade_b";
+    let rois = vec![[10.0, 20.0, 50.0, 70.0], [0.0, 0.0, 200.0, 180.0], [30.0, 10.0, 230.0, 250.0]];
+    let picture = Picture { size: [256.0; 2], scale_factor: [1.0; 2] };
+    let logits = |finest_scale: f64, only: Option<usize>| {
+        let file = detector(name, |metadata, _| {
+            metadata.architecture.recipe.detector.finest_scale = finest_scale;
+        });
+        let Network::Detector(network) = Network::new(&file.metadata.architecture, &file.weights()).unwrap()
+        else {
+            panic!("{name} is no detector")
+        };
+        let values: Vec<f32> = (0..3 * 256 * 256).map(|i| (i * 37 % 10_007) as f32 / 5e3 - 1.0).collect();
+        let image = Tensor::from_vec(values, (1, 3, 256, 256), &Device::Cpu).unwrap();
+        let mut pyramid = network.pyramid(&network.maps(&image).unwrap()).unwrap();
+        for (level, map) in pyramid.iter_mut().enumerate() {
+            if only.is_some_and(|only| only != level) {
+                *map = map.zeros_like().unwrap();
+            }
+        }
+        network.regions(&pyramid, rois.clone(), picture).unwrap().logits
+    };
+    for (finest_scale, only) in [(1e4, 0), (1e-2, 3)] {
+        let want = logits(finest_scale, None);
+        assert_eq!(logits(finest_scale, Some(only)), want);
+        assert_ne!(logits(56.0, None), want);
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Checkpoints with other tensors and another recipe.
 
+#![allow(dead_code)] // Each test program uses its share.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
