@@ -182,11 +182,13 @@ mod tests {
 
     /// Random predictions of two maps.
     fn predictions(anchors: usize) -> Vec<Predictions> {
-        let map = |(h, w)| Predictions {
-            cls: Tensor::randn(0f32, 2.0, (1, h, w, anchors), &Device::Cpu).unwrap(),
-            reg: Tensor::randn(0f32, 0.3, (1, h, w, 4 * anchors), &Device::Cpu).unwrap(),
+        let mut rng = fastrand::Rng::with_seed(4);
+        let mut random = |spread: f32, [h, w]: [usize; 2], count: usize| {
+            let values = (0..h * w * count).map(|_| spread * (2.0 * rng.f32() - 1.0)).collect();
+            Tensor::from_vec(values, (1, h, w, count), &Device::Cpu).unwrap()
         };
-        [(24, 32), (12, 16)].map(map).into()
+        let map = |size| Predictions { cls: random(3.0, size, anchors), reg: random(0.5, size, 4 * anchors) };
+        [[24, 32], [12, 16]].map(map).into()
     }
 
     #[test]
@@ -205,7 +207,8 @@ mod tests {
         assert_eq!(few[0], usual[0]);
         // With nothing suppressed: of each map its best anchors.
         let all = run(&|p| (p.per_map, p.iou_threshold, p.most) = (20, 1.0, usize::MAX));
-        assert_eq!(all.len(), 40);
+        // But those that were clipped away.
+        assert!((30..=40).contains(&all.len()), "{}", all.len());
         assert!(usual.len() < run(&|p| p.iou_threshold = 0.9).len());
         // Before suppression: exactly those of all that are larger.
         let large = |c: &Candidate| {
