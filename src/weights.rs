@@ -96,6 +96,9 @@ pub enum LoadError {
     File { path: String, why: String },
     #[error("the weights do not fit the model: {}", list(.0))]
     Mismatch(Vec<Problem>),
+    /// The architecture is of no network that can be built.
+    #[error("the model can't be built: {0}")]
+    Architecture(String),
 }
 
 /// Problems that a message lists.

@@ -36,9 +36,10 @@ __device__ __forceinline__ void finish(const T* x, const T* bias, const T* gamma
 }
 
 // (x - mean) / sqrt(variance + epsilon) * weight + bias over the channels (arXiv 1607.06450). `lanes`, a power of two up to 32,
-// share a row.
+// share a row; epsilon comes as the bits of an f32.
 template <typename T, int N>
-__device__ __forceinline__ void layer_norm(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes) {
+__device__ __forceinline__ void layer_norm(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes,
+                                           int epsilon) {
   using P = Pack<T, N>;
   const size_t row = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / lanes;
   const int first = threadIdx.x % lanes * N, step = lanes * N;
@@ -67,7 +68,7 @@ __device__ __forceinline__ void layer_norm(const T* x, const T* weight, const T*
     }
   for (int l = lanes / 2; l > 0; l /= 2) squares += __shfl_xor_sync(ALL, squares, l);
   if (!real) return;
-  const float scale = 1.0f / sqrtf(squares / channels + 1e-5f);
+  const float scale = 1.0f / sqrtf(squares / channels + __int_as_float(epsilon));
   for (int c = first; c < channels; c += step) {
     const P p = *reinterpret_cast<const P*>(x + c), w = *reinterpret_cast<const P*>(weight + c),
             b = *reinterpret_cast<const P*>(bias + c);
@@ -125,8 +126,9 @@ __device__ __forceinline__ void mean(const T* x, T* out, int places, int channel
   }                                                                                                                        \
   KERNEL(finish_##type##suffix)                                                                                            \
   extern "C" __global__ void __launch_bounds__(128)                                                                        \
-      layer_norm_##type##suffix(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes) {   \
-    layer_norm<T, N>(x, weight, bias, out, rows, channels, lanes);                                                         \
+      layer_norm_##type##suffix(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes,     \
+                                int epsilon) {                                                                             \
+    layer_norm<T, N>(x, weight, bias, out, rows, channels, lanes, epsilon);                                                \
   }                                                                                                                        \
   KERNEL(layer_norm_##type##suffix)                                                                                        \
   extern "C" __global__ void __launch_bounds__(256)                                                                        \

@@ -54,17 +54,26 @@ pub fn finish(
     Launch::linear(LAYERS, function, blocks, THREADS as u32, &[rows, channels, activation])
 }
 
-/// Layer norm over the channels: pointers x [rows, channels], weight, bias `[channels]`, out
-/// [rows, channels].
+/// Layer norm over the channels, with `epsilon` added to the variance: pointers x [rows, channels], weight,
+/// bias `[channels]`, out [rows, channels].
 ///
 /// # Errors
 /// When there are too many elements for a launch.
-pub fn layer_norm(element: Element, [rows, channels]: [usize; 2], vectors: bool) -> Result<Launch, TooLarge> {
+pub fn layer_norm(
+    element: Element,
+    [rows, channels]: [usize; 2],
+    epsilon: f32,
+    vectors: bool,
+) -> Result<Launch, TooLarge> {
     let (function, each) = kernel!("layer_norm", element, channels, vectors);
     // As many lanes as a row has work for.
     let lanes = (channels / each).max(1).ilog2().min(5);
     let blocks = (rows << lanes).div_ceil(NORM_THREADS);
-    Launch::linear(LAYERS, function, blocks, NORM_THREADS as u32, &[rows, channels, 1 << lanes])
+    let mut launch =
+        Launch::linear(LAYERS, function, blocks, NORM_THREADS as u32, &[rows, channels, 1 << lanes])?;
+    // Sizes are whole numbers: epsilon goes as its bits.
+    launch.sizes.push(epsilon.to_bits() as i32);
+    Ok(launch)
 }
 
 /// The windows of a convolution with square kernels.

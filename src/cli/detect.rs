@@ -36,12 +36,12 @@ pub struct Arguments {
     /// Bounds of the resized image's long and short side in pixels [default: the model's, 1333x800]
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     scale: Option<[usize; 2]>,
-    /// Leave out objects of this probability or less
-    #[arg(long, value_name = "X", default_value = "0.05", value_parser = probability)]
-    score_threshold: f32,
-    /// Keep at most this many objects per image, the best ones
-    #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
-    max_detections: usize,
+    /// Leave out objects of this probability or less [default: the model's, 0.05]
+    #[arg(long, value_name = "X", value_parser = probability)]
+    score_threshold: Option<f32>,
+    /// Keep at most this many objects per image, the best ones [default: the model's, 100]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_detections: Option<usize>,
     /// Boxes only
     #[arg(long)]
     no_masks: bool,

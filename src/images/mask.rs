@@ -3,9 +3,6 @@
 
 use crate::results::Rle;
 
-/// A pixel belongs to an object from this probability on.
-const THRESHOLD: f32 = 0.5;
-
 /// A mask of a picture that is empty outside of a rectangle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
@@ -42,11 +39,11 @@ struct Place {
 
 /// The mask of an object of a picture of `size` (width, height): a `side` x `side` grid of
 /// probabilities over the box `corners` (x1, y1, x2, y2), interpolated at the centre of each pixel with
-/// 0 around the grid, is on from 0.5. mmdet's `_do_paste_mask`.
+/// 0 around the grid, is on from `threshold` on. mmdet's `_do_paste_mask`.
 ///
 /// # Panics
 /// When the grid has another length.
-pub fn paste(grid: &[f32], side: usize, corners: [f32; 4], size: [usize; 2]) -> Mask {
+pub fn paste(grid: &[f32], side: usize, corners: [f32; 4], size: [usize; 2], threshold: f32) -> Mask {
     assert_eq!(grid.len(), side * side);
     let [(x, columns), (y, rows)] =
         [0, 1].map(|axis| places(corners[axis], corners[axis + 2], side, size[axis]));
@@ -60,7 +57,7 @@ pub fn paste(grid: &[f32], side: usize, corners: [f32; 4], size: [usize; 2]) -> 
             let across =
                 |y| value(y, column.cells[0]) * (1.0 - column.part) + value(y, column.cells[1]) * column.part;
             let probability = across(row.cells[0]) * (1.0 - row.part) + across(row.cells[1]) * row.part;
-            pixels.push(probability >= THRESHOLD);
+            pixels.push(probability >= threshold);
         }
     }
     Mask { origin: [x, y], size: [columns.len(), rows.len()], pixels }
@@ -137,11 +134,11 @@ mod tests {
             ([2.6, 3.4, 6.4, 8.6], [3, 3, 6, 9]),
             ([-5.0, -5.0, 50.0, 50.0], [0, 0, 12, 10]),
         ] {
-            let mask = paste(&ones, 28, corners, [12, 10]);
+            let mask = paste(&ones, 28, corners, [12, 10], 0.5);
             let expected: Vec<_> = (top..bottom).flat_map(|y| (left..right).map(move |x| [x, y])).collect();
             assert_eq!(inside(&mask), expected, "{corners:?}");
         }
-        assert!(inside(&paste(&[0.0; 28 * 28], 28, [2.0, 3.0, 6.0, 9.0], [12, 10])).is_empty());
+        assert!(inside(&paste(&[0.0; 28 * 28], 28, [2.0, 3.0, 6.0, 9.0], [12, 10], 0.5)).is_empty());
     }
 
     #[test]

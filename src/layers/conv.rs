@@ -16,9 +16,6 @@ use super::simd::Simd;
 use super::vector;
 use crate::weights::Weights;
 
-/// BatchNorm's epsilon, PyTorch's default.
-const BATCH_NORM_EPSILON: f64 = 1e-5;
-
 /// Geometry of a convolution. An input outside the map is zero and the output has
 /// ceil(side / stride) positions: PyTorch's 3x3 with padding 1, and patch embeddings that pad the
 /// right and the bottom up to whole patches.
@@ -88,9 +85,10 @@ impl Conv2d {
     }
 
     /// OpenMMLab's ConvModule: a convolution without bias, BatchNorm with its running statistics, and
-    /// ReLU. Takes `conv.weight` and `bn.weight`, `bn.bias`, `bn.running_mean`, `bn.running_var`.
-    pub fn module(channels: (usize, usize), window: Window, weights: &Weights) -> Self {
-        let (weight, bias) = Self::folded(channels, window, weights);
+    /// ReLU. Takes `conv.weight` and `bn.weight`, `bn.bias`, `bn.running_mean`, `bn.running_var`; `epsilon`
+    /// is added to the variance.
+    pub fn module(channels: (usize, usize), window: Window, epsilon: f64, weights: &Weights) -> Self {
+        let (weight, bias) = Self::folded(channels, window, epsilon, weights);
         Self::of(weight, Some(bias), channels, window, MapLayout::ChannelsLast, weights).relu()
     }
 
@@ -98,6 +96,7 @@ impl Conv2d {
     pub(super) fn folded(
         (inputs, outputs): (usize, usize),
         window: Window,
+        epsilon: f64,
         weights: &Weights,
     ) -> (Tensor, Tensor) {
         let shape = [outputs, inputs, window.kernel, window.kernel];
@@ -107,7 +106,7 @@ impl Conv2d {
             ["weight", "bias", "running_mean", "running_var"].map(|name| bn.get(&[outputs], name));
         let fold = || -> Result<(Tensor, Tensor)> {
             let wide = |x: &Tensor| x.to_dtype(DType::F32);
-            let scale = (wide(&gamma)? / (wide(&variance)? + BATCH_NORM_EPSILON)?.sqrt()?)?;
+            let scale = (wide(&gamma)? / (wide(&variance)? + epsilon)?.sqrt()?)?;
             let bias = (wide(&beta)? - (wide(&mean)? * &scale)?)?;
             let weight = wide(&weight)?.broadcast_mul(&scale.reshape((outputs, 1, 1, 1))?)?;
             Ok((weight.to_dtype(gamma.dtype())?, bias.to_dtype(gamma.dtype())?))
@@ -445,6 +444,7 @@ impl Gather<'_> {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device, Var};
+    use nat_convert::recipe::EPSILON;
 
     use super::*;
 
@@ -477,7 +477,7 @@ mod tests {
             {
                 let run = |weights: Weights| {
                     let conv = Conv2d::new((inputs, outputs), window, !normed, layout, &weights.pp("conv"));
-                    let norm = LayerNorm::new(outputs, &weights.pp("norm"));
+                    let norm = LayerNorm::new(outputs, EPSILON, &weights.pp("norm"));
                     conv.forward(&x, normed.then_some(&norm)).unwrap()
                 };
                 let fused = run(Weights::random(2, dtype, Device::Cpu));
@@ -499,7 +499,7 @@ mod tests {
             for normed in [false, true] {
                 let run = |weights: Weights| {
                     let conv = Conv2d::new((inputs, outputs), window, !normed, layout, &weights.pp("conv"));
-                    let norm = LayerNorm::new(outputs, &weights.pp("norm"));
+                    let norm = LayerNorm::new(outputs, EPSILON, &weights.pp("norm"));
                     let y = conv.forward(&x, normed.then_some(&norm)).unwrap();
                     let grads = (y.sqr().unwrap() + &y).unwrap().backward().unwrap();
                     (y.detach(), grads.get(&x).unwrap().clone())
@@ -511,6 +511,35 @@ mod tests {
                         |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                     let off = largest(&(fused - &plain).unwrap()) / largest(&plain);
                     assert!(off < 1e-5, "case {i}, norm {normed}: {off}");
+                }
+            }
+        }
+    }
+    /// BatchNorm as it is defined, after the convolution, in f64.
+    #[test]
+    fn a_modules_norm_has_its_epsilon() {
+        for epsilon in [1e-12, EPSILON, 1e-3, 0.25] {
+            let weights = || Weights::random(4, DType::F32, Device::Cpu);
+            let x = Tensor::new(&[[[[0.3f32, -0.8, 1.7]]]], &Device::Cpu).unwrap();
+            let [gamma, beta, mean, variance] = ["weight", "bias", "running_mean", "running_var"]
+                .map(|name| vector(&weights().pp("bn").get(&[2], name)).into_iter().map(f64::from));
+            let weight = vector(&weights().pp("conv").get(&[2, 3, 1, 1], "weight"));
+            let sums = weight.chunks(3).map(|w| {
+                [0.3f32, -0.8, 1.7].iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>()
+            });
+            let want: Vec<f64> = sums
+                .zip(gamma.zip(beta))
+                .zip(mean.zip(variance))
+                .map(|((sum, (gamma, beta)), (mean, variance))| {
+                    ((sum - mean) / (variance + epsilon).sqrt() * gamma + beta).max(0.0)
+                })
+                .collect();
+            for form in [|weights| weights, Weights::plain] {
+                let conv = Conv2d::module((3, 2), Window::POINT, epsilon, &form(weights()));
+                let got = conv.forward(&x, None).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                for (got, want) in got.iter().zip(&want) {
+                    let off = (f64::from(*got) - want).abs();
+                    assert!(off < 1e-5 * want.abs().max(1.0), "{epsilon}: {got}, not {want}");
                 }
             }
         }

@@ -38,14 +38,14 @@ pub(super) fn finish(x: &Tensor, Finish { bias, activation, gamma, residual }: F
 }
 
 /// Layer norm of `x` over its last dimension.
-pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
     let x = x.contiguous()?;
     let size = rows(&x);
     if weight.dims() != [size[1]] || bias.dims() != [size[1]] {
         candle_core::bail!("layer norm over {:?} channels got {:?}", weight.shape(), x.shape());
     }
     tensor(&[Some(&x), Some(weight), Some(bias)], x.shape(), |element, vectors| {
-        layers::layer_norm(element, size, vectors)
+        layers::layer_norm(element, size, epsilon as f32, vectors)
     })
 }
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{Result, Shape, Tensor};
+use candle_core::{DType, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
@@ -66,6 +66,30 @@ impl Linear {
     pub fn new(inputs: usize, outputs: usize, bias: bool, weights: &Weights) -> Self {
         let weight = weights.get(&[outputs, inputs], "weight");
         Self::of(weight, bias.then(|| weights.get(&[outputs], "bias")), weights)
+    }
+
+    /// As [`Linear::new`], the first `rows` outputs multiplied by `factor`.
+    pub fn scaled(
+        (inputs, outputs): (usize, usize),
+        bias: bool,
+        (rows, factor): (usize, f64),
+        weights: &Weights,
+    ) -> Self {
+        if factor == 1.0 {
+            return Self::new(inputs, outputs, bias, weights);
+        }
+        let factors: Vec<f32> = (0..outputs).map(|i| if i < rows { factor as f32 } else { 1.0 }).collect();
+        let scaled = |x: Tensor, name| {
+            let shape: Vec<usize> = [outputs, 1][..x.rank()].to_vec();
+            let scale = || {
+                let factors = Tensor::from_slice(&factors, shape, x.device())?;
+                x.to_dtype(DType::F32)?.broadcast_mul(&factors)?.to_dtype(x.dtype())
+            };
+            weights.made(x.dims(), name, scale())
+        };
+        let weight = scaled(weights.get(&[outputs, inputs], "weight"), "weight");
+        let bias = bias.then(|| scaled(weights.get(&[outputs], "bias"), "bias"));
+        Self::of(weight, bias, weights)
     }
 
     /// A layer on flattened maps [area, channels], whose `weight` [outputs, channels · area] counts
@@ -417,7 +441,8 @@ impl Kernel for Backward<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device, Var};
+    use candle_core::{Device, Var};
+    use nat_convert::recipe::EPSILON;
 
     use super::*;
 
@@ -433,7 +458,7 @@ mod tests {
                 let random = |dtype| Weights::random(1, dtype, Device::Cpu);
                 let build = |w: &Weights| {
                     (
-                        LayerNorm::new(dim, &w.pp("norm")),
+                        LayerNorm::new(dim, EPSILON, &w.pp("norm")),
                         Linear::new(dim, dim, true, &w.pp("linear")),
                         Mlp::new(dim, hidden, &w.pp("mlp")),
                         LayerScale::new(dim, w, "gamma"),
@@ -464,7 +489,7 @@ mod tests {
         for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 4e-2)] {
             for (dim, hidden, rows) in [(16, 48, 1), (32, 64, 49), (24, 96, 300), (13, 39, 20)] {
                 let run = |weights: Weights| {
-                    let norm = LayerNorm::new(dim, &weights.pp("norm"));
+                    let norm = LayerNorm::new(dim, EPSILON, &weights.pp("norm"));
                     let linear = Linear::new(dim, dim, true, &weights.pp("linear"));
                     let mlp = Mlp::new(dim, hidden, &weights.pp("mlp"));
                     let gamma = LayerScale::new(dim, &weights, "gamma");
@@ -504,6 +529,23 @@ mod tests {
                             "{dtype:?}, {dim} -> {hidden}, {rows} rows, case {case}: {off}"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scaled_rows_are_multiplied_with_their_bias() {
+        let x = Tensor::randn(0f32, 1.0, (3, 8), &Device::Cpu).unwrap();
+        for form in [|weights| weights, Weights::plain] {
+            let weights = || form(Weights::random(1, DType::F32, Device::Cpu));
+            let run = |linear: Linear| linear.forward(&x).unwrap().to_vec2::<f32>().unwrap();
+            let plain = run(Linear::new(8, 6, true, &weights()));
+            let scaled = run(Linear::scaled(8, 6, (2, 0.3), &weights()));
+            for (scaled, plain) in scaled.iter().zip(&plain) {
+                for (i, (scaled, plain)) in scaled.iter().zip(plain).enumerate() {
+                    let want = if i < 2 { 0.3 * plain } else { *plain };
+                    assert!((scaled - want).abs() < 1e-6, "output {i}: {scaled}, not {want}");
                 }
             }
         }

@@ -14,10 +14,7 @@ use super::simd::{Isa, Kernel, Simd};
 use super::{plain, vector};
 use crate::weights::Weights;
 
-/// LayerNorm's epsilon, the same in every published checkpoint.
-pub(super) const EPSILON: f32 = 1e-5;
-
-/// (x - mean) / sqrt(variance + 1e-5) · weight + bias over the last dimension.
+/// (x - mean) / sqrt(variance + epsilon) · weight + bias over the last dimension.
 pub struct LayerNorm {
     form: Form,
     dim: usize,
@@ -27,17 +24,18 @@ enum Form {
     /// For the CPU kernels.
     Fused(Arc<Norm>),
     /// As tensors: any device, differentiable.
-    Plain { weight: Tensor, bias: Tensor },
+    Plain { weight: Tensor, bias: Tensor, epsilon: f64 },
 }
 
 impl LayerNorm {
-    /// Takes `weight` and `bias`, both `[dim]`.
-    pub fn new(dim: usize, weights: &Weights) -> Self {
+    /// Takes `weight` and `bias`, both `[dim]`; `epsilon` is added to the variance.
+    pub fn new(dim: usize, epsilon: f64, weights: &Weights) -> Self {
         let (weight, bias) = (weights.get(&[dim], "weight"), weights.get(&[dim], "bias"));
         let form = if weights.is_plain() {
-            Form::Plain { weight, bias }
+            Form::Plain { weight, bias, epsilon }
         } else {
-            Form::Fused(Arc::new(Norm { weight: vector(&weight), bias: vector(&bias) }))
+            let [weight, bias] = [weight, bias].map(|x| vector(&x));
+            Form::Fused(Arc::new(Norm { weight, bias, epsilon: epsilon as f32 }))
         };
         Self { form, dim }
     }
@@ -49,7 +47,7 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let _span = span(Kind::Norm, 0);
         match &self.form {
-            Form::Plain { weight, bias } => plain::layer_norm(x, weight, bias),
+            Form::Plain { weight, bias, epsilon } => plain::layer_norm(x, weight, bias, *epsilon),
             Form::Fused(_) => apply(self.fused(x.shape())?, x, None, x.shape()),
         }
     }
@@ -71,6 +69,7 @@ impl LayerNorm {
 pub(crate) struct Norm {
     weight: Vec<f32>,
     bias: Vec<f32>,
+    epsilon: f32,
 }
 
 impl Layer for Arc<Norm> {
@@ -118,12 +117,12 @@ impl Norm {
     }
 }
 
-/// Mean and 1 / sqrt(variance + 1e-5) of a row.
+/// Mean and 1 / sqrt(variance + epsilon) of a row.
 ///
 /// # Safety
 /// `x` is valid for reads of `dim` values.
 #[inline(always)]
-unsafe fn statistics<S: Simd>(s: S, x: *const f32, dim: usize) -> (f32, f32) {
+unsafe fn statistics<S: Simd>(s: S, x: *const f32, dim: usize, epsilon: f32) -> (f32, f32) {
     let whole = dim - dim % S::LANES;
     // SAFETY: the caller's promise.
     unsafe {
@@ -141,7 +140,7 @@ unsafe fn statistics<S: Simd>(s: S, x: *const f32, dim: usize) -> (f32, f32) {
             squares = s.fma(d, d, squares);
         }
         let rest: f32 = (whole..dim).map(|i| (*x.add(i) - mean).powi(2)).sum();
-        (mean, 1.0 / ((s.reduce_sum(squares) + rest) / dim as f32 + EPSILON).sqrt())
+        (mean, 1.0 / ((s.reduce_sum(squares) + rest) / dim as f32 + epsilon).sqrt())
     }
 }
 
@@ -171,7 +170,7 @@ impl Kernel for Normalise<'_> {
             let out = out.as_mut_ptr();
             // SAFETY: x, out, weight and bias are valid for `dim` values, or operands.
             unsafe {
-                let (mean, scale) = statistics(s, x, dim);
+                let (mean, scale) = statistics(s, x, dim, self.norm.epsilon);
                 let centre = s.splat(mean);
                 for i in (0..dim).step_by(S::LANES) {
                     let n = S::LANES.min(dim - i);
@@ -210,7 +209,7 @@ impl Kernel for Differentiate<'_> {
             let plus = self.plus.map(|plus| plus[r * dim..].as_ptr());
             // SAFETY: x, grad, plus and weight are valid for `dim` values.
             unsafe {
-                let (mean, scale) = statistics(s, x, dim);
+                let (mean, scale) = statistics(s, x, dim, self.norm.epsilon);
                 let (centre, scale) = (s.splat(mean), s.splat(scale));
                 let (mut sum, mut product) = (s.splat(0.0), s.splat(0.0));
                 for i in (0..dim).step_by(S::LANES) {
@@ -256,24 +255,75 @@ impl Rows for Normed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::{DType, Device, Var};
+    use nat_convert::recipe::EPSILON;
 
     use super::*;
 
     #[test]
     fn agrees_with_the_plain_form_far_from_zero() {
-        for dim in [1, 7, 16, 48, 100] {
+        for (dim, epsilon) in [(1, EPSILON), (7, 1e-12), (16, EPSILON), (48, 1e-3), (100, 0.5)] {
             let weights = Weights::random(3, DType::F32, Device::Cpu);
-            let fused = LayerNorm::new(dim, &weights);
-            let plain = LayerNorm::new(dim, &Weights::random(3, DType::F32, Device::Cpu).plain());
+            let fused = LayerNorm::new(dim, epsilon, &weights);
+            let plain = LayerNorm::new(dim, epsilon, &Weights::random(3, DType::F32, Device::Cpu).plain());
             // A large mean shows cancellation.
             let x = (Tensor::randn(0f32, 1.0, (2, 5, 3, dim), &Device::Cpu).unwrap() + 30.0).unwrap();
             let (a, b) = (fused.forward(&x).unwrap(), plain.forward(&x).unwrap());
             let off = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(off < 2e-5, "dim {dim}: {off}");
         }
-        let norm = LayerNorm::new(8, &Weights::random(3, DType::F32, Device::Cpu));
+        let norm = LayerNorm::new(8, EPSILON, &Weights::random(3, DType::F32, Device::Cpu));
         let error = norm.forward(&Tensor::zeros((2, 9), DType::F32, &Device::Cpu).unwrap()).unwrap_err();
         assert!(error.to_string().contains("over 8 channels got [2, 9]"), "{error}");
+    }
+    /// The definition and differences of it, in f64, where epsilon counts as much as the variance does.
+    #[test]
+    fn epsilon_is_what_was_given_forward_and_backward() {
+        for epsilon in [1e-12, EPSILON, 1e-3, 0.25] {
+            let rows = [[0.05, -0.02, 0.01, 0.03, -0.04], [0.7, 0.71, 0.69, 0.72, 0.68]];
+            let norm = |weights| LayerNorm::new(5, epsilon, &weights);
+            let random = || Weights::random(3, DType::F32, Device::Cpu);
+            let [weight, bias] = ["weight", "bias"].map(|name| vector(&random().get(&[5], name)));
+            // The sum of the squares of the results.
+            let naive = |row: &[f64; 5]| -> (Vec<f64>, f64) {
+                let mean = row.iter().sum::<f64>() / 5.0;
+                let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 5.0;
+                let normed = |(i, x): (usize, &f64)| {
+                    (x - mean) / (variance + epsilon).sqrt() * f64::from(weight[i]) + f64::from(bias[i])
+                };
+                let y: Vec<f64> = row.iter().enumerate().map(normed).collect();
+                let squares = y.iter().map(|y| y * y).sum();
+                (y, squares)
+            };
+            for layer in [norm(random()), norm(random().differentiable()), norm(random().plain())] {
+                let x = Tensor::new(&rows, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+                let got = layer.forward(&x).unwrap().to_vec2::<f32>().unwrap();
+                for (got, row) in got.iter().zip(&rows) {
+                    for (got, want) in got.iter().zip(naive(row).0) {
+                        assert!((f64::from(*got) - want).abs() < 1e-4, "{epsilon}: {got}, not {want}");
+                    }
+                }
+            }
+            for layer in [norm(random().differentiable()), norm(random().plain())] {
+                let x = Tensor::new(&rows, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+                let x = Var::from_tensor(&x).unwrap();
+                let gradients =
+                    layer.forward(&x).unwrap().sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                let got = gradients.get(&x).unwrap().to_vec2::<f32>().unwrap();
+                for (got, row) in got.iter().zip(&rows) {
+                    for (i, got) in got.iter().enumerate() {
+                        const STEP: f64 = 1e-6;
+                        let moved = |step: f64| {
+                            let mut row = *row;
+                            row[i] += step;
+                            naive(&row).1
+                        };
+                        let want = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+                        let off = (f64::from(*got) - want).abs();
+                        assert!(off < 2e-3 * want.abs().max(1.0), "{epsilon}: {got}, not {want}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -7,7 +7,6 @@ use super::conv::Window;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::Activation;
-use super::norm::EPSILON;
 
 /// What follows a product: residual + gamma · activation(x + bias).
 #[derive(Clone, Copy)]
@@ -58,15 +57,15 @@ pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 }
 
 /// Layer norm over the last dimension. Statistics in f32 also for half types, as PyTorch takes them.
-pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if cuda::serves(x) {
-        return cuda::layer_norm(x, weight, bias);
+        return cuda::layer_norm(x, weight, bias, epsilon);
     }
     let wide = x.to_dtype(DType::F32)?;
     let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    let normed = centred.broadcast_div(&(variance + f64::from(EPSILON))?.sqrt()?)?;
+    let normed = centred.broadcast_div(&(variance + epsilon)?.sqrt()?)?;
     normed.to_dtype(x.dtype())?.broadcast_mul(weight)?.broadcast_add(bias)
 }
 

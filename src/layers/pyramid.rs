@@ -29,12 +29,13 @@ enum Form {
 
 impl PyramidConv2d {
     /// For `levels` maps of `channels` each. Takes what [`Conv2d::module`] takes.
-    pub fn new(levels: usize, channels: usize, outputs: usize, weights: &Weights) -> Self {
+    pub fn new(levels: usize, (channels, outputs): (usize, usize), epsilon: f64, weights: &Weights) -> Self {
         let inputs = levels * channels;
         if weights.is_plain() {
-            return Self { form: Form::Plain(Conv2d::module((inputs, outputs), Window::SAME, weights)) };
+            let conv = Conv2d::module((inputs, outputs), Window::SAME, epsilon, weights);
+            return Self { form: Form::Plain(conv) };
         }
-        let (weight, bias) = Conv2d::folded((inputs, outputs), Window::SAME, weights);
+        let (weight, bias) = Conv2d::folded((inputs, outputs), Window::SAME, epsilon, weights);
         let part = |level: usize| weight.narrow(1, level * channels, channels)?.contiguous();
         let shape = [outputs, channels, SIDE, SIDE];
         let finest = weights.made(&shape, "conv.weight", part(0));
@@ -142,6 +143,7 @@ fn add(to: &mut [f32], from: &[f32], weight: f32) {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};
+    use nat_convert::recipe::EPSILON;
 
     use super::*;
 
@@ -150,8 +152,9 @@ mod tests {
         for sizes in [&[[8, 12], [4, 6], [2, 3]][..], &[[9, 7], [5, 4], [3, 2], [2, 1]], &[[3, 1], [1, 1]]] {
             let map = |[h, w]: [usize; 2]| Tensor::randn(0f32, 1.0, (2, h, w, 6), &Device::Cpu).unwrap();
             let maps: Vec<Tensor> = sizes.iter().copied().map(map).collect();
-            let build =
-                |weights: &Weights| PyramidConv2d::new(sizes.len(), 6, 10, weights).forward(&maps).unwrap();
+            let build = |weights: &Weights| {
+                PyramidConv2d::new(sizes.len(), (6, 10), EPSILON, weights).forward(&maps).unwrap()
+            };
             let split = build(&Weights::random(5, DType::F32, Device::Cpu));
             let plain = build(&Weights::random(5, DType::F32, Device::Cpu).plain());
             assert_eq!(split.dims(), plain.dims());

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use nat_convert::arch::{Backbone as Config, Family};
+use nat_convert::recipe::Recipe;
 
 use crate::attention::NeighborhoodAttention;
 use crate::layers::{LayerNorm, LayerScale, Linear, Mlp};
@@ -19,14 +20,20 @@ pub(super) struct Block {
 
 impl Block {
     /// Block `block` of level `level`.
-    pub(super) fn new(config: &Config, level: usize, block: usize, weights: &Weights) -> Self {
-        let dim = config.dim(level);
+    pub(super) fn new(
+        config: &Config,
+        recipe: &Recipe,
+        level: usize,
+        block: usize,
+        weights: &Weights,
+    ) -> Self {
+        let (dim, epsilon) = (config.dim(level), recipe.norm_epsilon);
         let gamma = |name| config.layer_scale.then(|| LayerScale::new(dim, weights, name));
         Self {
-            norm1: LayerNorm::new(dim, &weights.pp("norm1")),
-            attn: Attention::new(config, level, config.dilations[level][block], &weights.pp("attn")),
+            norm1: LayerNorm::new(dim, epsilon, &weights.pp("norm1")),
+            attn: Attention::new(config, recipe, level, config.dilations[level][block], &weights.pp("attn")),
             gamma1: gamma("gamma1"),
-            norm2: LayerNorm::new(dim, &weights.pp("norm2")),
+            norm2: LayerNorm::new(dim, epsilon, &weights.pp("norm2")),
             mlp: Mlp::new(dim, config.hidden(level), &weights.pp("mlp")),
             gamma2: gamma("gamma2"),
         }
@@ -53,10 +60,12 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(config: &Config, level: usize, dilation: usize, weights: &Weights) -> Self {
+    fn new(config: &Config, recipe: &Recipe, level: usize, dilation: usize, weights: &Weights) -> Self {
         let (dim, heads, kernel_size) = (config.dim(level), config.num_heads[level], config.kernel_size);
         let side = 2 * kernel_size - 1;
-        let qkv = Linear::new(dim, 3 * dim, config.qkv_bias, &weights.pp("qkv"));
+        // The operator scales queries by dim^-1/2 of a head; another scale goes into what makes them.
+        let factor = recipe.query_scale.map_or(1.0, |scale| scale * ((dim / heads) as f64).sqrt());
+        let qkv = Linear::scaled((dim, 3 * dim), config.qkv_bias, (dim, factor), &weights.pp("qkv"));
         Self {
             pad: qkv.bias().cloned(),
             qkv,

@@ -4,6 +4,7 @@
 #[cfg(feature = "cuda")]
 use candle_core::{DType, Tensor};
 use candle_core::{Device, Result};
+use nat_convert::recipe::BoxCoder;
 #[cfg(feature = "cuda")]
 use nat_cuda::regions;
 use rayon::prelude::*;
@@ -17,15 +18,16 @@ pub type Corners = [f32; 4];
 /// The largest |dw| and |dh| that are decoded: |ln(16 / 1000)|.
 const MAX_LOG_RATIO: f32 = 4.135_166_6;
 
-/// A box regressed from `anchor`: `deltas` (dx, dy, dw, dh) in units of the anchor's size times `stds`,
-/// clipped to a picture of `size` (width, height). mmdet's `delta2bbox`.
-pub fn decode(anchor: Corners, deltas: [f32; 4], stds: [f32; 4], size: [f32; 2]) -> Corners {
+/// A box regressed from `anchor`: a network's `outputs` make (dx, dy, dw, dh) in units of the anchor's size as
+/// `coder` says, and the box is clipped to a picture of `size` (width, height). mmdet's `delta2bbox`.
+pub fn decode(anchor: Corners, outputs: [f32; 4], coder: &BoxCoder, size: [f32; 2]) -> Corners {
     let [x1, y1, x2, y2] = anchor;
+    let deltas: [f32; 4] = std::array::from_fn(|i| outputs[i] * coder.stds[i] as f32 + coder.means[i] as f32);
     let mut out = [0.0; 4];
     for (axis, (low, high)) in [(x1, x2), (y1, y2)].into_iter().enumerate() {
         let (centre, side) = ((low + high) * 0.5, high - low);
-        let moved = centre + side * (deltas[axis] * stds[axis]);
-        let log_ratio = (deltas[axis + 2] * stds[axis + 2]).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
+        let moved = centre + side * deltas[axis];
+        let log_ratio = deltas[axis + 2].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
         let half = side * log_ratio.exp() * 0.5;
         out[axis] = (moved - half).clamp(0.0, size[axis]);
         out[axis + 2] = (moved + half).clamp(0.0, size[axis]);
@@ -130,15 +132,19 @@ mod tests {
 
     #[test]
     fn deltas_of_zero_give_the_anchor_and_clipping_holds() {
-        let (stds, size) = ([0.1, 0.1, 0.2, 0.2], [100.0, 50.0]);
-        for (anchor, deltas, expected) in [
-            ([10.0, 20.0, 30.0, 40.0], [0.0; 4], [10.0, 20.0, 30.0, 40.0]),
+        let stds = BoxCoder { means: [0.0; 4], stds: [0.1, 0.1, 0.2, 0.2] };
+        let means = BoxCoder { means: [0.5, 0.0, 0.0, 2f64.ln()], ..stds };
+        let size = [100.0, 50.0];
+        for (coder, anchor, deltas, expected) in [
+            (stds, [10.0, 20.0, 30.0, 40.0], [0.0; 4], [10.0, 20.0, 30.0, 40.0]),
             // 0.1 · 5 of a side to the right; e^(0.2 · 5 ln 2) = twice as high.
-            ([10.0, 20.0, 30.0, 40.0], [5.0, 0.0, 0.0, 5.0 * 2f32.ln()], [20.0, 10.0, 40.0, 50.0]),
-            ([-8.0, -8.0, 8.0, 8.0], [0.0; 4], [0.0, 0.0, 8.0, 8.0]),
-            ([0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 1e9, f32::MAX], [0.0, 0.0, 100.0, 50.0]),
+            (stds, [10.0, 20.0, 30.0, 40.0], [5.0, 0.0, 0.0, 5.0 * 2f32.ln()], [20.0, 10.0, 40.0, 50.0]),
+            (means, [10.0, 20.0, 30.0, 40.0], [0.0; 4], [20.0, 10.0, 40.0, 50.0]),
+            (means, [10.0, 20.0, 30.0, 40.0], [-5.0, 0.0, 0.0, -5.0 * 2f32.ln()], [10.0, 20.0, 30.0, 40.0]),
+            (stds, [-8.0, -8.0, 8.0, 8.0], [0.0; 4], [0.0, 0.0, 8.0, 8.0]),
+            (stds, [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 1e9, f32::MAX], [0.0, 0.0, 100.0, 50.0]),
         ] {
-            let got = decode(anchor, deltas, stds, size);
+            let got = decode(anchor, deltas, &coder, size);
             let off = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(off < 1e-5, "{got:?}, not {expected:?}");
         }

@@ -3,6 +3,7 @@
 
 use candle_core::{Result, Tensor};
 use nat_convert::arch::Backbone as Config;
+use nat_convert::recipe::{EPSILON, Recipe};
 
 use super::block::Block;
 use crate::layers::{Conv2d, LayerNorm, Linear, MapLayout, Window};
@@ -33,8 +34,9 @@ struct PatchMerging {
 
 impl DinatS {
     /// Takes the tensors `patch_embed.*` and `layers.*`.
-    pub fn new(config: &Config, weights: &Weights) -> Self {
-        let levels = (0..config.depths.len()).map(|l| Level::new(config, l, &weights.pp("layers").pp(l)));
+    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+        let levels =
+            (0..config.depths.len()).map(|l| Level::new(config, recipe, l, &weights.pp("layers").pp(l)));
         Self { patch_embed: PatchEmbed::new(config, &weights.pp("patch_embed")), levels: levels.collect() }
     }
 
@@ -65,7 +67,7 @@ impl PatchEmbed {
         let channels = (3, config.embed_dim);
         Self {
             proj: Conv2d::new(channels, window, true, MapLayout::ChannelsFirst, &weights.pp("proj")),
-            norm: LayerNorm::new(config.embed_dim, &weights.pp("norm")),
+            norm: LayerNorm::new(config.embed_dim, EPSILON, &weights.pp("norm")),
         }
     }
 
@@ -76,10 +78,12 @@ impl PatchEmbed {
 }
 
 impl Level {
-    fn new(config: &Config, level: usize, weights: &Weights) -> Self {
+    fn new(config: &Config, recipe: &Recipe, level: usize, weights: &Weights) -> Self {
         let blocks = weights.pp("blocks");
         Self {
-            blocks: (0..config.depths[level]).map(|b| Block::new(config, level, b, &blocks.pp(b))).collect(),
+            blocks: (0..config.depths[level])
+                .map(|b| Block::new(config, recipe, level, b, &blocks.pp(b)))
+                .collect(),
             downsample: (level + 1 < config.depths.len())
                 .then(|| PatchMerging::new(config.dim(level), &weights.pp("downsample"))),
         }
@@ -89,7 +93,7 @@ impl Level {
 impl PatchMerging {
     fn new(dim: usize, weights: &Weights) -> Self {
         Self {
-            norm: LayerNorm::new(4 * dim, &weights.pp("norm")),
+            norm: LayerNorm::new(4 * dim, EPSILON, &weights.pp("norm")),
             reduction: Linear::new(4 * dim, 2 * dim, false, &weights.pp("reduction")),
         }
     }

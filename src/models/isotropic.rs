@@ -3,6 +3,7 @@
 
 use candle_core::{Result, Tensor};
 use nat_convert::arch::Backbone as Config;
+use nat_convert::recipe::Recipe;
 
 use super::block::Block;
 use super::dinat_s::PatchEmbed;
@@ -16,11 +17,11 @@ pub struct Isotropic {
 
 impl Isotropic {
     /// Takes the tensors `patch_embed.*` and `layers.*`.
-    pub fn new(config: &Config, weights: &Weights) -> Self {
+    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
         let layers = weights.pp("layers");
         Self {
             patch_embed: PatchEmbed::new(config, &weights.pp("patch_embed")),
-            layers: (0..config.depths[0]).map(|b| Block::new(config, 0, b, &layers.pp(b))).collect(),
+            layers: (0..config.depths[0]).map(|b| Block::new(config, recipe, 0, b, &layers.pp(b))).collect(),
         }
     }
 

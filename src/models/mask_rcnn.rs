@@ -1,9 +1,10 @@
 //! Mask R-CNN (arXiv 1703.06870) and Cascade Mask R-CNN (arXiv 1906.09756) as mmdet 2.28 computes them:
-//! a pyramid on a backbone, proposals, then one box head or three that follow each other, and as many
-//! mask heads on what they found. Mask R-CNN is a cascade of one stage.
+//! a pyramid on a backbone, proposals, then box heads that follow each other, and as many mask heads on what
+//! they found. Mask R-CNN is a cascade of one stage.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use nat_convert::arch::{Architecture, Detector, Head};
+use nat_convert::recipe::{DetectorRecipe, Recipe};
 
 use super::Backbone;
 use super::boxes::{Candidate, Corners, decode, nms};
@@ -20,10 +21,6 @@ pub const STRIDES: [usize; 5] = [4, 8, 16, 32, 64];
 const BOX_SIDE: usize = 7;
 /// Side of a region's features for the mask heads, half of a mask's.
 const MASK_SIDE: usize = 14;
-/// IoU above which a detection of the same class is suppressed.
-const IOU_THRESHOLD: f32 = 0.5;
-/// Units of the deltas of each stage.
-const STDS: [[f32; 4]; 3] = [[0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]];
 
 /// A detector of either kind.
 pub struct MaskRcnn {
@@ -32,6 +29,7 @@ pub struct MaskRcnn {
     rpn: Rpn,
     box_heads: Vec<BoxHead>,
     mask_heads: Vec<MaskHead>,
+    recipe: DetectorRecipe,
 }
 
 /// The picture that an input was made of.
@@ -52,10 +50,11 @@ pub struct Selection {
     pub max_detections: usize,
 }
 
-impl Default for Selection {
-    /// As the published detectors are tested: more than 0.05, the best 100.
-    fn default() -> Self {
-        Self { score_threshold: 0.05, max_detections: 100 }
+impl From<&DetectorRecipe> for Selection {
+    /// As the detector was configured to be tested.
+    fn from(recipe: &DetectorRecipe) -> Self {
+        let &DetectorRecipe { score_threshold, max_detections, .. } = recipe;
+        Self { score_threshold: score_threshold as f32, max_detections }
     }
 }
 
@@ -97,27 +96,33 @@ impl MaskRcnn {
     /// Builds the network, whose head is a `detector`, and takes all of its weights.
     ///
     /// # Errors
-    /// [`LoadError::Mismatch`] with everything in which weights and architecture differ.
+    /// [`LoadError::Mismatch`] with everything in which weights and architecture differ;
+    /// [`LoadError::Architecture`] when the backbone has not as many levels as there are strides, or the recipe
+    /// does not say what the deltas of each stage are.
     pub fn new(
         architecture: &Architecture,
         detector: &Detector,
         weights: &Weights,
     ) -> std::result::Result<Self, LoadError> {
         let cascade = matches!(architecture.head, Head::CascadeMaskRcnn(_));
-        let backbone = &architecture.backbone;
+        let Architecture { backbone, recipe, .. } = architecture;
         let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
+        check(detector, dims.len(), &recipe.detector)?;
         let stage = |head: &str, s: usize| {
             let head = weights.pp("roi_head").pp(head);
             if cascade { head.pp(s) } else { head }
         };
         let network = Self {
-            backbone: Backbone::new(backbone, &weights.pp("backbone")),
+            backbone: Backbone::new(backbone, recipe, &weights.pp("backbone")),
             fpn: Fpn::new(detector, &dims, &weights.pp("neck")),
-            rpn: Rpn::new(detector, &weights.pp("rpn_head")),
-            box_heads: (0..detector.stages).map(|s| BoxHead::new(detector, &stage("bbox_head", s))).collect(),
+            rpn: Rpn::new(detector, recipe.detector.anchors.count(), &weights.pp("rpn_head")),
+            box_heads: (0..detector.stages)
+                .map(|s| BoxHead::new(detector, recipe, &stage("bbox_head", s)))
+                .collect(),
             mask_heads: (0..detector.stages)
                 .map(|s| MaskHead::new(detector, &stage("mask_head", s)))
                 .collect(),
+            recipe: recipe.detector.clone(),
         };
         weights.finish()?;
         Ok(network)
@@ -142,7 +147,7 @@ impl MaskRcnn {
         on_pool(|| {
             let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
             let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
-            let proposals = proposals(&self.predict(&pyramid)?, &STRIDES, &sizes)?;
+            let proposals = proposals(&self.recipe, &self.predict(&pyramid)?, &STRIDES, &sizes)?;
             let detect = |(i, (proposals, &picture)): (usize, (Option<Vec<Candidate>>, &Picture))| {
                 let Some(proposals) = proposals else { return Ok(None) };
                 let pyramid = pyramid.iter().map(|map| map.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
@@ -159,6 +164,11 @@ impl MaskRcnn {
             };
             proposals.into_iter().zip(pictures).enumerate().map(detect).collect()
         })
+    }
+
+    /// How the detector proposes, moves and selects boxes.
+    pub fn recipe(&self) -> &DetectorRecipe {
+        &self.recipe
     }
 
     /// The backbone's maps, [B, H/4, W/4, C] and on.
@@ -192,13 +202,13 @@ impl MaskRcnn {
     /// When the maps are not the pyramid's.
     pub fn regions(&self, pyramid: &[Tensor], rois: Vec<Corners>, picture: Picture) -> Result<Regions> {
         let mut regions = Regions { rois: vec![rois], logits: Vec::new(), deltas: Vec::new() };
-        for (stage, (head, stds)) in self.box_heads.iter().zip(STDS).enumerate() {
+        for (stage, (head, coder)) in self.box_heads.iter().zip(&self.recipe.stages).enumerate() {
             let rois = &regions.rois[stage];
-            let (logits, deltas) = head.forward(&features(pyramid, rois, BOX_SIDE)?)?;
+            let (logits, deltas) = head.forward(&self.features(pyramid, rois, BOX_SIDE)?)?;
             if stage + 1 < self.box_heads.len() {
                 let refine = |((&roi, logits), deltas): ((&Corners, &Vec<f32>), &Vec<f32>)| {
                     let class = likeliest(&logits[..logits.len() - 1]);
-                    decode(roi, of_class(deltas, class), stds, picture.size)
+                    decode(roi, of_class(deltas, class), coder, picture.size)
                 };
                 let refined = rois.iter().zip(&logits).zip(&deltas).map(refine).collect();
                 regions.rois.push(refined);
@@ -215,7 +225,7 @@ impl MaskRcnn {
         let (Some(rois), Some(deltas)) = (regions.rois.last(), regions.deltas.last()) else {
             return Vec::new();
         };
-        let stds = STDS[regions.deltas.len() - 1];
+        let coder = &self.recipe.stages[regions.deltas.len() - 1];
         let stages = regions.logits.len() as f32;
         let mut candidates = Vec::new();
         for (i, (&roi, deltas)) in rois.iter().zip(deltas).enumerate() {
@@ -228,13 +238,13 @@ impl MaskRcnn {
             softmax(&mut mean, classes);
             for (class, &score) in mean[..classes - 1].iter().enumerate() {
                 if score > selection.score_threshold {
-                    let corners = decode(roi, of_class(deltas, class), stds, picture.size);
+                    let corners = decode(roi, of_class(deltas, class), coder, picture.size);
                     let corners = std::array::from_fn(|side| corners[side] / picture.scale_factor[side % 2]);
                     candidates.push(Candidate { corners, score, group: class });
                 }
             }
         }
-        let mut kept = nms(&candidates, IOU_THRESHOLD);
+        let mut kept = nms(&candidates, self.recipe.iou_threshold as f32);
         kept.truncate(selection.max_detections);
         let found = |index: usize| {
             let Candidate { corners, score, group } = candidates[index];
@@ -252,15 +262,32 @@ impl MaskRcnn {
             |found: &Found| std::array::from_fn(|side| found.corners[side] * picture.scale_factor[side % 2]);
         let rois: Vec<Corners> = found.iter().map(resized).collect();
         let classes: Vec<u32> = found.iter().map(|found| found.index as u32).collect();
-        let features = features(pyramid, &rois, MASK_SIDE)?;
+        let features = self.features(pyramid, &rois, MASK_SIDE)?;
         self.mask_heads.iter().map(|head| head.forward(&features, &classes)).collect()
+    }
+
+    /// The features of regions, from the four finest maps.
+    fn features(&self, pyramid: &[Tensor], rois: &[Corners], side: usize) -> Result<Tensor> {
+        let levels = STRIDES.len() - 1;
+        let (maps, finest_scale) = (&pyramid[..levels.min(pyramid.len())], self.recipe.finest_scale as f32);
+        roi_align(maps, &STRIDES[..levels], rois, finest_scale, side)
     }
 }
 
-/// The features of regions, from the four finest maps.
-fn features(pyramid: &[Tensor], rois: &[Corners], side: usize) -> Result<Tensor> {
-    let levels = STRIDES.len() - 1;
-    roi_align(&pyramid[..levels.min(pyramid.len())], &STRIDES[..levels], rois, side)
+/// That maps and stages are as many as there are strides, anchors and deltas for them.
+fn check(config: &Detector, levels: usize, recipe: &DetectorRecipe) -> std::result::Result<(), LoadError> {
+    let wrong = |what| Err(LoadError::Architecture(what));
+    let (stages, coders, bases) = (config.stages, recipe.stages.len(), recipe.anchors.base_sizes.len());
+    if levels + 1 != STRIDES.len() {
+        return wrong(format!("a detector's backbone has {} levels, not {levels}", STRIDES.len() - 1));
+    }
+    if !(1..=coders).contains(&stages) {
+        return wrong(format!("{stages} stages of box heads, and the recipe has box coders for {coders}"));
+    }
+    if bases < STRIDES.len() {
+        return wrong(format!("anchors of {bases} base sizes for {} maps", STRIDES.len()));
+    }
+    Ok(())
 }
 
 /// Four deltas of a class, or those of all classes where there are no more.
@@ -288,11 +315,12 @@ struct BoxHead {
 }
 
 impl BoxHead {
-    fn new(config: &Detector, weights: &Weights) -> Self {
+    fn new(config: &Detector, recipe: &Recipe, weights: &Weights) -> Self {
         let &Detector { classes, fpn_channels, box_channels, fc_channels, .. } = config;
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { box_channels };
-            Conv2d::module((inputs, box_channels), Window::SAME, &weights.pp("shared_convs").pp(i))
+            let weights = weights.pp("shared_convs").pp(i);
+            Conv2d::module((inputs, box_channels), Window::SAME, recipe.batch_norm_epsilon, &weights)
         };
         let fc = |i: usize| {
             let weights = weights.pp("shared_fcs").pp(i);
@@ -302,12 +330,17 @@ impl BoxHead {
             }
             .relu()
         };
+        // Without fully connected layers the outputs take the region's whole map.
+        let output = |outputs, name| match config.box_fcs {
+            0 => Linear::on_map(box_channels, BOX_SIDE * BOX_SIDE, outputs, &weights.pp(name)),
+            _ => Linear::new(fc_channels, outputs, true, &weights.pp(name)),
+        };
         let boxes = if config.class_agnostic { 1 } else { classes };
         Self {
             convs: (0..config.box_convs).map(conv).collect(),
             fcs: (0..config.box_fcs).map(fc).collect(),
-            fc_cls: Linear::new(fc_channels, classes + 1, true, &weights.pp("fc_cls")),
-            fc_reg: Linear::new(fc_channels, 4 * boxes, true, &weights.pp("fc_reg")),
+            fc_cls: output(classes + 1, "fc_cls"),
+            fc_reg: output(4 * boxes, "fc_reg"),
         }
     }
 
@@ -408,15 +441,18 @@ mod tests {
         let all = Selection { score_threshold: 0.0, max_detections: 10_000 };
         let pyramid = network.pyramid(&network.maps(&image).unwrap()).unwrap();
         let predictions = network.predict(&pyramid).unwrap();
-        let proposals = proposals(&predictions, &STRIDES, &[picture.size]).unwrap().remove(0).unwrap();
+        let proposals =
+            proposals(network.recipe(), &predictions, &STRIDES, &[picture.size]).unwrap().remove(0).unwrap();
         let rois: Vec<Corners> = proposals.iter().map(|proposal| proposal.corners).collect();
         let regions = network.regions(&pyramid, rois.clone(), picture).unwrap();
         assert!(regions.deltas.iter().flatten().all(|deltas| deltas.len() == 4));
+        let recipe = network.recipe();
         // Each stage looks at what the one before made of its regions.
         for stage in 1..3 {
             for (i, roi) in regions.rois[stage].iter().enumerate() {
                 let deltas = std::array::from_fn(|d| regions.deltas[stage - 1][i][d]);
-                let moved = decode(regions.rois[stage - 1][i], deltas, STDS[stage - 1], picture.size);
+                let moved =
+                    decode(regions.rois[stage - 1][i], deltas, &recipe.stages[stage - 1], picture.size);
                 assert_eq!(*roi, moved);
             }
         }

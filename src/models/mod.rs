@@ -15,6 +15,7 @@ pub mod uper;
 
 use candle_core::{Result, Tensor};
 use nat_convert::arch::{Architecture, Backbone as Config, Family, Head, Norms};
+use nat_convert::recipe::{EPSILON, Recipe};
 
 use self::classifier::Classifier;
 use self::mask_rcnn::MaskRcnn;
@@ -68,17 +69,20 @@ enum AnyFamily {
 }
 
 impl Backbone {
-    /// Builds the network that `config` describes; what the weights lack, they report.
-    pub fn new(config: &Config, weights: &Weights) -> Self {
+    /// Builds the network that `config` describes, with the epsilons and the scale of `recipe`; what the
+    /// weights lack, they report.
+    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
         let family = match config.family {
-            Family::Nat => AnyFamily::Nat(Nat::new(config, weights)),
-            Family::DinatS => AnyFamily::DinatS(DinatS::new(config, weights)),
-            Family::Isotropic | Family::VitRpb => AnyFamily::Isotropic(Isotropic::new(config, weights)),
+            Family::Nat => AnyFamily::Nat(Nat::new(config, recipe, weights)),
+            Family::DinatS => AnyFamily::DinatS(DinatS::new(config, recipe, weights)),
+            Family::Isotropic | Family::VitRpb => {
+                AnyFamily::Isotropic(Isotropic::new(config, recipe, weights))
+            }
         };
         let norms = match config.norms {
-            Norms::Final => vec![LayerNorm::new(config.out_dim(), &weights.pp("norm"))],
+            Norms::Final => vec![LayerNorm::new(config.out_dim(), recipe.norm_epsilon, &weights.pp("norm"))],
             Norms::Outputs => (0..config.depths.len())
-                .map(|l| LayerNorm::new(config.dim(l), &weights.pp(format!("norm{l}"))))
+                .map(|l| LayerNorm::new(config.dim(l), EPSILON, &weights.pp(format!("norm{l}"))))
                 .collect(),
             Norms::Absent => Vec::new(),
         };

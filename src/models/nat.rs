@@ -5,6 +5,7 @@
 
 use candle_core::{Result, Tensor};
 use nat_convert::arch::Backbone as Config;
+use nat_convert::recipe::{EPSILON, Recipe};
 
 use super::block::Block;
 use crate::layers::{Conv2d, LayerNorm, MapLayout, Window};
@@ -36,8 +37,9 @@ struct ConvDownsampler {
 
 impl Nat {
     /// Takes the tensors `patch_embed.*` and `levels.*`.
-    pub fn new(config: &Config, weights: &Weights) -> Self {
-        let levels = (0..config.depths.len()).map(|l| Level::new(config, l, &weights.pp("levels").pp(l)));
+    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+        let levels =
+            (0..config.depths.len()).map(|l| Level::new(config, recipe, l, &weights.pp("levels").pp(l)));
         Self {
             patch_embed: ConvTokenizer::new(config.embed_dim, &weights.pp("patch_embed")),
             levels: levels.collect(),
@@ -74,7 +76,7 @@ impl ConvTokenizer {
                 conv(0, (3, dim / 2), MapLayout::ChannelsFirst),
                 conv(1, (dim / 2, dim), MapLayout::ChannelsLast),
             ],
-            norm: LayerNorm::new(dim, &weights.pp("norm")),
+            norm: LayerNorm::new(dim, EPSILON, &weights.pp("norm")),
         }
     }
 
@@ -85,10 +87,12 @@ impl ConvTokenizer {
 }
 
 impl Level {
-    fn new(config: &Config, level: usize, weights: &Weights) -> Self {
+    fn new(config: &Config, recipe: &Recipe, level: usize, weights: &Weights) -> Self {
         let blocks = weights.pp("blocks");
         Self {
-            blocks: (0..config.depths[level]).map(|b| Block::new(config, level, b, &blocks.pp(b))).collect(),
+            blocks: (0..config.depths[level])
+                .map(|b| Block::new(config, recipe, level, b, &blocks.pp(b)))
+                .collect(),
             downsample: (level + 1 < config.depths.len())
                 .then(|| ConvDownsampler::new(config.dim(level), &weights.pp("downsample"))),
         }
@@ -100,7 +104,7 @@ impl ConvDownsampler {
         let reduction = weights.pp("reduction");
         Self {
             reduction: Conv2d::new((dim, 2 * dim), HALVE, false, MapLayout::ChannelsLast, &reduction),
-            norm: LayerNorm::new(2 * dim, &weights.pp("norm")),
+            norm: LayerNorm::new(2 * dim, EPSILON, &weights.pp("norm")),
         }
     }
 

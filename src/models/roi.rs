@@ -11,9 +11,6 @@ use rayon::prelude::*;
 use super::boxes::Corners;
 use crate::layers::with_all_f32;
 
-/// Side of a region that belongs to the second finest level at twice this.
-const FINEST_SCALE: f32 = 56.0;
-
 /// One pyramid level of one picture: values [height, width, channels].
 struct Map<'a> {
     values: &'a [f32],
@@ -24,24 +21,31 @@ struct Map<'a> {
     scale: f32,
 }
 
-/// The level of the pyramid, of `levels`, that a region's features come from.
-pub fn level([x1, y1, x2, y2]: Corners, levels: usize) -> usize {
+/// The level of the pyramid, of `levels`, that a region's features come from: the second finest from a side of
+/// twice `finest_scale` on.
+pub fn level([x1, y1, x2, y2]: Corners, levels: usize, finest_scale: f32) -> usize {
     let scale = ((x2 - x1) * (y2 - y1)).sqrt();
-    let level = (scale / FINEST_SCALE + 1e-6).log2().floor();
+    let level = (scale / finest_scale + 1e-6).log2().floor();
     // Also NaN, of a box turned inside out, to the finest.
     level.max(0.0).min(levels as f32 - 1.0) as usize
 }
 
-/// Features of regions `rois`, in pixels, from the pyramid maps [1, H, W, C] of `strides`: [rois,
-/// `side`, `side`, C].
+/// Features of regions `rois`, in pixels, from the pyramid maps [1, H, W, C] of `strides`, each from the one that
+/// [`level`] says: [rois, `side`, `side`, C].
 ///
 /// # Errors
 /// When the maps are not those of one picture.
-pub fn roi_align(maps: &[Tensor], strides: &[usize], rois: &[Corners], side: usize) -> Result<Tensor> {
+pub fn roi_align(
+    maps: &[Tensor],
+    strides: &[usize],
+    rois: &[Corners],
+    finest_scale: f32,
+    side: usize,
+) -> Result<Tensor> {
     let Some(first) = maps.first() else { candle_core::bail!("regions of no maps") };
     #[cfg(feature = "cuda")]
     if first.device().is_cuda() {
-        return on_gpu(maps, strides, rois, side);
+        return on_gpu(maps, strides, rois, finest_scale, side);
     }
     let channels = first.dims4()?.3;
     let values = with_all_f32(maps, |values| {
@@ -56,7 +60,7 @@ pub fn roi_align(maps: &[Tensor], strides: &[usize], rois: &[Corners], side: usi
         let mut out = vec![0.0; rois.len() * side * side * channels];
         out.par_chunks_exact_mut((side * side * channels).max(1))
             .zip(rois)
-            .for_each(|(out, &roi)| levels[level(roi, levels.len())].align(roi, side, out));
+            .for_each(|(out, &roi)| levels[level(roi, levels.len(), finest_scale)].align(roi, side, out));
         Ok(out)
     })??;
     Tensor::from_vec(values, (rois.len(), side, side, channels), &Device::Cpu)?.to_device(first.device())
@@ -64,7 +68,13 @@ pub fn roi_align(maps: &[Tensor], strides: &[usize], rois: &[Corners], side: usi
 
 /// As [`roi_align`], of maps on a GPU, where the result stays.
 #[cfg(feature = "cuda")]
-fn on_gpu(maps: &[Tensor], strides: &[usize], rois: &[Corners], side: usize) -> Result<Tensor> {
+fn on_gpu(
+    maps: &[Tensor],
+    strides: &[usize],
+    rois: &[Corners],
+    finest_scale: f32,
+    side: usize,
+) -> Result<Tensor> {
     let maps = maps.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
     let channels = maps[0].dims4()?.3;
     let mut levels = Vec::with_capacity(maps.len());
@@ -84,7 +94,7 @@ fn on_gpu(maps: &[Tensor], strides: &[usize], rois: &[Corners], side: usize) -> 
     if rois.is_empty() {
         return Tensor::zeros(shape, maps[0].dtype(), maps[0].device());
     }
-    let rois = Tensor::from_vec(rows(rois, levels.len()), (rois.len(), 5), maps[0].device())?;
+    let rois = Tensor::from_vec(rows(rois, levels.len(), finest_scale), (rois.len(), 5), maps[0].device())?;
     let inputs: [&Tensor; regions::LEVELS] = std::array::from_fn(|level| &maps[at(level)]);
     let inputs = inputs.into_iter().chain([&rois]).map(Some).collect::<Vec<_>>();
     let (element, levels) =
@@ -96,8 +106,8 @@ fn on_gpu(maps: &[Tensor], strides: &[usize], rois: &[Corners], side: usize) -> 
 
 /// Regions as the GPU's kernel takes them, [rois, 5]: level, x1, y1, x2, y2.
 #[cfg(any(test, feature = "cuda"))]
-fn rows(rois: &[Corners], levels: usize) -> Vec<f32> {
-    let row = |&roi: &Corners| std::iter::once(level(roi, levels) as f32).chain(roi);
+fn rows(rois: &[Corners], levels: usize, finest_scale: f32) -> Vec<f32> {
+    let row = |&roi: &Corners| std::iter::once(level(roi, levels, finest_scale) as f32).chain(roi);
     rois.iter().flat_map(row).collect()
 }
 
@@ -165,14 +175,19 @@ fn bins(start: f32, end: f32, count: usize, size: usize) -> Vec<Bin> {
 mod tests {
     use super::*;
 
+    const FINEST: f32 = 56.0;
+
     #[test]
-    fn levels_double_from_56_pixels() {
+    fn levels_double_from_the_finest_scale() {
         for (side, expected) in
             [(0.0, 0), (55.0, 0), (111.9, 0), (112.1, 1), (224.1, 2), (448.1, 3), (9e3, 3)]
         {
-            assert_eq!(level([10.0, 20.0, 10.0 + side, 20.0 + side], 4), expected, "{side}");
+            for times in [1.0, 0.5, 3.0] {
+                let corners = [10.0, 20.0, 10.0 + times * side, 20.0 + times * side];
+                assert_eq!(level(corners, 4, times * FINEST), expected, "{side}, {times} times");
+            }
         }
-        assert_eq!(level([5.0, 5.0, 1.0, 9.0], 4), 0);
+        assert_eq!(level([5.0, 5.0, 1.0, 9.0], 4, FINEST), 0);
     }
 
     /// mmcv's loops, one sample after the other, in f64.
@@ -225,7 +240,7 @@ mod tests {
             [51.5, 35.5, 52.5, 36.5],
         ];
         for side in [7, 2] {
-            let got = roi_align(std::slice::from_ref(&map), &[4], &rois, side).unwrap();
+            let got = roi_align(std::slice::from_ref(&map), &[4], &rois, FINEST, side).unwrap();
             let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             for c in 0..channels {
                 let plane: Vec<f64> = values.iter().skip(c).step_by(channels).map(|&x| x.into()).collect();
@@ -260,13 +275,13 @@ mod tests {
         for side in [7, 2] {
             let launch = regions::roi_align(Element::F32, levels, channels, rois.len(), side).unwrap();
             let mut out = vec![f32::NAN; rois.len() * side * side * channels];
-            let mut rows = rows(&rois, levels.len());
+            let mut rows = rows(&rois, levels.len(), FINEST);
             let [a, b, c, d] = maps.each_mut().map(|map| map.as_mut_ptr().cast());
             let pointers = [a, b, c, d, rows.as_mut_ptr().cast(), out.as_mut_ptr().cast()];
             // SAFETY: four maps, the regions and the result, of the launch's sizes.
             unsafe { Emulator::get().unwrap().launch(&launch, &pointers) };
             for (roi, got) in rois.iter().zip(out.chunks(side * side * channels)) {
-                let at = level(*roi, levels.len());
+                let at = level(*roi, levels.len(), FINEST);
                 let Level { height, width, stride } = levels[at];
                 for channel in 0..channels {
                     let plane: Vec<f64> =

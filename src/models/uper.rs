@@ -33,27 +33,31 @@ impl Upernet {
         channels: usize,
         weights: &Weights,
     ) -> std::result::Result<Self, LoadError> {
-        let backbone = &architecture.backbone;
+        let Architecture { backbone, recipe, .. } = architecture;
         let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
         let (last, lower) = (backbone.out_dim(), &dims[..dims.len() - 1]);
         let head = weights.pp("decode_head");
+        let module = |inputs, window, weights: &Weights| {
+            Conv2d::module((inputs, channels), window, recipe.batch_norm_epsilon, weights)
+        };
         let network = Self {
-            backbone: Backbone::new(backbone, &weights.pp("backbone")),
+            backbone: Backbone::new(backbone, recipe, &weights.pp("backbone")),
             psp_modules: (0..POOLS.len())
-                .map(|i| Conv2d::module((last, channels), Window::POINT, &head.pp("psp_modules").pp(i).pp(1)))
+                .map(|i| module(last, Window::POINT, &head.pp("psp_modules").pp(i).pp(1)))
                 .collect(),
-            bottleneck: Conv2d::module(
-                (last + POOLS.len() * channels, channels),
-                Window::SAME,
-                &head.pp("bottleneck"),
-            ),
+            bottleneck: module(last + POOLS.len() * channels, Window::SAME, &head.pp("bottleneck")),
             lateral_convs: (0..lower.len())
-                .map(|i| Conv2d::module((lower[i], channels), Window::POINT, &head.pp("lateral_convs").pp(i)))
+                .map(|i| module(lower[i], Window::POINT, &head.pp("lateral_convs").pp(i)))
                 .collect(),
             fpn_convs: (0..lower.len())
-                .map(|i| Conv2d::module((channels, channels), Window::SAME, &head.pp("fpn_convs").pp(i)))
+                .map(|i| module(channels, Window::SAME, &head.pp("fpn_convs").pp(i)))
                 .collect(),
-            fpn_bottleneck: PyramidConv2d::new(dims.len(), channels, channels, &head.pp("fpn_bottleneck")),
+            fpn_bottleneck: PyramidConv2d::new(
+                dims.len(),
+                (channels, channels),
+                recipe.batch_norm_epsilon,
+                &head.pp("fpn_bottleneck"),
+            ),
             conv_seg: Conv2d::new(
                 (channels, classes),
                 Window::POINT,

@@ -125,7 +125,7 @@ impl Bench {
             Network::Segmenter(network) => network.forward(images)?.device().synchronize(),
             Network::Detector(network) => {
                 let picture = Picture { size: self.size.map(|side| side as f32), scale_factor: [1.0; 2] };
-                let selection = Selection { score_threshold: 0.0, ..Selection::default() };
+                let selection = Selection { score_threshold: 0.0, ..network.recipe().into() };
                 let detected = network.forward(images, &vec![picture; self.batch_size], selection, true)?;
                 if detected.iter().any(Option::is_none) {
                     candle_core::bail!("proposals or scores are no numbers, so not all of its heads work");

@@ -26,6 +26,7 @@ pub struct Detect {
     labels: Vec<String>,
     coco: bool,
     selection: Selection,
+    mask_threshold: f32,
     masks: bool,
 }
 
@@ -35,18 +36,17 @@ pub struct DetectOptions {
     /// Bounds of the long and the short side in pixels.
     pub scale: Option<[usize; 2]>,
     /// Objects count when their probability is more than this.
-    pub score_threshold: f32,
+    pub score_threshold: Option<f32>,
     /// The best so many objects of an image are kept.
-    pub max_detections: usize,
+    pub max_detections: Option<usize>,
     /// Whether masks are computed.
     pub masks: bool,
 }
 
 impl Default for DetectOptions {
-    /// As the published detectors are tested.
+    /// What belongs to the model, with masks.
     fn default() -> Self {
-        let Selection { score_threshold, max_detections } = Selection::default();
-        Self { scale: None, score_threshold, max_detections, masks: true }
+        Self { scale: None, score_threshold: None, max_detections: None, masks: true }
     }
 }
 
@@ -67,6 +67,8 @@ struct Grid {
     corners: [f32; 4],
     /// Width and height of the image.
     size: [usize; 2],
+    /// The probability from which on a pixel is on.
+    threshold: f32,
 }
 
 impl Object {
@@ -78,7 +80,7 @@ impl Object {
 
 impl Grid {
     fn paste(&self) -> Mask {
-        paste(&self.values, self.values.len().isqrt(), self.corners, self.size)
+        paste(&self.values, self.values.len().isqrt(), self.corners, self.size, self.threshold)
     }
 }
 
@@ -96,9 +98,14 @@ impl Detect {
         let names = model.metadata.labels.clone();
         let coco = names.as_ref().is_some_and(|names| *names == Labels::Coco.names());
         let labels = names.unwrap_or_else(|| (0..detector.classes).map(|index| index.to_string()).collect());
-        let &DetectOptions { score_threshold, max_detections, masks, .. } = options;
-        let selection = Selection { score_threshold, max_detections };
-        Ok(Self { fit, labels, coco, selection, masks, model })
+        let recipe = &model.metadata.architecture.recipe.detector;
+        let own = Selection::from(recipe);
+        let selection = Selection {
+            score_threshold: options.score_threshold.unwrap_or(own.score_threshold),
+            max_detections: options.max_detections.unwrap_or(own.max_detections),
+        };
+        let mask_threshold = recipe.mask_threshold as f32;
+        Ok(Self { fit, labels, coco, selection, mask_threshold, masks: options.masks, model })
     }
 
     /// The model.
@@ -151,7 +158,8 @@ impl Detect {
         let Found { index, score, corners } = found;
         let [x1, y1, x2, y2] = corners;
         let size = input.original;
-        let grid = grid.map(|values| Grid { values, corners, size });
+        let threshold = self.mask_threshold;
+        let grid = grid.map(|values| Grid { values, corners, size, threshold });
         let segmentation = grid.as_ref().map(|grid| grid.paste().encode(size)).transpose()?;
         let detection = Detection {
             category_id: self.category_id(index),
