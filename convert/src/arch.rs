@@ -485,6 +485,16 @@ impl Backbone {
 }
 
 impl Architecture {
+    /// Classes that the network tells apart: of a segmenter with one output two, of a backbone none.
+    pub fn classes(&self) -> Option<usize> {
+        match &self.head {
+            Head::Features => None,
+            Head::Upernet { classes: 1, .. } => Some(2),
+            Head::Classifier { classes } | Head::Upernet { classes, .. } => Some(*classes),
+            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => Some(detector.classes),
+        }
+    }
+
     /// Every tensor with its shape under the canonical names: a classifier's and a bare backbone's
     /// as published, a detector's and a segmenter's backbone under `backbone.`.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {

@@ -3,17 +3,19 @@
 
 use candle_core::{Result, Tensor};
 use nat_convert::arch::Architecture;
+use nat_convert::recipe::SegmenterRecipe;
 
 use super::Backbone;
-use crate::layers::{Conv2d, MapLayout, PyramidConv2d, Window, adaptive_mean, bilinear, on_pool};
+use crate::layers::resample::resized;
+use crate::layers::{Conv2d, MapLayout, PyramidConv2d, Window, adaptive_mean, on_pool};
 use crate::weights::{LoadError, Weights};
-
-/// Sides of the pooled maps.
-const POOLS: [usize; 4] = [1, 2, 3, 6];
 
 /// A segmenter.
 pub struct Upernet {
     backbone: Backbone,
+    /// Sides of the pooled maps.
+    pool_scales: Vec<usize>,
+    align_corners: bool,
     psp_modules: Vec<Conv2d>,
     bottleneck: Conv2d,
     lateral_convs: Vec<Conv2d>,
@@ -36,16 +38,20 @@ impl Upernet {
         let Architecture { backbone, recipe, .. } = architecture;
         let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
         let (last, lower) = (backbone.out_dim(), &dims[..dims.len() - 1]);
+        let SegmenterRecipe { pool_scales, align_corners, .. } = &recipe.segmenter;
+        let pools = pool_scales.len();
         let head = weights.pp("decode_head");
         let module = |inputs, window, weights: &Weights| {
             Conv2d::module((inputs, channels), window, recipe.batch_norm_epsilon, weights)
         };
         let network = Self {
             backbone: Backbone::new(backbone, recipe, &weights.pp("backbone")),
-            psp_modules: (0..POOLS.len())
+            pool_scales: pool_scales.clone(),
+            align_corners: *align_corners,
+            psp_modules: (0..pools)
                 .map(|i| module(last, Window::POINT, &head.pp("psp_modules").pp(i).pp(1)))
                 .collect(),
-            bottleneck: module(last + POOLS.len() * channels, Window::SAME, &head.pp("bottleneck")),
+            bottleneck: module(last + pools * channels, Window::SAME, &head.pp("bottleneck")),
             lateral_convs: (0..lower.len())
                 .map(|i| module(lower[i], Window::POINT, &head.pp("lateral_convs").pp(i)))
                 .collect(),
@@ -56,6 +62,7 @@ impl Upernet {
                 dims.len(),
                 (channels, channels),
                 recipe.batch_norm_epsilon,
+                *align_corners,
                 &head.pp("fpn_bottleneck"),
             ),
             conv_seg: Conv2d::new(
@@ -93,8 +100,9 @@ impl Upernet {
     pub fn pool(&self, last: &Tensor) -> Result<Tensor> {
         let (_, h, w, _) = last.dims4()?;
         let mut parts = vec![last.clone()];
-        for (conv, side) in self.psp_modules.iter().zip(POOLS) {
-            parts.push(bilinear(&conv.forward(&adaptive_mean(last, side)?, None)?, h, w)?);
+        for (conv, &side) in self.psp_modules.iter().zip(&self.pool_scales) {
+            let pooled = conv.forward(&adaptive_mean(last, side)?, None)?;
+            parts.push(resized(&pooled, [h, w], self.align_corners)?);
         }
         self.bottleneck.forward(&Tensor::cat(&parts, 3)?, None)
     }
@@ -109,7 +117,7 @@ impl Upernet {
         let mut levels = vec![above.clone()];
         for ((map, lateral), conv) in lower.iter().zip(&self.lateral_convs).zip(&self.fpn_convs).rev() {
             let (_, h, w, _) = map.dims4()?;
-            above = lateral.forward_residual(map, &bilinear(&above, h, w)?)?;
+            above = lateral.forward_residual(map, &resized(&above, [h, w], self.align_corners)?)?;
             levels.push(conv.forward(&above, None)?);
         }
         levels.reverse();
