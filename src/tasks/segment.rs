@@ -123,15 +123,22 @@ impl Segment {
     }
 
     /// What the network gives of `images` [B, 3, H, W], through each window of its recipe.
-    fn view(&self, network: &Upernet, images: &Tensor, mirrored: bool) -> candle_core::Result<View> {
-        let images = if mirrored { mirror(images)? } else { images.clone() };
+    /// Of padded ones the first `resized` columns and rows are the pictures.
+    fn view(
+        &self,
+        network: &Upernet,
+        images: &Tensor,
+        resized: [usize; 2],
+        mirrored: bool,
+    ) -> candle_core::Result<View> {
+        let images = if mirrored { mirror(images, resized[0])? } else { images.clone() };
         let size = [images.dim(3)?, images.dim(2)?];
         let windows = Windows::new(size, self.recipe().window);
         let logits = |part: candle_core::Result<Tensor>| {
             network.forward(&part?)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)
         };
         let logits = windows.parts(&images).map(logits).collect::<candle_core::Result<_>>()?;
-        Ok(View { logits, windows, size, mirrored })
+        Ok(View { logits, windows, size, resized, mirrored })
     }
 
     /// What each of so many passes gives of a pixel, which are then added up.
@@ -288,7 +295,8 @@ impl ImageTask for Segment {
     }
 
     fn goes_with(&self, a: &Self::Input, b: &Self::Input) -> bool {
-        a.iter().map(|fitted| fitted.size).eq(b.iter().map(|fitted| fitted.size))
+        let sizes = |fitted: &Fitted| (fitted.size, fitted.resized);
+        a.iter().map(sizes).eq(b.iter().map(sizes))
     }
 
     fn bytes(&self, input: &Self::Input) -> usize {
@@ -318,7 +326,7 @@ impl ImageTask for Segment {
                 let values: Vec<&[f32]> = inputs.iter().map(|input| input[i].values.as_slice()).collect();
                 let straight = self.model.stack(&values, first.size).map_err(failed)?;
                 for mirrored in [false, true].into_iter().take(1 + usize::from(self.flip)) {
-                    views.push(self.view(network, &straight, mirrored).map_err(failed)?);
+                    views.push(self.view(network, &straight, first.resized, mirrored).map_err(failed)?);
                     remaining -= inputs.len();
                     if watch(inputs.len()).is_break() && remaining > 0 {
                         return Err(TaskError::Stopped);
@@ -332,8 +340,11 @@ impl ImageTask for Segment {
     }
 }
 
-/// `x` [B, C, H, W] from right to left.
-fn mirror(x: &Tensor) -> candle_core::Result<Tensor> {
-    let columns: Vec<u32> = (0..x.dim(3)? as u32).rev().collect();
+/// `x` [B, C, H, W] with its first `width` columns from right to left: padding stays at the right.
+fn mirror(x: &Tensor, width: usize) -> candle_core::Result<Tensor> {
+    let columns: Vec<u32> = (0..width as u32).rev().chain(width as u32..x.dim(3)? as u32).collect();
     x.index_select(&Tensor::new(columns, x.device())?, 3)
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,8 @@ pub(super) struct View {
     pub(super) windows: Windows,
     /// Width and height of the input.
     pub(super) size: [usize; 2],
+    /// Width and height of the picture in it, at its left and top; the rest is padding.
+    pub(super) resized: [usize; 2],
     pub(super) mirrored: bool,
 }
 
@@ -120,7 +122,7 @@ impl<'a> Pass<'a> {
             width,
             counts: [windows.counts(0, width), windows.counts(1, height)],
             to_window: [taps(w, windows.size[0]), taps(h, windows.size[1])],
-            to_original: [taps(width, size[0]), taps(height, size[1])],
+            to_original: [taps(view.resized[0], size[0]), taps(view.resized[1], size[1])],
         })
     }
 
