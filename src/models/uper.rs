@@ -132,3 +132,63 @@ impl Upernet {
         self.conv_seg.forward(decoded, None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use nat_convert::arch::Head;
+
+    use super::*;
+    use crate::zoo;
+
+    /// candle's own resize.
+    fn candles(x: &Tensor, like: &Tensor, align_corners: bool) -> Tensor {
+        let (_, h, w, _) = like.dims4().unwrap();
+        let x = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+        let x = x.upsample_bilinear2d(h, w, align_corners).unwrap();
+        x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
+    }
+
+    #[test]
+    fn every_map_is_resized_as_the_recipe_says() {
+        let mut architecture = zoo::find("upernet-nat-mini").unwrap().architecture.clone();
+        architecture.backbone.embed_dim = 4;
+        architecture.backbone.num_heads = vec![1; 4];
+        architecture.head = Head::Upernet { classes: 3, channels: 8 };
+        architecture.recipe.segmenter.pool_scales = vec![4, 1, 3];
+        let map = |(l, side): (usize, usize)| {
+            Tensor::randn(0f32, 1.0, (1, side, side + 2, 4 << l), &Device::Cpu).unwrap()
+        };
+        let maps: Vec<Tensor> = [40, 20, 10, 5].into_iter().enumerate().map(map).collect();
+        let mut decoded = Vec::new();
+        for (align_corners, plain) in [(false, false), (false, true), (true, false), (true, true)] {
+            architecture.recipe.segmenter.align_corners = align_corners;
+            let weights = Weights::random(3, DType::F32, Device::Cpu);
+            let weights = if plain { weights.plain() } else { weights };
+            let network = Upernet::new(&architecture, 3, 8, &weights).unwrap();
+            let mut parts = vec![maps[3].clone()];
+            for (conv, side) in network.psp_modules.iter().zip([4, 1, 3]) {
+                let pooled = conv.forward(&adaptive_mean(&maps[3], side).unwrap(), None).unwrap();
+                parts.push(candles(&pooled, &maps[3], align_corners));
+            }
+            let mut above = network.bottleneck.forward(&Tensor::cat(&parts, 3).unwrap(), None).unwrap();
+            let mut levels = vec![candles(&above, &maps[0], align_corners)];
+            for i in (0..3).rev() {
+                let side = network.lateral_convs[i].forward(&maps[i], None).unwrap();
+                above = (side + candles(&above, &maps[i], align_corners)).unwrap();
+                let level = network.fpn_convs[i].forward(&above, None).unwrap();
+                levels.insert(0, candles(&level, &maps[0], align_corners));
+            }
+            let expected = network.fpn_bottleneck.forward(&levels).unwrap();
+            let ours = network.decode(&maps).unwrap();
+            let off = |a: &Tensor, b: &Tensor| {
+                let off = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
+                off.max(0).unwrap().to_scalar::<f32>().unwrap()
+                    / expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap()
+            };
+            assert!(off(&ours, &expected) < 1e-5, "{align_corners} {plain}: {}", off(&ours, &expected));
+            decoded.push(ours);
+            assert!(!align_corners || off(&decoded[0], &expected) > 1e-2);
+        }
+    }
+}
