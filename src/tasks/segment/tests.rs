@@ -253,13 +253,13 @@ fn one_output_decides_between_two_classes() {
     let balance = f64::from(mean(1) - mean(0));
     let views = SegmentOptions { multi_scale: true, flip: true, ..SegmentOptions::default() };
     for (threshold, options) in [
-        (0.5, SegmentOptions::default()),
+        (0.5f64, SegmentOptions::default()),
         (0.3, SegmentOptions::default()),
         (0.8, SegmentOptions::default()),
         (0.5, views),
     ] {
         // p > t where logit(p) > logit(t): the same decision as between two outputs, moved.
-        let favour = ((1.0 - threshold) / threshold as f64).ln();
+        let favour = ((1.0 - threshold) / threshold).ln();
         let two = task(&options, |metadata, tensors| {
             set_outputs(metadata, 2);
             make_two(tensors, balance, favour, false);
