@@ -229,7 +229,7 @@ fn windows_that_leave_parts_out_are_refused() {
     assert_eq!(
         error.to_string(),
         "`it` slides a window of 32x64 pixels in steps of 48x0, which leaves parts of a picture out: steps \
-             are from 1 to the window's sides"
+         are from 1 to the window's sides"
     );
 }
 
