@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
-use nat_convert::arch::{Dilations, Family, Geometry, Head};
+use nat_convert::arch::{Dilations, Family, Geometry};
 use nat_infer::zoo::{self, Entry, Env, Located};
 use serde::{Serialize, Serializer};
 
@@ -305,11 +305,7 @@ impl Details {
             mlp_ratio: backbone.mlp_ratio,
             layer_scale: backbone.layer_scale,
             dilations: Dilations::shortest(&backbone.dilations).to_string(),
-            classes: match &entry.architecture.head {
-                Head::Features => None,
-                Head::Classifier { classes } | Head::Upernet { classes, .. } => Some(*classes),
-                Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => Some(detector.classes),
-            },
+            classes: entry.architecture.classes(),
             input: match entry.preprocessing.geometry {
                 Geometry::Crop { resolution, crop_pct } => {
                     format!("{resolution}x{resolution}, centre crop {crop_pct}")

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use nat_convert::recipe::SlidingWindow;
 use nat_infer::pipeline::Answer;
 use nat_infer::results::Segmentation;
 use nat_infer::tasks::Segment;
@@ -76,6 +77,11 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         SegmentOptions { scale: arguments.scale, multi_scale: arguments.multi_scale, flip: arguments.flip };
     let task = Arc::new(Segment::new(settings.load_with(&arguments.names)?, &options)?);
     task.fits().iter().for_each(|fit| verbosity.explain("input", fit));
+    if let Some(SlidingWindow { crop, stride }) = task.model().metadata().architecture.recipe.segmenter.window
+    {
+        let [crop, stride] = [crop, stride].map(|[height, width]| format!("{width}x{height}"));
+        verbosity.explain("window", format!("{crop} pixels in steps of {stride}"));
+    }
     job.run(&task, &settings, |image, Answer { output: map, picture, .. }| {
         let segments = task.shares(&map);
         if let (Some(folder), Some(picture)) = (&folder, picture) {

@@ -75,7 +75,7 @@ const BLUR: f32 = 2.0;
 /// When there are not as many values as the size says, or the region is not inside the picture.
 pub fn draw(picture: &mut RgbImage, map: &[f32], [columns, rows]: [usize; 2], region: &Region) {
     let values = shares(imageops::blur(&plane(&shares(map), [columns, rows]), BLUR).as_raw());
-    let (across, down) = (taps(columns, region.x.len()), taps(rows, region.y.len()));
+    let (across, down) = (taps(columns, region.x.len(), false), taps(rows, region.y.len(), false));
     let palette: Vec<[f32; 3]> = (0..=255)
         .map(|i| INFERNO.eval_rational(i, 256))
         .map(|colour| [colour.r, colour.g, colour.b].map(f32::from))

@@ -3,21 +3,22 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::resample::{Tap, taps};
-use super::{Conv2d, Linear, MapLayout, Window, bilinear, map_f32, with_all_f32};
+use super::resample::{Tap, resized, taps};
+use super::{Conv2d, Linear, MapLayout, Window, map_f32, with_all_f32};
 use crate::weights::Weights;
 
 /// Side of the kernel.
 const SIDE: usize = Window::SAME.kernel;
 
 /// OpenMMLab's 3x3 ConvModule (convolution, BatchNorm, ReLU) over the concatenation of maps that are
-/// resampled to the size of the first, bilinear with `align_corners=False`.
+/// resampled to the size of the first, bilinear with or without PyTorch's `align_corners`.
 ///
 /// Resampling acts on positions and a tap of the kernel on channels, so they can change places: each tap
 /// multiplies a coarse map where it is small, and the products are resampled. That saves most of the
 /// arithmetic, and the maps of full size.
 pub struct PyramidConv2d {
     form: Form,
+    align_corners: bool,
 }
 
 enum Form {
@@ -29,11 +30,17 @@ enum Form {
 
 impl PyramidConv2d {
     /// For `levels` maps of `channels` each. Takes what [`Conv2d::module`] takes.
-    pub fn new(levels: usize, (channels, outputs): (usize, usize), epsilon: f64, weights: &Weights) -> Self {
+    pub fn new(
+        levels: usize,
+        (channels, outputs): (usize, usize),
+        epsilon: f64,
+        align_corners: bool,
+        weights: &Weights,
+    ) -> Self {
         let inputs = levels * channels;
         if weights.is_plain() {
             let conv = Conv2d::module((inputs, outputs), Window::SAME, epsilon, weights);
-            return Self { form: Form::Plain(conv) };
+            return Self { form: Form::Plain(conv), align_corners };
         }
         let (weight, bias) = Conv2d::folded((inputs, outputs), Window::SAME, epsilon, weights);
         let part = |level: usize| weight.narrow(1, level * channels, channels)?.contiguous();
@@ -48,7 +55,7 @@ impl PyramidConv2d {
         let coarser = (1..levels).map(taps).collect();
         let layout = MapLayout::ChannelsLast;
         let finest = Conv2d::of(finest, Some(bias), (channels, outputs), Window::SAME, layout, weights);
-        Self { form: Form::Split { finest, coarser } }
+        Self { form: Form::Split { finest, coarser }, align_corners }
     }
 
     /// Maps [B, H, W, C], [B, h, w, C], … to one map [B, H, W, outputs].
@@ -60,7 +67,8 @@ impl PyramidConv2d {
         let (b, h, w, _) = first.dims4()?;
         match &self.form {
             Form::Plain(conv) => {
-                let maps = maps.iter().map(|map| bilinear(map, h, w)).collect::<Result<Vec<_>>>()?;
+                let maps = maps.iter().map(|map| resized(map, [h, w], self.align_corners));
+                let maps = maps.collect::<Result<Vec<_>>>()?;
                 conv.forward(&Tensor::cat(&maps, 3)?, None)
             }
             Form::Split { finest, coarser } => {
@@ -69,7 +77,7 @@ impl PyramidConv2d {
                 }
                 let products: Vec<Tensor> =
                     coarser.iter().zip(rest).map(|(taps, map)| taps.forward(map)).collect::<Result<_>>()?;
-                let sum = resampled_sum(&products, [b, h, w])?;
+                let sum = resampled_sum(&products, [b, h, w], self.align_corners)?;
                 let sum = finest.forward_residual(first, &sum)?;
                 // Not candle's ReLU, which makes 0 of what is no number: that has to be seen in the result.
                 map_f32(&sum, sum.shape(), |x| x.iter().map(|&x| if x < 0.0 { 0.0 } else { x }).collect())
@@ -80,7 +88,11 @@ impl PyramidConv2d {
 
 /// Σ over maps and taps (y, x) of the resampled `products` [B, h, w, 9 · outputs], moved by the tap and 0
 /// outside: [B, height, width, outputs].
-fn resampled_sum(products: &[Tensor], [batch, height, width]: [usize; 3]) -> Result<Tensor> {
+fn resampled_sum(
+    products: &[Tensor],
+    [batch, height, width]: [usize; 3],
+    align_corners: bool,
+) -> Result<Tensor> {
     let Some(first) = products.first() else { candle_core::bail!("a pyramid of one map") };
     let outputs = first.dims4()?.3 / (SIDE * SIDE);
     let mut levels = Vec::with_capacity(products.len());
@@ -89,7 +101,7 @@ fn resampled_sum(products: &[Tensor], [batch, height, width]: [usize; 3]) -> Res
         if b != batch || c != SIDE * SIDE * outputs {
             candle_core::bail!("a pyramid of {batch} images got a map of {:?}", product.shape());
         }
-        levels.push(([h, w], taps(h, height), taps(w, width)));
+        levels.push(([h, w], taps(h, height, align_corners), taps(w, width, align_corners)));
     }
     let sum = with_all_f32(products, |products| {
         let mut out = vec![0.0; batch * height * width * outputs];
@@ -149,17 +161,19 @@ mod tests {
 
     #[test]
     fn agrees_with_resampling_and_concatenating() {
-        for sizes in [&[[8, 12], [4, 6], [2, 3]][..], &[[9, 7], [5, 4], [3, 2], [2, 1]], &[[3, 1], [1, 1]]] {
+        let pyramids = [&[[8, 12], [4, 6], [2, 3]][..], &[[9, 7], [5, 4], [3, 2], [2, 1]], &[[3, 1], [1, 1]]];
+        for (sizes, align_corners) in pyramids.into_iter().flat_map(|sizes| [(sizes, false), (sizes, true)]) {
             let map = |[h, w]: [usize; 2]| Tensor::randn(0f32, 1.0, (2, h, w, 6), &Device::Cpu).unwrap();
             let maps: Vec<Tensor> = sizes.iter().copied().map(map).collect();
             let build = |weights: &Weights| {
-                PyramidConv2d::new(sizes.len(), (6, 10), EPSILON, weights).forward(&maps).unwrap()
+                let layer = PyramidConv2d::new(sizes.len(), (6, 10), EPSILON, align_corners, weights);
+                layer.forward(&maps).unwrap()
             };
             let split = build(&Weights::random(5, DType::F32, Device::Cpu));
             let plain = build(&Weights::random(5, DType::F32, Device::Cpu).plain());
             assert_eq!(split.dims(), plain.dims());
             let off = (split - &plain).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
-            assert!(off.to_scalar::<f32>().unwrap() < 1e-4, "{sizes:?}: {off}");
+            assert!(off.to_scalar::<f32>().unwrap() < 1e-4, "{sizes:?} {align_corners}: {off}");
             assert!(plain.sum_all().unwrap().to_scalar::<f32>().unwrap() > 0.1);
         }
     }

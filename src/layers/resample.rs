@@ -15,11 +15,19 @@ pub(crate) struct Tap {
     pub(crate) part: f32,
 }
 
-/// The taps of an axis from `from` to `to` positions: `interpolate(mode="bilinear", align_corners=False)`.
-pub(crate) fn taps(from: usize, to: usize) -> Vec<Tap> {
-    let scale = from as f32 / to as f32;
+/// The taps of an axis from `from` to `to` positions: `interpolate(mode="bilinear")`, with `align_corners` the
+/// first and the last positions' centres on each other, without it their outer edges.
+pub(crate) fn taps(from: usize, to: usize, align_corners: bool) -> Vec<Tap> {
+    let scale = match align_corners {
+        false => from as f32 / to as f32,
+        true if to > 1 => (from - 1) as f32 / (to - 1) as f32,
+        true => 0.0,
+    };
     let tap = |i: usize| {
-        let place = (scale * (i as f32 + 0.5) - 0.5).max(0.0);
+        let place = match align_corners {
+            false => (scale * (i as f32 + 0.5) - 0.5).max(0.0),
+            true => scale * i as f32,
+        };
         let low = (place as usize).min(from - 1);
         Tap { at: [low, (low + 1).min(from - 1)], part: place - low as f32 }
     };
@@ -64,6 +72,14 @@ impl Kernel for Row<'_> {
 /// # Errors
 /// When `x` is no map, or has no positions.
 pub fn bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    resized(x, [height, width], false)
+}
+
+/// As [`bilinear`], to height and width, with or without PyTorch's `align_corners`.
+///
+/// # Errors
+/// When `x` is no map, or has no positions.
+pub(crate) fn resized(x: &Tensor, [height, width]: [usize; 2], align_corners: bool) -> Result<Tensor> {
     let (b, h, w, c) = x.dims4()?;
     if h == 0 || w == 0 || c == 0 {
         candle_core::bail!("a map of shape {:?} can't be resampled", x.shape());
@@ -73,9 +89,9 @@ pub fn bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     }
     if !x.device().is_cpu() {
         let x = x.permute((0, 3, 1, 2))?.contiguous()?;
-        return x.upsample_bilinear2d(height, width, false)?.permute((0, 2, 3, 1))?.contiguous();
+        return x.upsample_bilinear2d(height, width, align_corners)?.permute((0, 2, 3, 1))?.contiguous();
     }
-    let (rows, columns) = (taps(h, height), taps(w, width));
+    let (rows, columns) = (taps(h, height, align_corners), taps(w, width, align_corners));
     map_f32(x, &(b, height, width, c).into(), |x| {
         let mut out = vec![0.0; b * height * width * c];
         out.par_chunks_exact_mut((width * c).max(1)).enumerate().for_each(|(i, out)| {
@@ -127,6 +143,53 @@ mod tests {
         }
         let flat = bilinear(&Tensor::full(2.5f32, (1, 3, 4, 2), &Device::Cpu).unwrap(), 11, 5).unwrap();
         assert!(flat.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|x| (x - 2.5).abs() < 1e-6));
+    }
+
+    /// `x` [h, w] by the definition, in f64.
+    fn aligned(x: &[f32], [h, w]: [usize; 2], [height, width]: [usize; 2]) -> Vec<f64> {
+        let place = |i: usize, from: usize, to: usize| match to {
+            1 => 0.0,
+            _ => i as f64 * (from - 1) as f64 / (to - 1) as f64,
+        };
+        // The weight of a position falls to 0 at a distance of 1.
+        let weight = |at: f64, i: usize| (1.0 - (at - i as f64).abs()).max(0.0);
+        let mut out = Vec::new();
+        for i in 0..height * width {
+            let (y, x_) = (place(i / width, h, height), place(i % width, w, width));
+            let term = |j: usize| weight(y, j / w) * weight(x_, j % w) * f64::from(x[j]);
+            out.push((0..h * w).map(term).sum());
+        }
+        out
+    }
+
+    #[test]
+    fn aligned_corners_stay_where_they_are() {
+        for (h, w, height, width) in [
+            (3, 5, 6, 10),
+            (7, 4, 3, 9),
+            (1, 1, 4, 5),
+            (10, 7, 13, 23),
+            (4, 6, 1, 1),
+            (2, 3, 2, 3),
+            (5, 2, 1, 7),
+        ] {
+            let x = Tensor::randn(0f32, 1.0, (1, h, w, 1), &Device::Cpu).unwrap();
+            let ours = resized(&x, [height, width], true).unwrap();
+            assert_eq!(ours.dims(), [1, height, width, 1]);
+            let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let (x, ours) = (flat(&x), flat(&ours));
+            let naive = aligned(&x, [h, w], [height, width]);
+            for (ours, naive) in ours.iter().zip(&naive) {
+                assert!(
+                    (f64::from(*ours) - naive).abs() < 1e-5,
+                    "{h}x{w} to {height}x{width}: {ours} {naive}"
+                );
+            }
+            assert_eq!(ours[0], x[0]);
+            if height > 1 && width > 1 {
+                assert!((ours[ours.len() - 1] - x[x.len() - 1]).abs() < 1e-5);
+            }
+        }
     }
 
     #[test]

@@ -3,17 +3,19 @@
 
 use candle_core::{Result, Tensor};
 use nat_convert::arch::Architecture;
+use nat_convert::recipe::SegmenterRecipe;
 
 use super::Backbone;
-use crate::layers::{Conv2d, MapLayout, PyramidConv2d, Window, adaptive_mean, bilinear, on_pool};
+use crate::layers::resample::resized;
+use crate::layers::{Conv2d, MapLayout, PyramidConv2d, Window, adaptive_mean, on_pool};
 use crate::weights::{LoadError, Weights};
-
-/// Sides of the pooled maps.
-const POOLS: [usize; 4] = [1, 2, 3, 6];
 
 /// A segmenter.
 pub struct Upernet {
     backbone: Backbone,
+    /// Sides of the pooled maps.
+    pool_scales: Vec<usize>,
+    align_corners: bool,
     psp_modules: Vec<Conv2d>,
     bottleneck: Conv2d,
     lateral_convs: Vec<Conv2d>,
@@ -36,16 +38,20 @@ impl Upernet {
         let Architecture { backbone, recipe, .. } = architecture;
         let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
         let (last, lower) = (backbone.out_dim(), &dims[..dims.len() - 1]);
+        let SegmenterRecipe { pool_scales, align_corners, .. } = &recipe.segmenter;
+        let pools = pool_scales.len();
         let head = weights.pp("decode_head");
         let module = |inputs, window, weights: &Weights| {
             Conv2d::module((inputs, channels), window, recipe.batch_norm_epsilon, weights)
         };
         let network = Self {
             backbone: Backbone::new(backbone, recipe, &weights.pp("backbone")),
-            psp_modules: (0..POOLS.len())
+            pool_scales: pool_scales.clone(),
+            align_corners: *align_corners,
+            psp_modules: (0..pools)
                 .map(|i| module(last, Window::POINT, &head.pp("psp_modules").pp(i).pp(1)))
                 .collect(),
-            bottleneck: module(last + POOLS.len() * channels, Window::SAME, &head.pp("bottleneck")),
+            bottleneck: module(last + pools * channels, Window::SAME, &head.pp("bottleneck")),
             lateral_convs: (0..lower.len())
                 .map(|i| module(lower[i], Window::POINT, &head.pp("lateral_convs").pp(i)))
                 .collect(),
@@ -56,6 +62,7 @@ impl Upernet {
                 dims.len(),
                 (channels, channels),
                 recipe.batch_norm_epsilon,
+                *align_corners,
                 &head.pp("fpn_bottleneck"),
             ),
             conv_seg: Conv2d::new(
@@ -93,8 +100,9 @@ impl Upernet {
     pub fn pool(&self, last: &Tensor) -> Result<Tensor> {
         let (_, h, w, _) = last.dims4()?;
         let mut parts = vec![last.clone()];
-        for (conv, side) in self.psp_modules.iter().zip(POOLS) {
-            parts.push(bilinear(&conv.forward(&adaptive_mean(last, side)?, None)?, h, w)?);
+        for (conv, &side) in self.psp_modules.iter().zip(&self.pool_scales) {
+            let pooled = conv.forward(&adaptive_mean(last, side)?, None)?;
+            parts.push(resized(&pooled, [h, w], self.align_corners)?);
         }
         self.bottleneck.forward(&Tensor::cat(&parts, 3)?, None)
     }
@@ -109,7 +117,7 @@ impl Upernet {
         let mut levels = vec![above.clone()];
         for ((map, lateral), conv) in lower.iter().zip(&self.lateral_convs).zip(&self.fpn_convs).rev() {
             let (_, h, w, _) = map.dims4()?;
-            above = lateral.forward_residual(map, &bilinear(&above, h, w)?)?;
+            above = lateral.forward_residual(map, &resized(&above, [h, w], self.align_corners)?)?;
             levels.push(conv.forward(&above, None)?);
         }
         levels.reverse();
@@ -122,5 +130,65 @@ impl Upernet {
     /// When the map is not the decoder's.
     pub fn classify(&self, decoded: &Tensor) -> Result<Tensor> {
         self.conv_seg.forward(decoded, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use nat_convert::arch::Head;
+
+    use super::*;
+    use crate::zoo;
+
+    /// candle's own resize.
+    fn candles(x: &Tensor, like: &Tensor, align_corners: bool) -> Tensor {
+        let (_, h, w, _) = like.dims4().unwrap();
+        let x = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+        let x = x.upsample_bilinear2d(h, w, align_corners).unwrap();
+        x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
+    }
+
+    #[test]
+    fn every_map_is_resized_as_the_recipe_says() {
+        let mut architecture = zoo::find("upernet-nat-mini").unwrap().architecture.clone();
+        architecture.backbone.embed_dim = 4;
+        architecture.backbone.num_heads = vec![1; 4];
+        architecture.head = Head::Upernet { classes: 3, channels: 8 };
+        architecture.recipe.segmenter.pool_scales = vec![4, 1, 3];
+        let map = |(l, side): (usize, usize)| {
+            Tensor::randn(0f32, 1.0, (1, side, side + 2, 4 << l), &Device::Cpu).unwrap()
+        };
+        let maps: Vec<Tensor> = [40, 20, 10, 5].into_iter().enumerate().map(map).collect();
+        let mut decoded = Vec::new();
+        for (align_corners, plain) in [(false, false), (false, true), (true, false), (true, true)] {
+            architecture.recipe.segmenter.align_corners = align_corners;
+            let weights = Weights::random(3, DType::F32, Device::Cpu);
+            let weights = if plain { weights.plain() } else { weights };
+            let network = Upernet::new(&architecture, 3, 8, &weights).unwrap();
+            let mut parts = vec![maps[3].clone()];
+            for (conv, side) in network.psp_modules.iter().zip([4, 1, 3]) {
+                let pooled = conv.forward(&adaptive_mean(&maps[3], side).unwrap(), None).unwrap();
+                parts.push(candles(&pooled, &maps[3], align_corners));
+            }
+            let mut above = network.bottleneck.forward(&Tensor::cat(&parts, 3).unwrap(), None).unwrap();
+            let mut levels = vec![candles(&above, &maps[0], align_corners)];
+            for i in (0..3).rev() {
+                let side = network.lateral_convs[i].forward(&maps[i], None).unwrap();
+                above = (side + candles(&above, &maps[i], align_corners)).unwrap();
+                let level = network.fpn_convs[i].forward(&above, None).unwrap();
+                levels.insert(0, candles(&level, &maps[0], align_corners));
+            }
+            let expected = network.fpn_bottleneck.forward(&levels).unwrap();
+            let ours = network.decode(&maps).unwrap();
+            let off = |a: &Tensor, b: &Tensor| {
+                let off = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
+                off.max(0).unwrap().to_scalar::<f32>().unwrap()
+                    / expected.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap()
+            };
+            assert!(off(&ours, &expected) < 1e-5, "{align_corners} {plain}: {}", off(&ours, &expected));
+            decoded.push(ours);
+            assert!(!align_corners || off(&decoded[0], &expected) > 1e-2);
+        }
     }
 }

@@ -7,18 +7,22 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use nat_convert::arch::{Geometry, Head};
 use nat_convert::labels::Labels;
+use nat_convert::recipe::{SegmenterRecipe, SlidingWindow};
 use nat_convert::zoo::Task;
 use rayon::prelude::*;
 
+use self::views::{Pass, Scores, Scratch, View, Windows};
 use super::files::{NewFile, save_png};
 use super::image_task::{one, unwatched};
 use super::{ImageTask, Model, TaskError};
 use crate::images::{Fitted, KeepRatio, draw, palette};
-use crate::layers::resample::{Tap, row, taps};
-use crate::layers::softmax::{likeliest, softmax};
+use crate::layers::softmax::likeliest;
 use crate::layers::with_all_f32;
 use crate::models::Network;
+use crate::models::uper::Upernet;
 use crate::results::Segment as Share;
+
+mod views;
 
 /// The published multi-scale protocol's sizes, times the model's scale.
 const RATIOS: [f64; 6] = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75];
@@ -32,6 +36,8 @@ pub struct Segment {
     fits: Vec<KeepRatio>,
     flip: bool,
     labels: Vec<String>,
+    /// Values that the network gives of a pixel: 1, or one for each class.
+    outputs: usize,
 }
 
 /// What a caller may choose; `None` takes what belongs to the model.
@@ -58,13 +64,23 @@ impl Segment {
     /// Makes a task of a model.
     ///
     /// # Errors
-    /// When the model is no segmenter or has more than 256 classes, or the options do not suit it.
+    /// When the model is no segmenter or has more than 256 classes, its windows leave parts of a picture out,
+    /// or the options do not suit it.
     pub fn new(model: Model, options: &SegmentOptions) -> Result<Self, TaskError> {
-        let Head::Upernet { classes, .. } = model.metadata.architecture.head else {
+        let architecture = &model.metadata.architecture;
+        let (Head::Upernet { classes: outputs, .. }, Some(classes)) =
+            (&architecture.head, architecture.classes())
+        else {
             return Err(model.other_task(Task::Segment));
         };
+        let outputs = *outputs;
         if classes > 256 {
             return Err(TaskError::Classes { model: model.name, classes });
+        }
+        if let Some(SlidingWindow { crop, stride }) = architecture.recipe.segmenter.window
+            && !crop.iter().zip(stride).all(|(crop, stride)| (1..=*crop).contains(&stride))
+        {
+            return Err(TaskError::Window { model: model.name, crop, stride });
         }
         let Geometry::Scale { scale: own, .. } = model.metadata.preprocessing.geometry else {
             return Err(TaskError::NoScale { model: model.name });
@@ -75,7 +91,7 @@ impl Segment {
         let fits = ratios.iter().map(fit).collect::<Result<_, _>>()?;
         let labels = model.metadata.labels.clone();
         let labels = labels.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect());
-        Ok(Self { fits, flip: options.flip, labels, model })
+        Ok(Self { fits, flip: options.flip, labels, outputs, model })
     }
 
     /// The model.
@@ -101,43 +117,89 @@ impl Segment {
         one(self, &self.prepare(image), &mut unwatched)
     }
 
+    /// How the model decides.
+    fn recipe(&self) -> &SegmenterRecipe {
+        &self.model.metadata.architecture.recipe.segmenter
+    }
+
+    /// What the network gives of `images` [B, 3, H, W], through each window of its recipe.
+    /// Of padded ones the first `resized` columns and rows are the pictures.
+    fn view(
+        &self,
+        network: &Upernet,
+        images: &Tensor,
+        resized: [usize; 2],
+        mirrored: bool,
+    ) -> candle_core::Result<View> {
+        let images = if mirrored { mirror(images, resized[0])? } else { images.clone() };
+        let size = [images.dim(3)?, images.dim(2)?];
+        let windows = Windows::new(size, self.recipe().window);
+        let logits = |part: candle_core::Result<Tensor>| {
+            network.forward(&part?)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)
+        };
+        let logits = windows.parts(&images).map(logits).collect::<candle_core::Result<_>>()?;
+        Ok(View { logits, windows, size, resized, mirrored })
+    }
+
+    /// What each of so many passes gives of a pixel, which are then added up.
+    fn scores(&self, passes: usize) -> Scores {
+        match (self.outputs, passes) {
+            (1, _) => Scores::Sigmoid,
+            // Of one pass the largest logit is the largest probability.
+            (_, 1) => Scores::Logits,
+            _ => Scores::Softmax,
+        }
+    }
+
+    /// The class of a pixel by the sums of its scores of so many passes.
+    fn class(&self, sums: &[f32], passes: usize) -> u8 {
+        match sums {
+            [sum] => u8::from(sum / passes as f32 > self.recipe().threshold as f32),
+            _ => likeliest(sums) as u8,
+        }
+    }
+
     /// The class of every pixel of image `b` of a batch, which has this `size`.
     fn label_map(&self, views: &[View], b: usize, size: [usize; 2]) -> Result<LabelMap, TaskError> {
         let failed = |error| self.model.compute_error(error);
-        let classes = self.labels.len();
-        let logits = views.iter().map(|view| view.logits.narrow(0, b, 1));
+        let outputs = self.outputs;
+        let logits = views.iter().flat_map(|view| &view.logits).map(|logits| logits.narrow(0, b, 1));
         let logits = logits.collect::<candle_core::Result<Vec<_>>>().map_err(failed)?;
         let mut labels = vec![0; size[0] * size[1]];
         let finite = with_all_f32(&logits, |logits| {
-            let passes: Vec<Pass> = views
-                .iter()
-                .zip(logits)
-                .map(|(view, logits)| Pass::new(view, logits, size, classes))
-                .collect();
+            let mut rest = logits;
+            let passes = views.iter().map(|view| {
+                let (logits, others) = rest.split_at(view.logits.len());
+                rest = others;
+                Pass::new(view, logits, size, self.recipe().align_corners)
+            });
+            let passes = passes.collect::<candle_core::Result<Vec<Pass>>>()?;
+            let scores = self.scores(passes.len());
             // Strips, not all rows at once: at full size the logits of a photograph take gigabytes.
             let strip = size[1].div_ceil(4 * rayon::current_num_threads()).clamp(1, 64);
-            labels
+            let finite = labels
                 .par_chunks_mut(strip * size[0])
                 .enumerate()
                 .map(|(i, labels)| {
                     let mut scratch: Vec<Scratch> = passes.iter().map(|_| Scratch::default()).collect();
-                    let mut sums = vec![0.0; size[0] * classes];
+                    let mut sums = vec![0.0; size[0] * outputs];
                     let mut finite = true;
                     for (y, labels) in labels.chunks_exact_mut(size[0]).enumerate() {
                         sums.fill(0.0);
                         for (pass, scratch) in passes.iter().zip(&mut scratch) {
-                            pass.add(i * strip + y, scratch, passes.len() > 1, &mut sums);
+                            pass.add(i * strip + y, scratch, scores, &mut sums);
                         }
-                        for (label, scores) in labels.iter_mut().zip(sums.chunks_exact(classes)) {
-                            finite &= scores.iter().all(|score| score.is_finite());
-                            *label = likeliest(scores) as u8;
+                        for (label, sums) in labels.iter_mut().zip(sums.chunks_exact(outputs)) {
+                            finite &= sums.iter().all(|sum| sum.is_finite());
+                            *label = self.class(sums, passes.len());
                         }
                     }
                     finite
                 })
-                .reduce(|| true, |a, b| a && b)
-        })
-        .map_err(failed)?;
+                .reduce(|| true, |a, b| a && b);
+            Ok(finite)
+        });
+        let finite = finite.and_then(|finite| finite).map_err(failed)?;
         if !finite {
             return Err(TaskError::NotFinite { model: self.model.name.clone() });
         }
@@ -159,8 +221,12 @@ impl Segment {
         shares
     }
 
-    /// The colour of each class: ADE20K's where these are its classes.
+    /// The colour of each class: the model's own, or ADE20K's where these are its classes.
     fn colours(&self) -> Vec<[u8; 3]> {
+        let own = self.model.metadata.palette.as_ref();
+        if let Some(own) = own.filter(|own| own.len() == self.labels.len()) {
+            return own.clone();
+        }
         if self.labels == Labels::Ade20k.names() {
             return palette::ade20k();
         }
@@ -229,7 +295,8 @@ impl ImageTask for Segment {
     }
 
     fn goes_with(&self, a: &Self::Input, b: &Self::Input) -> bool {
-        a.iter().map(|fitted| fitted.size).eq(b.iter().map(|fitted| fitted.size))
+        let sizes = |fitted: &Fitted| (fitted.size, fitted.resized);
+        a.iter().map(sizes).eq(b.iter().map(sizes))
     }
 
     fn bytes(&self, input: &Self::Input) -> usize {
@@ -259,12 +326,7 @@ impl ImageTask for Segment {
                 let values: Vec<&[f32]> = inputs.iter().map(|input| input[i].values.as_slice()).collect();
                 let straight = self.model.stack(&values, first.size).map_err(failed)?;
                 for mirrored in [false, true].into_iter().take(1 + usize::from(self.flip)) {
-                    let compute = || {
-                        let images = if mirrored { mirror(&straight)? } else { straight.clone() };
-                        network.forward(&images)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)
-                    };
-                    let logits = compute().map_err(failed)?;
-                    views.push(View { logits, size: first.size, mirrored });
+                    views.push(self.view(network, &straight, first.resized, mirrored).map_err(failed)?);
                     remaining -= inputs.len();
                     if watch(inputs.len()).is_break() && remaining > 0 {
                         return Err(TaskError::Stopped);
@@ -278,80 +340,11 @@ impl ImageTask for Segment {
     }
 }
 
-/// `x` [B, C, H, W] from right to left.
-fn mirror(x: &Tensor) -> candle_core::Result<Tensor> {
-    let columns: Vec<u32> = (0..x.dim(3)? as u32).rev().collect();
+/// `x` [B, C, H, W] with its first `width` columns from right to left: padding stays at the right.
+fn mirror(x: &Tensor, width: usize) -> candle_core::Result<Tensor> {
+    let columns: Vec<u32> = (0..width as u32).rev().chain(width as u32..x.dim(3)? as u32).collect();
     x.index_select(&Tensor::new(columns, x.device())?, 3)
 }
 
-/// What one forward pass gave.
-struct View {
-    /// [B, h, w, classes], f32, on the CPU.
-    logits: Tensor,
-    /// Width and height of the input.
-    size: [usize; 2],
-    mirrored: bool,
-}
-
-/// The way of a pass's logits to rows of the original picture: to the input's size, then to the original
-/// one, both bilinear.
-struct Pass<'a> {
-    logits: &'a [f32],
-    /// Width of the logits in values.
-    stride: usize,
-    classes: usize,
-    mirrored: bool,
-    to_input: [Vec<Tap>; 2],
-    to_original: [Vec<Tap>; 2],
-}
-
-/// Rows of the input's size that were made last, with their numbers, and one of the original's.
-#[derive(Default)]
-struct Scratch {
-    rows: [(Option<usize>, Vec<f32>); 2],
-    out: Vec<f32>,
-}
-
-impl<'a> Pass<'a> {
-    fn new(view: &View, logits: &'a [f32], size: [usize; 2], classes: usize) -> Self {
-        let dims = view.logits.dims();
-        let (h, w) = (dims[1], dims[2]);
-        let [width, height] = view.size;
-        Self {
-            logits,
-            stride: w * classes,
-            classes,
-            mirrored: view.mirrored,
-            to_input: [taps(w, width), taps(h, height)],
-            to_original: [taps(width, size[0]), taps(height, size[1])],
-        }
-    }
-
-    /// Adds the scores of row `y` of the original picture to `sums` [width, classes]: logits, or with
-    /// `soft` probabilities.
-    fn add(&self, y: usize, scratch: &mut Scratch, soft: bool, sums: &mut [f32]) {
-        let ([columns, rows], classes) = (&self.to_input, self.classes);
-        let tap = self.to_original[1][y];
-        // A row is needed by several: it stays in the place of its parity.
-        for at in tap.at {
-            let (made, line) = &mut scratch.rows[at % 2];
-            if *made != Some(at) {
-                let from = rows[at].at.map(|y| &self.logits[y * self.stride..][..self.stride]);
-                line.resize(columns.len() * classes, 0.0);
-                row(from, rows[at].part, columns, classes, line);
-                *made = Some(at);
-            }
-        }
-        let lines = tap.at.map(|at| scratch.rows[at % 2].1.as_slice());
-        let width = self.to_original[0].len();
-        scratch.out.resize(width * classes, 0.0);
-        row(lines, tap.part, &self.to_original[0], classes, &mut scratch.out);
-        if soft {
-            softmax(&mut scratch.out, classes);
-        }
-        for (x, scores) in scratch.out.chunks_exact(classes).enumerate() {
-            let x = if self.mirrored { width - 1 - x } else { x };
-            sums[x * classes..][..classes].iter_mut().zip(scores).for_each(|(sum, score)| *sum += *score);
-        }
-    }
-}
+#[cfg(test)]
+mod tests;
