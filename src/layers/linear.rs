@@ -541,7 +541,7 @@ mod tests {
             let weights = || form(Weights::random(1, DType::F32, Device::Cpu));
             let run = |linear: Linear| linear.forward(&x).unwrap().to_vec2::<f32>().unwrap();
             let plain = run(Linear::new(8, 6, true, &weights()));
-            let scaled = run(Linear::scaled(8, 6, (2, 0.3), &weights()));
+            let scaled = run(Linear::scaled((8, 6), true, (2, 0.3), &weights()));
             for (scaled, plain) in scaled.iter().zip(&plain) {
                 for (i, (scaled, plain)) in scaled.iter().zip(plain).enumerate() {
                     let want = if i < 2 { 0.3 * plain } else { *plain };
