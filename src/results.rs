@@ -23,7 +23,7 @@ pub struct Scored {
     pub index: usize,
     /// Name of the class; the index where no names are known.
     pub label: String,
-    /// Softmax probability, 0 to 1.
+    /// Probability, 0 to 1: softmax over the classes, or where the model says so the sigmoid of each.
     pub score: f32,
 }
 

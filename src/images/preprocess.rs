@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::Range;
 
 use image::RgbImage;
-use nat_convert::arch::Preprocessing;
+use nat_convert::arch::{Geometry, Preprocessing};
 
 use super::opencv;
 use super::resize::{Filter, Region, resize};
@@ -21,6 +21,8 @@ pub struct CenterCrop {
     resolution: usize,
     /// The short side after the resize.
     short_side: usize,
+    filter: Filter,
+    bgr: bool,
     /// The normalised value of each byte, channel by channel.
     values: [[f32; 256]; 3],
 }
@@ -37,7 +39,7 @@ pub enum CropError {
 }
 
 /// The largest side that an image is resized to.
-pub const MAX_SIDE: usize = 1 << 13;
+pub use nat_convert::arch::MAX_SIDE;
 
 impl CenterCrop {
     /// A crop of `resolution` pixels a side out of an image whose short side becomes
@@ -56,7 +58,8 @@ impl CenterCrop {
         // In f32 and in this order, as torch does it.
         let value = |c: usize, byte: usize| (byte as f32 / 255.0 - of.mean[c] as f32) / of.std[c] as f32;
         let values = std::array::from_fn(|c| std::array::from_fn(|byte| value(c, byte)));
-        Ok(Self { resolution, short_side: short_side as usize, values })
+        let &Preprocessing { filter, bgr, .. } = of;
+        Ok(Self { resolution, short_side: short_side as usize, filter, bgr, values })
     }
 
     /// Side of the square input in pixels.
@@ -70,8 +73,10 @@ impl CenterCrop {
     /// When the image has no pixels.
     pub fn apply(&self, image: &RgbImage) -> Vec<f32> {
         let cropped = self.crop(image);
-        let plane =
-            |c: usize| cropped.as_raw().iter().skip(c).step_by(3).map(move |&b| self.values[c][b as usize]);
+        let plane = |c: usize| {
+            let bytes = cropped.as_raw().iter().skip(channel(c, self.bgr)).step_by(3);
+            bytes.map(move |&byte| self.values[c][byte as usize])
+        };
         let mut out = Vec::with_capacity(cropped.as_raw().len());
         (0..3).for_each(|c| out.extend(plane(c)));
         out
@@ -80,7 +85,7 @@ impl CenterCrop {
     /// The 8-bit crop before normalisation.
     fn crop(&self, image: &RgbImage) -> RgbImage {
         let (size, region) = self.plan([image.width() as usize, image.height() as usize]);
-        resize(image, size, Filter::Bicubic, region)
+        resize(image, size, self.filter, region)
     }
 
     /// The pixels of a picture of this size, width and height, that the crop is made of, at least one.
@@ -112,17 +117,28 @@ impl CenterCrop {
 
 impl fmt::Display for CenterCrop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { resolution, short_side, .. } = self;
-        write!(f, "short side to {short_side}, centre crop of {resolution}x{resolution}")
+        let Self { resolution, short_side, filter, .. } = self;
+        write!(f, "short side to {short_side}, centre crop of {resolution}x{resolution}")?;
+        if *filter != Filter::default() {
+            write!(f, ", {}", format!("{filter:?}").to_lowercase())?;
+        }
+        Ok(())
     }
 }
 
-/// Resize with the ratio kept, normalisation and padding: OpenMMLab's test pipeline.
+/// The channel of a picture that a network's channel `c` is.
+fn channel(c: usize, bgr: bool) -> usize {
+    if bgr { 2 - c } else { c }
+}
+
+/// Resize, with the ratio kept or not, normalisation and padding: OpenMMLab's test pipeline.
 #[derive(Clone, Debug)]
 pub struct KeepRatio {
-    /// Bounds of the long and the short side.
+    /// Bounds of the long and the short side; where the ratio is not kept, width and height.
     scale: [usize; 2],
+    keep_ratio: bool,
     divisor: usize,
+    bgr: bool,
     /// The normalised value of each byte, channel by channel.
     values: [[f32; 256]; 3],
 }
@@ -141,8 +157,8 @@ pub struct Fitted {
 }
 
 impl KeepRatio {
-    /// Fits pictures into the bounds `scale`, larger one first or not, pads to multiples of `divisor`,
-    /// normalised with the mean and standard deviation of `of`.
+    /// Fits pictures into the bounds `scale`, larger one first or not, or where `of` does not keep the ratio makes
+    /// them of this width and height; pads to multiples of `divisor`, normalised as `of` says.
     ///
     /// # Errors
     /// [`CropError::Resolution`] when a bound is 0 or more than [`MAX_SIDE`].
@@ -156,11 +172,15 @@ impl KeepRatio {
             (f64::from(centred) / (of.std[c] * 255.0)) as f32
         };
         let values = std::array::from_fn(|c| std::array::from_fn(|byte| value(c, byte)));
-        Ok(Self { scale, divisor: divisor.max(1), values })
+        let keep_ratio = !matches!(of.geometry, Geometry::Scale { keep_ratio: false, .. });
+        Ok(Self { scale, keep_ratio, divisor: divisor.max(1), bgr: of.bgr, values })
     }
 
     /// The size of a resized picture: as large as the bounds allow, each side rounded, never 0.
     pub fn fit(&self, original: [usize; 2]) -> [usize; 2] {
+        if !self.keep_ratio {
+            return self.scale;
+        }
         let order = |[a, b]: [usize; 2]| [a.max(b) as f64, a.min(b) as f64];
         let ([long, short], [long_side, short_side]) = (order(self.scale), order(original));
         let factor = (long / long_side).min(short / short_side);
@@ -178,10 +198,11 @@ impl KeepRatio {
         let picture = opencv::resize(image, resized);
         let mut values = vec![0.0; 3 * width * height];
         for (c, plane) in values.chunks_exact_mut(width * height).enumerate() {
+            let channel = channel(c, self.bgr);
             for (out, row) in plane.chunks_exact_mut(width).zip(picture.as_raw().chunks_exact(resized[0] * 3))
             {
                 for (out, pixel) in out.iter_mut().zip(row.chunks_exact(3)) {
-                    *out = self.values[c][pixel[c] as usize];
+                    *out = self.values[c][pixel[channel] as usize];
                 }
             }
         }
@@ -198,8 +219,8 @@ impl Fitted {
 
 impl fmt::Display for KeepRatio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scale: [long, short], divisor, .. } = self;
-        write!(f, "scaled into {long}x{short}")?;
+        let Self { scale: [long, short], keep_ratio, divisor, .. } = self;
+        write!(f, "scaled {} {long}x{short}", if *keep_ratio { "into" } else { "to" })?;
         if *divisor > 1 {
             write!(f, ", padded to multiples of {divisor}")?;
         }
@@ -211,7 +232,6 @@ impl fmt::Display for KeepRatio {
 mod tests {
     use std::path::Path;
 
-    use nat_convert::arch::Geometry;
     use safetensors::SafeTensors;
 
     use super::*;

@@ -3,40 +3,45 @@
 //! Two passes of fixed-point weights with an 8-bit image between them, after `Resample.c` of Pillow
 //! 13.0. Only the part of the result that is asked for is computed, so a crop costs its own size.
 
+use std::f64::consts::PI;
 use std::ops::Range;
 
 use image::RgbImage;
+pub use nat_convert::arch::Filter;
 use rayon::prelude::*;
 
 use crate::layers::simd::{Isa, Kernel, Simd};
 
-/// A resampling filter of Pillow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filter {
-    /// A triangle of support 1.
-    Bilinear,
-    /// Keys' cubic with a = -0.5, support 2.
-    Bicubic,
+/// How far a filter reaches, in input pixels where nothing is lost.
+fn support(filter: Filter) -> f64 {
+    match filter {
+        Filter::Nearest => 0.0,
+        Filter::Box => 0.5,
+        Filter::Bilinear | Filter::Hamming => 1.0,
+        Filter::Bicubic => 2.0,
+        Filter::Lanczos => 3.0,
+    }
 }
 
-impl Filter {
-    fn support(self) -> f64 {
-        match self {
-            Self::Bilinear => 1.0,
-            Self::Bicubic => 2.0,
+/// A filter's weight at a distance. The terms are in Pillow's order: another order rounds differently.
+fn weight(filter: Filter, x: f64) -> f64 {
+    // Keys' cubic.
+    const A: f64 = -0.5;
+    let sinc = |x: f64| if x == 0.0 { 1.0 } else { (x * PI).sin() / (x * PI) };
+    let distance = x.abs();
+    match filter {
+        Filter::Box if x > -0.5 && x <= 0.5 => 1.0,
+        Filter::Bilinear if distance < 1.0 => 1.0 - distance,
+        Filter::Hamming if x == 0.0 => 1.0,
+        // The constants are floats there.
+        Filter::Hamming if distance < 1.0 => {
+            let x = distance * PI;
+            x.sin() / x * (f64::from(0.54_f32) + f64::from(0.46_f32) * x.cos())
         }
-    }
-
-    // The terms are in Pillow's order: another order rounds differently.
-    fn at(self, x: f64) -> f64 {
-        const A: f64 = -0.5;
-        let x = x.abs();
-        match self {
-            Self::Bilinear if x < 1.0 => 1.0 - x,
-            Self::Bicubic if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
-            Self::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
-            _ => 0.0,
-        }
+        Filter::Bicubic if distance < 1.0 => ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0,
+        Filter::Bicubic if distance < 2.0 => (((distance - 5.0) * distance + 8.0) * distance - 4.0) * A,
+        Filter::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
+        _ => 0.0,
     }
 }
 
@@ -62,6 +67,9 @@ pub fn resize(image: &RgbImage, [width, height]: [usize; 2], filter: Filter, reg
     assert!(in_width > 0 && in_height > 0, "an empty image can't be resized");
     assert!(!region.x.is_empty() && region.x.end <= width, "columns {:?} of {width}", region.x);
     assert!(!region.y.is_empty() && region.y.end <= height, "rows {:?} of {height}", region.y);
+    if filter == Filter::Nearest {
+        return nearest(image, [width, height], region);
+    }
     // Every output pixel of a side that keeps its size is its own only tap, of weight exactly 1: the
     // pass that Pillow leaves out changes nothing here either.
     let columns = Taps::new(in_width, width, filter, region.x.clone());
@@ -80,6 +88,20 @@ pub fn resize(image: &RgbImage, [width, height]: [usize; 2], filter: Filter, reg
     };
     RgbImage::from_raw(region.x.len() as u32, region.y.len() as u32, bytes)
         .unwrap_or_else(|| unreachable!("the passes return three bytes for each pixel of the region"))
+}
+
+/// As [`resize`], each pixel one of the image's. Pillow adds up where it looks, and so rounds.
+fn nearest(image: &RgbImage, [width, height]: [usize; 2], region: Region) -> RgbImage {
+    let places = |input: u32, output: usize, wanted: Range<usize>| {
+        let step = f64::from(input) / output as f64;
+        let places = std::iter::successors(Some(step * 0.5), move |place| Some(place + step));
+        places.map(move |place| (place as u32).min(input - 1)).take(wanted.end).skip(wanted.start)
+    };
+    let columns: Vec<u32> = places(image.width(), width, region.x.clone()).collect();
+    let rows = places(image.height(), height, region.y.clone());
+    let pixels = rows.flat_map(|y| columns.iter().flat_map(move |&x| image.get_pixel(x, y).0));
+    RgbImage::from_raw(region.x.len() as u32, region.y.len() as u32, pixels.collect())
+        .unwrap_or_else(|| unreachable!("three bytes were taken for each pixel of the region"))
 }
 
 /// Rows of RGB bytes.
@@ -114,15 +136,15 @@ impl Taps {
     fn new(input: usize, output: usize, filter: Filter, wanted: Range<usize>) -> Self {
         let scale = input as f64 / output as f64;
         let filter_scale = scale.max(1.0);
-        let support = filter.support() * filter_scale;
+        let support = support(filter) * filter_scale;
         let (first, weights) = wanted
             .map(|position| {
                 let center = (position as f64 + 0.5) * scale;
                 // `as` truncates and sends what is negative to 0.
                 let first = (center - support + 0.5) as usize;
                 let end = ((center + support + 0.5) as usize).min(input);
-                let weight = |i| filter.at((i as f64 - center + 0.5) * (1.0 / filter_scale));
-                let weights: Vec<f64> = (first..end).map(weight).collect();
+                let at = |i| weight(filter, (i as f64 - center + 0.5) * (1.0 / filter_scale));
+                let weights: Vec<f64> = (first..end).map(at).collect();
                 let sum: f64 = weights.iter().sum();
                 let fixed = |w: &f64| (w / sum * f64::from(1 << FRACTION)).round() as i32;
                 (first, weights.iter().map(fixed).collect())
@@ -326,7 +348,7 @@ mod tests {
             let (x, y, size) = (numbers(x), numbers(y), numbers(size));
             let source = open(&golden(&format!("images/{image}.png")));
             let source = image::imageops::crop_imm(&source, x[0], y[0], x[1] - x[0], y[1] - y[0]).to_image();
-            let filter = if filter == "bicubic" { Filter::Bicubic } else { Filter::Bilinear };
+            let filter = Filter::named(filter).unwrap();
             let size = [size[0] as usize, size[1] as usize];
             let out = resize(&source, size, filter, whole(size));
             assert!(out == open(&path), "{name} differs");

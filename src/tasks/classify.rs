@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use image::RgbImage;
 use nat_convert::arch::Head;
+use nat_convert::recipe::Scores;
 use nat_convert::zoo::Task;
 
 use super::image_task::all;
@@ -146,7 +147,10 @@ impl Classify {
     }
 
     fn scores(&self, logits: &[f32]) -> Result<Vec<f64>, TaskError> {
-        let scores = softmax(logits);
+        let scores = match self.model.metadata.architecture.recipe.scores {
+            Scores::Softmax => softmax(logits),
+            Scores::Sigmoid => sigmoid(logits),
+        };
         if !scores.iter().all(|score| score.is_finite()) {
             return Err(TaskError::NotFinite { model: self.model.name.clone() });
         }
@@ -200,6 +204,13 @@ impl ImageTask for Classify {
     }
 }
 
+/// The probability of each class by itself; of what is no number, none.
+fn sigmoid(logits: &[f32]) -> Vec<f64> {
+    // An infinite logit has a probability, and says that the network overflowed.
+    let one = |&x: &f32| if x.is_finite() { 1.0 / (1.0 + (-f64::from(x)).exp()) } else { f64::NAN };
+    logits.iter().map(one).collect()
+}
+
 /// Probabilities, computed in f64 so that they add up.
 fn softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -211,6 +222,15 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_class_has_its_own_probability() {
+        let scores = sigmoid(&[0.0, 3f32.ln(), -100.0, 100.0]);
+        for (score, expected) in scores.iter().zip([0.5, 0.75, 0.0, 1.0]) {
+            assert!((score - expected).abs() < 1e-7, "{scores:?}");
+        }
+        assert!([f32::NAN, f32::INFINITY, f32::NEG_INFINITY].iter().all(|&x| sigmoid(&[x])[0].is_nan()));
+    }
 
     #[test]
     fn softmax_is_stable_and_sums_to_one() {
