@@ -354,7 +354,7 @@ mod tests {
             assert!(out == open(&path), "{name} differs");
             cases += 1;
         }
-        assert!(cases >= 24, "{cases}");
+        assert!(cases >= 72, "{cases}");
     }
 
     #[test]

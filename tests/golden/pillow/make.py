@@ -17,7 +17,7 @@ from writers import bmp, gif, png, png_chunk, tiff
 
 assert PIL.__version__ == "13.0.0", PIL.__version__
 HERE = Path(__file__).parent
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+FILTERS = {n: Image.Resampling[n.upper()] for n in ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]}
 
 
 def part(name, x0, x1, y0, y1):
