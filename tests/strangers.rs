@@ -2,13 +2,125 @@
 
 use std::fs;
 
-use nat_infer::results::{CocoResult, Detections, Segmentation};
+use nat_convert::checkpoint::{Checkpoint, Options};
+use nat_infer::results::{Classification, CocoResult, Detections, Segmentation};
+use safetensors::SafeTensors;
 use serde_json::Value;
+
+use torch::{Object, save};
 
 use place::{Place, golden};
 
 #[path = "common/place.rs"]
 mod place;
+#[path = "../convert/tests/common/torch.rs"]
+#[allow(dead_code)]
+mod torch;
+
+/// The tensors of a golden checkpoint, as they are to be saved.
+fn tensors(file: &str) -> Vec<(String, Object)> {
+    let checkpoint = Checkpoint::open(&golden(file), &Options::default()).unwrap();
+    let tensor = |tensor: &nat_convert::checkpoint::Tensor| {
+        let mut bytes = Vec::new();
+        checkpoint.read(&tensor.name, &mut bytes).unwrap();
+        (tensor.name.clone(), Object::Tensor("FloatStorage", tensor.shape.clone(), bytes))
+    };
+    checkpoint.tensors().iter().map(tensor).collect()
+}
+
+/// The values of a file of features.
+fn floats(file: &[u8], name: &str) -> Vec<f32> {
+    let file = SafeTensors::deserialize(file).unwrap();
+    let (values, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
+    values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+/// One logit, and classes of which several may hold, are probabilities by themselves.
+#[test]
+fn scores_are_what_the_checkpoint_says() {
+    let place = Place::new();
+    let image = golden("images/chelsea.png").to_str().unwrap().to_owned();
+    let mut one = tensors("classify/nat-k7.pth");
+    for (name, tensor) in &mut one {
+        if let (true, Object::Tensor(_, shape, bytes)) = (name.starts_with("head."), tensor) {
+            bytes.truncate(bytes.len() / shape[0]);
+            shape[0] = 1;
+        }
+    }
+    save(&place.path("one.pth"), &Object::dict(one));
+    let folder = golden("transformers/nat-hf");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let several = config.replacen('{', r#"{"problem_type": "multi_label_classification","#, 1);
+    place.file("several/config.json", several);
+    for name in ["pytorch_model.bin", "preprocessor_config.json"] {
+        place.file(&format!("several/{name}"), fs::read(folder.join(name)).unwrap());
+    }
+    for (weights, classes) in [("one.pth", 1), ("several", 4)] {
+        let line = place.run(&["classify", &image, "-w", weights, "-q"]).success();
+        let record: Classification = serde_json::from_str(&line).unwrap();
+        place.run(&["features", &image, "-w", weights, "-q", "--save", "."]).success();
+        let logits = floats(&fs::read(place.path("chelsea.safetensors")).unwrap(), "logits");
+        assert_eq!((record.top.len(), logits.len()), (classes, classes), "{weights}");
+        for top in &record.top {
+            let want = 1.0 / (1.0 + (-f64::from(logits[top.index])).exp());
+            assert!(
+                (f64::from(top.score) - want).abs() < 1e-6 && want < 1.0,
+                "{weights}: {top:?}, not {want}"
+            );
+        }
+        assert!(record.top.is_sorted_by(|a, b| a.score >= b.score));
+    }
+}
+
+/// As mmsegmentation 1 saves it, and with another normalisation, which is part of the network.
+#[test]
+fn a_configuration_is_followed() {
+    let place = Place::new();
+    let set = golden("segment/upernet_b");
+    let image = set.join("image.png").to_str().unwrap().to_owned();
+    let dict = |pairs: Vec<(&str, Object)>| Object::dict(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)));
+    let names = (0..21).map(|i| Object::Str(format!("class {i}"))).collect();
+    let config = |mean: &str, std: &str| {
+        format!(
+            "data_preprocessor = dict(bgr_to_rgb=True, mean={mean}, std={std}, size=(512, 512), \
+             type='SegDataPreProcessor')\n\
+             model = dict(backbone=dict(dilations=[[4], [1, 3], [1, 2], [2]], kernel_size=5, type='DiNAT'),\n\
+             decode_head=dict(num_classes=21, type='UPerHead'), type='EncoderDecoder')\n\
+             test_pipeline = [dict(type='LoadImageFromFile'), dict(keep_ratio=True, scale=(800, 201), \
+             type='Resize'), dict(type='PackSegInputs')]\n"
+        )
+    };
+    let with = |name: &str, config: String| {
+        let meta = dict(vec![
+            ("cfg", Object::Str(config)),
+            ("mmengine_version", Object::str("0.10.3")),
+            ("dataset_meta", dict(vec![("classes", Object::Tuple(Vec::clone(&names)))])),
+        ]);
+        let state = Object::dict(tensors("segment/upernet_b/model.pth"));
+        save(&place.path(name), &dict(vec![("meta", meta), ("state_dict", state)]));
+    };
+    with("same.pth", config("[123.675, 116.28, 103.53]", "[58.395, 57.12, 57.375]"));
+    with("other.pth", config("[0.0, 0.0, 0.0]", "[255.0, 255.0, 255.0]"));
+    let line = place.run(&["segment", &image, "-w", "same.pth", "-q", "--save", "out"]).success();
+    let record: Segmentation = serde_json::from_str(&line).unwrap();
+    assert!(record.segments.iter().all(|segment| segment.label == format!("class {}", segment.index)));
+    let labels = image::open(place.path("out/image.labels.png")).unwrap().into_luma8();
+    let want = image::open(set.join("label.png")).unwrap().into_luma8();
+    let differ = labels.as_raw().iter().zip(want.as_raw()).filter(|(a, b)| a != b).count();
+    assert!(differ * 1000 <= labels.as_raw().len(), "{differ}");
+    // What the network is fed is the resized picture over 255.
+    place.run(&["features", &image, "-w", "other.pth", "-q", "--save", "."]).success();
+    let input = floats(&fs::read(place.path("image.safetensors")).unwrap(), "input");
+    let resized = image::open(set.join("resized.png")).unwrap().into_rgb8();
+    let area = (resized.width() * resized.height()) as usize;
+    assert_eq!(input.len(), 3 * area);
+    for (i, pixel) in resized.pixels().enumerate() {
+        for c in 0..3 {
+            let want = f32::from(pixel[c]) / 255.0;
+            assert!((input[c * area + i] - want).abs() < 1e-6, "{i} {c}");
+        }
+    }
+}
 
 #[test]
 fn names_come_in_every_form() {

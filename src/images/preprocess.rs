@@ -314,6 +314,44 @@ mod tests {
     }
 
     #[test]
+    fn channels_filter_and_ratio_are_those_that_are_said() {
+        let picture =
+            RgbImage::from_fn(40, 30, |x, y| image::Rgb([(5 * x) as u8, (7 * y) as u8, (x * y) as u8]));
+        let geometry = Geometry::Crop { resolution: 14, crop_pct: 0.875 };
+        let of = Preprocessing {
+            mean: [0.1, 0.2, 0.3],
+            std: [0.5, 0.25, 2.0],
+            filter: Filter::Box,
+            bgr: true,
+            ..Preprocessing::imagenet(geometry)
+        };
+        let crop = CenterCrop::new(14, 0.875, &of).unwrap();
+        assert_eq!(crop.to_string(), "short side to 16, centre crop of 14x14, box");
+        let resized = resize(&picture, [21, 16], Filter::Box, Region { x: 4..18, y: 1..15 });
+        let input = crop.apply(&picture);
+        for (i, pixel) in resized.pixels().enumerate() {
+            for c in 0..3 {
+                let want = (f64::from(pixel[2 - c]) / 255.0 - of.mean[c]) / of.std[c];
+                assert!((f64::from(input[196 * c + i]) - want).abs() < 1e-6, "{i} {c}");
+            }
+        }
+        let geometry = Geometry::Scale { scale: [24, 50], divisor: 32, keep_ratio: false };
+        let fit = KeepRatio::new([24, 50], 32, &Preprocessing { geometry, ..of.clone() }).unwrap();
+        assert_eq!(fit.to_string(), "scaled to 24x50, padded to multiples of 32");
+        let fitted = fit.apply(&picture);
+        assert_eq!((fitted.resized, fitted.size), ([24, 50], [32, 64]));
+        assert_eq!(fitted.scale_factor(), [24.0 / 40.0, 50.0 / 30.0]);
+        let resized = opencv::resize(&picture, [24, 50]);
+        for (x, y, pixel) in resized.enumerate_pixels() {
+            for c in 0..3 {
+                let want = (f64::from(pixel[2 - c]) / 255.0 - of.mean[c]) / of.std[c];
+                let got = f64::from(fitted.values[2048 * c + (32 * y + x) as usize]);
+                assert!((got - want).abs() < 1e-5, "{x} {y} {c}: {got}, not {want}");
+            }
+        }
+    }
+
+    #[test]
     fn extreme_shapes_cost_no_more_than_their_crop() {
         let crop = imagenet(224, 0.875).unwrap();
         for [width, height] in [[1, 200_000], [200_000, 1], [1, 1]] {
