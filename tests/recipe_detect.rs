@@ -285,7 +285,7 @@ fn selection_is_the_recipes_unless_options_say_otherwise() {
     // Nothing overlaps by more than 1, and then nothing is suppressed.
     let crowded = detector(name, |metadata, _| {
         metadata.architecture.recipe.detector.iou_threshold = 1.0;
-        metadata.architecture.recipe.detector.max_detections = 100_000;
+        metadata.architecture.recipe.detector.max_detections = 60_000;
     });
     assert!(boxes(&crowded, name).len() > all.len());
 }

@@ -28,13 +28,13 @@ pub(crate) fn metadata(metadata: &Metadata) -> Result {
     architecture(&metadata.architecture)?;
     preprocessing(&metadata.preprocessing)?;
     if let Some(labels) = &metadata.labels {
-        count("labels", labels.len(), MAX_CLASSES)?;
+        at_most("labels", labels.len(), MAX_CLASSES)?;
         if let Some(label) = labels.iter().find(|label| label.len() > MAX_NAME) {
             return Err(format!("a label has {} bytes, more than {MAX_NAME}", label.len()));
         }
     }
     if let Some(palette) = &metadata.palette {
-        count("palette", palette.len(), MAX_CLASSES)?;
+        at_most("palette", palette.len(), MAX_CLASSES)?;
     }
     Ok(())
 }

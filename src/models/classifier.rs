@@ -33,6 +33,7 @@ impl Classifier {
     /// # Errors
     /// [`LoadError::Mismatch`] with everything in which weights and architecture differ.
     pub fn new(architecture: &Architecture, weights: &Weights) -> std::result::Result<Self, LoadError> {
+        weights.compare(&architecture.tensors())?;
         let backbone = Backbone::new(&architecture.backbone, &architecture.recipe, weights);
         let head = match architecture.head {
             Head::Classifier { classes } => {

@@ -108,6 +108,7 @@ impl MaskRcnn {
         let Architecture { backbone, recipe, .. } = architecture;
         let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
         check(detector, dims.len(), &recipe.detector)?;
+        weights.compare(&architecture.tensors())?;
         let stage = |head: &str, s: usize| {
             let head = weights.pp("roi_head").pp(head);
             if cascade { head.pp(s) } else { head }

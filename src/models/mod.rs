@@ -42,7 +42,6 @@ impl Network {
     /// # Errors
     /// [`LoadError::Mismatch`] with everything in which weights and architecture differ.
     pub fn new(architecture: &Architecture, weights: &Weights) -> std::result::Result<Self, LoadError> {
-        weights.compare(&architecture.tensors())?;
         match &architecture.head {
             Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
                 MaskRcnn::new(architecture, detector, weights)

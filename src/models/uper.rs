@@ -35,6 +35,7 @@ impl Upernet {
         channels: usize,
         weights: &Weights,
     ) -> std::result::Result<Self, LoadError> {
+        weights.compare(&architecture.tensors())?;
         let Architecture { backbone, recipe, .. } = architecture;
         let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
         let (last, lower) = (backbone.out_dim(), &dims[..dims.len() - 1]);

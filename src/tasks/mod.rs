@@ -130,8 +130,6 @@ pub enum TaskError {
     NoCrop { model: String },
     #[error("`{model}` has {classes} classes, a label map holds up to 256")]
     Classes { model: String, classes: usize },
-    #[error("`{model}` slides a window of {}x{} pixels in steps of {}x{}, which leaves parts of a picture out: steps are from 1 to the window's sides", crop[1], crop[0], stride[1], stride[0])]
-    Window { model: String, crop: [usize; 2], stride: [usize; 2] },
     #[error("`{model}` is fed by a crop, it has no scale")]
     NoScale { model: String },
     #[error(transparent)]

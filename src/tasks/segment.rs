@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use nat_convert::arch::{Geometry, Head};
 use nat_convert::labels::Labels;
-use nat_convert::recipe::{SegmenterRecipe, SlidingWindow};
+use nat_convert::recipe::SegmenterRecipe;
 use nat_convert::zoo::Task;
 use rayon::prelude::*;
 
@@ -76,11 +76,6 @@ impl Segment {
         let outputs = *outputs;
         if classes > 256 {
             return Err(TaskError::Classes { model: model.name, classes });
-        }
-        if let Some(SlidingWindow { crop, stride }) = architecture.recipe.segmenter.window
-            && !crop.iter().zip(stride).all(|(crop, stride)| (1..=*crop).contains(&stride))
-        {
-            return Err(TaskError::Window { model: model.name, crop, stride });
         }
         let Geometry::Scale { scale: own, .. } = model.metadata.preprocessing.geometry else {
             return Err(TaskError::NoScale { model: model.name });

@@ -201,7 +201,7 @@ fn a_window_as_large_as_the_picture_is_the_whole() {
             task.run(&picture()).unwrap()
         };
         let whole = map(None);
-        for side in [300, usize::MAX] {
+        for side in [300, 8192] {
             assert!(whole == map(Some(SlidingWindow { crop: [side; 2], stride: [side; 2] })));
         }
         let small = map(Some(SlidingWindow { crop: [64; 2], stride: [40; 2] }));
@@ -220,17 +220,8 @@ fn windows_that_leave_parts_out_are_refused() {
         let model = altered(|metadata, _| {
             metadata.architecture.recipe.segmenter.window = Some(SlidingWindow { crop, stride });
         });
-        match Segment::new(model.unwrap(), &SegmentOptions::default()) {
-            Ok(_) => assert!(fits),
-            Err(error) => assert!(!fits && matches!(error, TaskError::Window { .. }), "{error}"),
-        }
+        assert_eq!(model.is_ok(), fits, "{crop:?} {stride:?}");
     }
-    let error = TaskError::Window { model: "it".to_owned(), crop: [64, 32], stride: [0, 48] };
-    assert_eq!(
-        error.to_string(),
-        "`it` slides a window of 32x64 pixels in steps of 48x0, which leaves parts of a picture out: steps \
-         are from 1 to the window's sides"
-    );
 }
 
 /// Makes the network's first two classes its only ones, about as often, the second one more likely by
