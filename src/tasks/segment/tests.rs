@@ -6,6 +6,7 @@ use std::fs;
 use candle_core::safetensors::load_buffer;
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::metadata::Metadata;
+use nat_convert::recipe::SlidingWindow;
 use nat_convert::write::{WriteOptions, write};
 use safetensors::SafeTensors;
 
