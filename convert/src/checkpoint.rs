@@ -8,7 +8,7 @@ use crate::check;
 use crate::error::{ConvertError, Mismatch, quoted};
 use crate::infer::{self, Hints, InferError};
 use crate::known::{Beside, Known};
-use crate::layout::{self, Dropped, Layout, Mapped, NotFound, Recipe};
+use crate::layout::{self, Canonical, Dropped, Layout, Mapped, NotFound};
 use crate::metadata::{Metadata, SourceFile};
 use crate::report::{self, Remedy, Report, Warning};
 use crate::source::{Container, DType, Source, TensorRef};
@@ -265,23 +265,23 @@ const NOT_BACKBONE: &str = "not of the backbone";
 
 /// Drops what stands on the backbone, and says what it was made for.
 fn keep_backbone(mapped: &mut Mapped) -> Option<Task> {
-    let has = |prefix: &str| mapped.recipes.keys().any(|name| name.starts_with(prefix));
+    let has = |prefix: &str| mapped.tensors.keys().any(|name| name.starts_with(prefix));
     let task = match (has("rpn_head."), has("decode_head.")) {
         (true, _) => Some(Task::Detect),
         (false, true) => Some(Task::Segment),
         (false, false) => None,
     };
-    let prefixed = mapped.recipes.keys().any(|name| name.starts_with("backbone."));
-    for (name, recipe) in std::mem::take(&mut mapped.recipes) {
+    let prefixed = mapped.tensors.keys().any(|name| name.starts_with("backbone."));
+    for (name, tensor) in std::mem::take(&mut mapped.tensors) {
         let kept = match name.strip_prefix("backbone.") {
             Some(rest) => Some(rest.to_owned()),
             None if prefixed || name.starts_with("head.") => None,
             None => Some(name),
         };
         match kept {
-            Some(name) => drop(mapped.recipes.insert(name, recipe)),
+            Some(name) => drop(mapped.tensors.insert(name, tensor)),
             None => {
-                let from = recipe.from;
+                let from = tensor.from;
                 mapped.dropped.push(Dropped { name: from, reason: NOT_BACKBONE });
             }
         }
@@ -312,16 +312,16 @@ fn found_architecture(
     hints: &Hints,
 ) -> Result<Architecture, ConvertError> {
     let shapes =
-        mapped.recipes.iter().map(|(name, recipe)| (name.as_str(), recipe.shape.as_slice())).collect();
+        mapped.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
     let buffers = mapped.dropped.iter().any(|dropped| dropped.name.ends_with("relative_position_index"));
     let global = buffers || ours.is_some_and(|ours| ours.architecture.backbone.family == Family::VitRpb);
     infer::architecture(&shapes, global, hints).map_err(|error| {
         let path = path.to_owned();
         let unusable: Vec<_> = mapped.unusable.iter().map(|(unusable, _)| unusable.clone()).collect();
         // Without prefixes, which say nothing about a network.
-        let names = mapped.recipes.keys().chain(mapped.unusable.iter().flat_map(|(_, names)| names));
+        let names = mapped.tensors.keys().chain(mapped.unusable.iter().flat_map(|(_, names)| names));
         let looks_like = layout::looks_like(&names.map(String::as_str).collect::<Vec<_>>());
-        let names: Vec<_> = mapped.recipes.values().map(|recipe| recipe.from.as_str()).collect();
+        let names: Vec<_> = mapped.tensors.values().map(|tensor| tensor.from.as_str()).collect();
         match (error, looks_like) {
             (_, Some(what)) => ConvertError::OtherNetwork { path, found: format!("looks like {what}") },
             // A size may be told by what is there and can't be read.
@@ -377,7 +377,7 @@ fn looks_like(found: &Architecture) -> Vec<&'static str> {
 fn tensors(architecture: &Architecture, mapped: &mut Mapped, notes: &mut Vec<String>) -> Vec<Tensor> {
     let mut wide = 0;
     let mut take = |(name, _): (String, _)| {
-        let Recipe { dtype, shape, parts, .. } = mapped.recipes.remove(&name)?;
+        let Canonical { dtype, shape, parts, .. } = mapped.tensors.remove(&name)?;
         wide += usize::from(dtype == DType::F64);
         let dtype = if dtype == DType::F64 { DType::F32 } else { dtype };
         Some(Tensor { name, shape, dtype, parts })

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::arch::{Architecture, Backbone, Detector, Family, Head, Norms};
 use crate::error::{LISTED, Mismatch};
-use crate::layout::{Mapped, OUTSIDE, Recipe};
+use crate::layout::{Canonical, Mapped, OUTSIDE};
+use crate::recipe::Recipe;
 
 /// Canonical names with shapes.
 pub(crate) type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
@@ -67,7 +68,7 @@ pub(crate) fn architecture(
         let what = format!("a detector on a backbone of {levels} levels; those of {DETECTOR_LEVELS} are run");
         return Err(InferError::Unclear(what));
     }
-    Ok(Architecture { backbone, head, recipe: crate::recipe::Recipe::default() })
+    Ok(Architecture { backbone, head, recipe: Recipe::default() })
 }
 
 /// Tensors below a prefix.
@@ -274,26 +275,26 @@ fn detector(view: &View, stages: usize) -> Result<Detector, InferError> {
 
 /// Holds every tensor against the network's: what is missing, unknown, of the wrong shape, or can't be used.
 pub(crate) fn compare(architecture: &Architecture, mapped: &Mapped) -> Mismatch {
-    let recipes: &BTreeMap<String, Recipe> = &mapped.recipes;
+    let tensors: &BTreeMap<String, Canonical> = &mapped.tensors;
     let there: BTreeSet<&String> = mapped.unusable.iter().flat_map(|(_, names)| names).collect();
     let expected: BTreeMap<String, Vec<usize>> = architecture.tensors().into_iter().collect();
     let mut mismatch = Mismatch::default();
     for (name, shape) in &expected {
-        match recipes.get(name) {
+        match tensors.get(name) {
             None if there.contains(name) => {}
             None => mismatch.missing.push(name.clone()),
-            Some(recipe) if recipe.shape != *shape => {
-                mismatch.shapes.push((name.clone(), recipe.shape.clone(), shape.clone()));
+            Some(tensor) if tensor.shape != *shape => {
+                mismatch.shapes.push((name.clone(), tensor.shape.clone(), shape.clone()));
             }
             Some(_) => {}
         }
     }
-    for (name, recipe) in recipes.iter().filter(|(name, _)| !expected.contains_key(*name)) {
+    for (name, tensor) in tensors.iter().filter(|(name, _)| !expected.contains_key(*name)) {
         // A misspelt name is nearest to one that is missing, so those are looked at first. More than a message
         // lists are not looked for: it takes a while.
         let near = || nearest(name, mismatch.missing.iter()).or_else(|| nearest(name, expected.keys()));
         let near = if mismatch.unknown.len() < LISTED { near() } else { None };
-        mismatch.unknown.push((recipe.from.clone(), near));
+        mismatch.unknown.push((tensor.from.clone(), near));
     }
     // What was left out for its prefix alone may be what is missing, misspelt.
     if !mismatch.missing.is_empty() {

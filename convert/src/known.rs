@@ -271,7 +271,7 @@ impl Known<'_> {
 
     /// Fails where tensors are of other counts than the recipe's: nothing in them says of what.
     fn explained(&self, found: &Architecture, recipe: &Recipe, mapped: &Mapped) -> Result<(), String> {
-        let first = |name: &str| mapped.recipes.get(name).and_then(|tensor| tensor.shape.first().copied());
+        let first = |name: &str| mapped.tensors.get(name).and_then(|tensor| tensor.shape.first().copied());
         match &found.head {
             Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
                 let (anchors, stages) = (recipe.detector.anchors.count(), recipe.detector.stages.len());

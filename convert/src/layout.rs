@@ -51,7 +51,7 @@ impl fmt::Display for Layout {
 
 /// A tensor under its canonical name: parts of the file, one below the other.
 #[derive(Clone, Debug)]
-pub(crate) struct Recipe {
+pub(crate) struct Canonical {
     /// The names in the file.
     pub from: String,
     pub dtype: DType,
@@ -73,7 +73,7 @@ pub struct Dropped {
 #[derive(Debug)]
 pub(crate) struct Mapped {
     pub layout: Layout,
-    pub recipes: BTreeMap<String, Recipe>,
+    pub tensors: BTreeMap<String, Canonical>,
     pub dropped: Vec<Dropped>,
     /// What should have become a tensor and can't, with the canonical names that it stands for.
     pub unusable: Vec<(Unusable, Vec<String>)>,
@@ -128,7 +128,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
     let headless = !own().any(|name| HEADS.iter().any(|head| name.starts_with(head)));
     let mut mapped = Mapped {
         layout,
-        recipes: BTreeMap::new(),
+        tensors: BTreeMap::new(),
         dropped: Vec::new(),
         unusable: Vec::new(),
         warnings: Vec::new(),
@@ -208,7 +208,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
     }
     for (name, pieces) in pieces {
         match assemble(pieces) {
-            Ok(recipe) => drop(mapped.recipes.insert(name, recipe)),
+            Ok(tensor) => drop(mapped.tensors.insert(name, tensor)),
             Err((from, what)) => mapped.is_unusable(&from, vec![name], unusable::Kind::new(what)),
         }
     }
@@ -350,7 +350,7 @@ struct Piece {
 }
 
 /// Puts the pieces of one canonical tensor together, or says which don't fit and what is wrong with them.
-fn assemble(mut pieces: Vec<Piece>) -> Result<Recipe, (String, &'static str)> {
+fn assemble(mut pieces: Vec<Piece>) -> Result<Canonical, (String, &'static str)> {
     pieces.sort_by_key(|piece| piece.place);
     // A tensor that is saved under two names is one.
     pieces.dedup_by(|later, first| later.place == first.place && later.tensor == first.tensor);
@@ -370,7 +370,7 @@ fn assemble(mut pieces: Vec<Piece>) -> Result<Recipe, (String, &'static str)> {
         }
         shape[0] = shape[0].saturating_add(tensor.shape[0]);
     }
-    Ok(Recipe { from, dtype, shape, parts: pieces.into_iter().map(|piece| piece.tensor).collect() })
+    Ok(Canonical { from, dtype, shape, parts: pieces.into_iter().map(|piece| piece.tensor).collect() })
 }
 
 /// What a checkpoint of another network looks like, by the names that give it away.
@@ -421,7 +421,7 @@ mod tests {
     }
 
     fn names(names: &[&str]) -> Vec<String> {
-        of(names).recipes.into_keys().collect()
+        of(names).tensors.into_keys().collect()
     }
 
     #[test]
@@ -469,13 +469,13 @@ mod tests {
             ("model.backbone.net.", "model.decode_head.conv_seg.weight", "decode_head.conv_seg.weight"),
         ] {
             let mapped = of(&[&format!("{prefix}{block}"), head]);
-            assert!(mapped.recipes.contains_key(expected), "{prefix} {head}: {:?}", mapped.recipes.keys());
+            assert!(mapped.tensors.contains_key(expected), "{prefix} {head}: {:?}", mapped.tensors.keys());
             let under = if expected.starts_with("decode") { "backbone." } else { "" };
-            assert!(mapped.recipes.contains_key(&format!("{under}{block}")), "{:?}", mapped.recipes.keys());
+            assert!(mapped.tensors.contains_key(&format!("{under}{block}")), "{:?}", mapped.tensors.keys());
             assert!(mapped.dropped.is_empty() && mapped.warnings.is_empty());
         }
         let mapped = of(&["model.levels.0.blocks.0.attn.rpb", "fc.weight", "projector.0.bias", "val_acc.tp"]);
-        assert_eq!(mapped.recipes.into_keys().collect::<Vec<_>>(), [block]);
+        assert_eq!(mapped.tensors.into_keys().collect::<Vec<_>>(), [block]);
         let reasons: Vec<_> = mapped.dropped.iter().map(|dropped| dropped.reason).collect();
         assert_eq!(reasons, [OUTSIDE, OUTSIDE, "a metric's state"]);
         let warnings: Vec<_> = mapped.warnings.iter().map(|warning| warning.text.as_str()).collect();
@@ -502,7 +502,7 @@ mod tests {
             (["student.", "teacher."], Some("teacher"), "teacher", ""),
         ] {
             let mapped = mapped(prefixes, scope);
-            let from = &mapped.recipes["levels.0.blocks.0.attn.rpb"].from;
+            let from = &mapped.tensors["levels.0.blocks.0.attn.rpb"].from;
             assert!(from.starts_with(taken), "{prefixes:?}: {from}");
             assert_eq!(mapped.dropped.len(), 2, "{prefixes:?}");
             let warning = mapped.warnings.first().map(|warning| warning.text.clone());
@@ -519,12 +519,12 @@ mod tests {
         let scale = (format!("{block}layer_scale_parameters"), tensor(DType::F16, &[2, 4]));
         let mapped = map(&[third("value"), scale, third("query"), third("key")], None);
         assert_eq!((mapped.layout, mapped.unusable.len()), (Layout::Transformers, 0));
-        let qkv = &mapped.recipes["levels.0.blocks.0.attn.qkv.weight"];
+        let qkv = &mapped.tensors["levels.0.blocks.0.attn.qkv.weight"];
         assert_eq!((qkv.shape.as_slice(), qkv.parts.len()), (&[12, 4][..], 3));
         let order: Vec<_> = qkv.from.split(" + ").map(|name| name.rsplit('.').nth(1).unwrap()).collect();
         assert_eq!(order, ["query", "key", "value"]);
         for (name, offset) in [("gamma1", 0), ("gamma2", 4)] {
-            let gamma = &mapped.recipes[&format!("levels.0.blocks.0.{name}")];
+            let gamma = &mapped.tensors[&format!("levels.0.blocks.0.{name}")];
             assert_eq!((gamma.shape.as_slice(), gamma.parts[0].offset), (&[4][..], offset));
         }
         let two = map(&[third("query"), third("key")], None);
@@ -574,7 +574,7 @@ mod tests {
         );
         // One tensor under two names is one.
         assert_eq!(
-            mapped.recipes.into_keys().collect::<Vec<_>>(),
+            mapped.tensors.into_keys().collect::<Vec<_>>(),
             ["head.bias", "levels.0.blocks.0.attn.rpb"]
         );
     }
