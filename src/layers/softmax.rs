@@ -1,6 +1,6 @@
 //! Probabilities of classes.
 
-use super::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd};
 
 /// The first of the largest; 0 of none.
 pub(crate) fn likeliest(scores: &[f32]) -> usize {
