@@ -7,17 +7,17 @@ use super::{candle, cpu};
 use crate::weights::{Placement, Weights};
 
 /// A backend, and which weights it serves.
-struct Row {
+struct BackendRow {
     serves: fn(&Placement) -> bool,
     backend: &'static dyn Backend,
 }
 
 /// In order: the first that serves the weights makes the layers.
-const ROWS: &[Row] = &[
-    Row { serves: Placement::is_packed, backend: &cpu::Cpu },
+const ROWS: &[BackendRow] = &[
+    BackendRow { serves: Placement::is_packed, backend: &cpu::Cpu },
     #[cfg(feature = "cuda")]
-    Row { serves: cuda::serves, backend: &cuda::Cuda },
-    Row { serves: |_| true, backend: &candle::Operators },
+    BackendRow { serves: cuda::serves, backend: &cuda::Cuda },
+    BackendRow { serves: |_| true, backend: &candle::Operators },
 ];
 
 /// What computes the layers of these weights.

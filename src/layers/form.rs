@@ -78,28 +78,28 @@ pub(crate) trait PyramidForm: Send + Sync {
 }
 
 /// A network, as it is run.
-pub(crate) type Run<'a> = &'a (dyn Fn(&Tensor) -> Result<Tensor> + Sync);
+pub(crate) type NetworkRun<'a> = &'a (dyn Fn(&Tensor) -> Result<Tensor> + Sync);
 
 /// How batches go through a network.
 pub(crate) trait BatchForm: Send + Sync {
     /// How many of `batch` images are best computed together, at most `most`.
     fn together(&self, batch: usize, most: usize) -> usize;
     /// `network` of all `images` [B, ..] of a part.
-    fn run(&self, images: &Tensor, network: Run) -> Result<Tensor> {
+    fn run(&self, images: &Tensor, network: NetworkRun) -> Result<Tensor> {
         network(images)
     }
 }
 
 /// A region on one map of a pyramid.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Region {
+pub(crate) struct Roi {
     /// The map.
     pub(crate) level: usize,
     /// Left, top, right and bottom edge in pixels.
     pub(crate) corners: [f32; 4],
 }
 
-impl Region {
+impl Roi {
     /// As a GPU's kernel takes it: level, x1, y1, x2, y2.
     #[cfg(any(test, feature = "cuda"))]
     pub(crate) fn row(&self) -> [f32; 5] {
@@ -116,7 +116,7 @@ pub(crate) trait MapForm: Sync {
     fn resized(&self, x: &Tensor, size: [usize; 2], align_corners: bool) -> Result<Tensor>;
     /// Features of regions from the maps [1, H, W, C] of `strides` pixels a position, by RoIAlign with an adaptive
     /// sampling grid: [regions, `side`, `side`, C].
-    fn regions(&self, maps: &[Tensor], strides: &[usize], regions: &[Region], side: usize) -> Result<Tensor>;
+    fn regions(&self, maps: &[Tensor], strides: &[usize], regions: &[Roi], side: usize) -> Result<Tensor>;
     /// Of boxes, best first, which of them non-maximum suppression keeps, compared on the device of `like`; `None`
     /// where that has nothing of its own to do it with.
     fn kept(&self, boxes: &[[f32; 4]], threshold: f32, like: &Tensor) -> Result<Option<Vec<bool>>>;

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::backend;
-use super::form::{MapForm, Region};
+use super::form::{MapForm, Roi};
 use crate::weights::Weights;
 
 /// Operations on channels-last maps, by what computes the layers of the same weights.
@@ -41,7 +41,7 @@ impl Maps {
         &self,
         maps: &[Tensor],
         strides: &[usize],
-        regions: &[Region],
+        regions: &[Roi],
         side: usize,
     ) -> Result<Tensor> {
         self.0.regions(maps, strides, regions, side)

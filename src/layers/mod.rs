@@ -31,7 +31,7 @@ mod stepwise;
 
 pub use batches::Batches;
 pub use conv::Conv2d;
-pub(crate) use form::Region;
+pub(crate) use form::Roi;
 pub use linear::{Linear, Mlp};
 pub use maps::Maps;
 pub use norm::LayerNorm;

@@ -4,7 +4,7 @@
 use candle_core::Result;
 use rayon::prelude::*;
 
-use super::form::Region;
+use super::form::Roi;
 
 /// One pyramid level of one picture: values [height, width, channels].
 pub(super) struct PyramidMap<'a> {
@@ -38,7 +38,7 @@ impl<'a> PyramidMap<'a> {
 ///
 /// # Errors
 /// When a region is on a map that is not there.
-pub(super) fn align(maps: &[PyramidMap], regions: &[Region], side: usize) -> Result<Vec<f32>> {
+pub(super) fn align(maps: &[PyramidMap], regions: &[Roi], side: usize) -> Result<Vec<f32>> {
     let Some(first) = maps.first() else { candle_core::bail!("regions of no maps") };
     if let Some(region) = regions.iter().find(|region| region.level >= maps.len()) {
         candle_core::bail!("a region on map {} of {}", region.level, maps.len());

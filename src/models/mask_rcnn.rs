@@ -60,16 +60,16 @@ impl From<&DetectorRecipe> for Selection {
 }
 
 /// Values of each region.
-type Rows = Vec<Vec<f32>>;
+type RegionRows = Vec<Vec<f32>>;
 
 /// What the box heads say, stage by stage.
 pub struct Regions {
     /// The regions that each stage looked at, in pixels of the resized picture.
     pub rois: Vec<Vec<Corners>>,
     /// Class logits of each stage, [rois, classes + 1], background last.
-    pub logits: Vec<Rows>,
+    pub logits: Vec<RegionRows>,
     /// Deltas of each stage, [rois, 4 · classes], or [rois, 4] if they are the same for all classes.
-    pub deltas: Vec<Rows>,
+    pub deltas: Vec<RegionRows>,
 }
 
 /// A detected object.
@@ -369,7 +369,7 @@ impl BoxHead {
     }
 
     /// Features [regions, 7, 7, C] to class logits and deltas, a row a region.
-    fn forward(&self, features: &Tensor) -> Result<(Rows, Rows)> {
+    fn forward(&self, features: &Tensor) -> Result<(RegionRows, RegionRows)> {
         let regions = features.dim(0)?;
         if regions == 0 {
             return Ok((Vec::new(), Vec::new()));

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::boxes::Corners;
-use crate::layers::{Maps, Region};
+use crate::layers::{Maps, Roi};
 
 /// The level of the pyramid, of `levels`, that a region's features come from: the second finest from a side of
 /// twice `finest_scale` on.
@@ -31,8 +31,8 @@ pub fn roi_align(
 }
 
 /// Regions with their levels.
-fn regions_of(rois: &[Corners], levels: usize, finest_scale: f32) -> Vec<Region> {
-    let region = |&corners: &Corners| Region { level: level(corners, levels, finest_scale), corners };
+fn regions_of(rois: &[Corners], levels: usize, finest_scale: f32) -> Vec<Roi> {
+    let region = |&corners: &Corners| Roi { level: level(corners, levels, finest_scale), corners };
     rois.iter().map(region).collect()
 }
 
@@ -148,7 +148,7 @@ mod tests {
             let launch = regions::roi_align(Element::F32, levels, channels, rois.len(), side).unwrap();
             let mut out = vec![f32::NAN; rois.len() * side * side * channels];
             let mut rows: Vec<f32> =
-                regions_of(&rois, levels.len(), FINEST).iter().flat_map(Region::row).collect();
+                regions_of(&rois, levels.len(), FINEST).iter().flat_map(Roi::row).collect();
             let [a, b, c, d] = maps.each_mut().map(|map| map.as_mut_ptr().cast());
             let pointers = [a, b, c, d, rows.as_mut_ptr().cast(), out.as_mut_ptr().cast()];
             // SAFETY: four maps, the regions and the result, of the launch's sizes.

@@ -70,7 +70,7 @@ impl Capabilities {
 }
 
 /// What is known of an instruction set.
-struct Row {
+struct IsaRow {
     isa: Isa,
     name: &'static str,
     needs: Capabilities,
@@ -85,11 +85,11 @@ struct Row {
 const AVX512: Capabilities = Capabilities::AVX2_FMA.and(Capabilities::AVX512);
 
 /// Every instruction set; of those that a processor has, the last one is preferred.
-const ROWS: [Row; 4] = [
-    Row { isa: Isa::Portable, name: "portable", needs: Capabilities::NONE, lanes: 8, word: 1, wide: None },
-    Row { isa: Isa::Avx2, name: "avx2", needs: Capabilities::AVX2_FMA, lanes: 8, word: 1, wide: None },
-    Row { isa: Isa::Avx512, name: "avx512", needs: AVX512, lanes: 16, word: 1, wide: None },
-    Row {
+const ROWS: [IsaRow; 4] = [
+    IsaRow { isa: Isa::Portable, name: "portable", needs: Capabilities::NONE, lanes: 8, word: 1, wide: None },
+    IsaRow { isa: Isa::Avx2, name: "avx2", needs: Capabilities::AVX2_FMA, lanes: 8, word: 1, wide: None },
+    IsaRow { isa: Isa::Avx512, name: "avx512", needs: AVX512, lanes: 16, word: 1, wide: None },
+    IsaRow {
         isa: Isa::Avx512Bf16,
         name: "avx512bf16",
         needs: AVX512.and(Capabilities::AVX512_BF16),
@@ -154,7 +154,7 @@ impl Isa {
         available.last().copied().unwrap_or(Self::Portable)
     }
 
-    fn row(self) -> &'static Row {
+    fn row(self) -> &'static IsaRow {
         // Every one has a row, which the tests hold; the first is right everywhere.
         ROWS.iter().find(|row| row.isa == self).unwrap_or(&ROWS[0])
     }

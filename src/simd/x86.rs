@@ -206,7 +206,7 @@ impl Simd for Avx2 {
 }
 
 /// What AVX-512 multiplies: words of f32, or with AVX512-BF16 of bf16.
-pub trait Operand: Word {
+pub trait Operand512: Word {
     /// Sixteen of them.
     type Vector: Copy;
 
@@ -228,7 +228,7 @@ pub trait Operand: Word {
     unsafe fn store(token: Avx512<Self>, words: *mut Self, at: usize, v: __m512, n: usize);
 }
 
-impl Operand for f32 {
+impl Operand512 for f32 {
     type Vector = __m512;
 
     #[inline(always)]
@@ -256,7 +256,7 @@ impl Operand for f32 {
     }
 }
 
-impl Operand for Pair {
+impl Operand512 for Pair {
     type Vector = __m512bh;
 
     #[inline(always)]
@@ -295,7 +295,7 @@ impl Operand for Pair {
     }
 }
 
-impl<W: Operand> Simd for Avx512<W> {
+impl<W: Operand512> Simd for Avx512<W> {
     type V = __m512;
     type Narrow = Avx2;
     type Word = W;

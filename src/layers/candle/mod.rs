@@ -3,9 +3,7 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::form::{
-    Backend, BatchForm, ConvForm, LinearForm, MapForm, MlpForm, NormForm, PyramidForm, Region,
-};
+use super::form::{Backend, BatchForm, ConvForm, LinearForm, MapForm, MlpForm, NormForm, PyramidForm, Roi};
 use super::parts::{Activation, ConvParts, LinearParts, MlpParts, NormParts, PyramidParts, Window};
 use super::regions::{self, PyramidMap};
 use super::stepwise::{Finish, StepConv, StepLinear, StepMlp, StepNorm, StepPyramid, Steps};
@@ -102,7 +100,7 @@ impl MapForm for Operators {
     }
 
     /// On the CPU: candle has no operator for it.
-    fn regions(&self, maps: &[Tensor], strides: &[usize], regions: &[Region], side: usize) -> Result<Tensor> {
+    fn regions(&self, maps: &[Tensor], strides: &[usize], regions: &[Roi], side: usize) -> Result<Tensor> {
         let Some(first) = maps.first() else { candle_core::bail!("regions of no maps") };
         let channels = first.dims4()?.3;
         let values = with_all_f32(maps, |values| {

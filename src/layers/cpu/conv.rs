@@ -62,7 +62,7 @@ impl PackedConv {
 impl ConvForm for Arc<PackedConv> {
     fn forward(&self, x: &Tensor, residual: Option<&Tensor>, sizes: ConvSizes) -> Result<Tensor> {
         let ConvSizes { map, out, .. } = sizes;
-        let windows = Windows { layout: self.source, size: map, out, window: self.window };
+        let windows = MapWindows { layout: self.source, size: map, out, window: self.window };
         apply(Convolution { conv: self.clone(), windows }, x, residual, &sizes.shape())
     }
 }
@@ -82,7 +82,7 @@ impl ConvForm for Differentiable {
 /// norm(activation(conv(x)) + residual) on the values of maps of one size.
 struct Convolution {
     conv: Arc<PackedConv>,
-    windows: Windows,
+    windows: MapWindows,
 }
 
 impl Layer for Convolution {
@@ -93,7 +93,7 @@ impl Layer for Convolution {
         let PackedConv { layer, activation, norm, .. } = &**conv;
         let epilogue = Epilogue { residual, ..Epilogue::of(layer, *activation) };
         let then = norm.as_ref().map_or(Then::Nothing, |norm| Then::Norm(norm));
-        let Windows { layout, size: [h, w, c], out: [oh, ow], window } = *windows;
+        let MapWindows { layout, size: [h, w, c], out: [oh, ow], window } = *windows;
         let rows = map.len() / (h * w * c) * oh * ow;
         if (window.kernel, window.stride, layout) == (1, 1, MapLayout::ChannelsLast) {
             return product(rows, &StoredRows { rows: map, depth: c }, &layer.weight, epilogue, then);
@@ -114,7 +114,7 @@ impl Layer for Convolution {
 }
 
 /// Where the windows of a map lie.
-struct Windows {
+struct MapWindows {
     layout: MapLayout,
     /// Height, width and channels of the map.
     size: [usize; 3],
@@ -126,7 +126,7 @@ struct Windows {
 /// The windows of a map as the rows of a product: values in the order of the packed weight.
 struct Gather<'a> {
     map: &'a [f32],
-    windows: &'a Windows,
+    windows: &'a MapWindows,
 }
 
 impl Rows for Gather<'_> {
@@ -137,7 +137,7 @@ impl Rows for Gather<'_> {
         range: Range<usize>,
         room: &'a mut Room<S::Word>,
     ) -> Operands<'a, S::Word> {
-        let Windows { layout, size, window, .. } = *self.windows;
+        let MapWindows { layout, size, window, .. } = *self.windows;
         let (rows, depth) = (range.len(), window.kernel.pow(2) * size[2]);
         let stride = room_for::<S>(&mut room.words, rows, depth);
         match layout {
@@ -176,7 +176,7 @@ struct Inside {
     x: usize,
 }
 
-impl Windows {
+impl MapWindows {
     /// Where output `index` looks.
     #[inline(always)]
     fn inside(&self, index: usize) -> Inside {

@@ -1,4 +1,4 @@
-//! Linear layers on the CPU, with the layer norm before and the activation, layer scale and residual after.
+//! PackedLinear layers on the CPU, with the layer norm before and the activation, layer scale and residual after.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::layers::parts::{Activation, LinearParts};
 use crate::tensors::vector;
 
 /// residual + gamma · activation(linear(norm(x))), of which each part but linear may be absent.
-pub(super) struct Linear {
+pub(super) struct PackedLinear {
     layer: PackedLayer,
     inputs: usize,
     norm: Option<Arc<Norm>>,
@@ -22,7 +22,7 @@ pub(super) struct Linear {
     gamma: Option<Vec<f32>>,
 }
 
-impl Linear {
+impl PackedLinear {
     pub(super) fn new(parts: &LinearParts, packing: Packing) -> Arc<Self> {
         Arc::new(Self {
             layer: packing.layer(
@@ -38,17 +38,17 @@ impl Linear {
     }
 }
 
-impl LinearForm for Arc<Linear> {
+impl LinearForm for Arc<PackedLinear> {
     fn forward(&self, x: &Tensor, residual: Option<&Tensor>, shape: &Shape) -> Result<Tensor> {
         apply(self.clone(), x, residual, shape)
     }
 }
 
-impl Layer for Arc<Linear> {
+impl Layer for Arc<PackedLinear> {
     const NAME: &'static str = "linear";
 
     fn forward(&self, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
-        let Linear { layer, inputs, norm, activation, gamma } = &**self;
+        let PackedLinear { layer, inputs, norm, activation, gamma } = &**self;
         let epilogue = Epilogue { residual, gamma: gamma.as_deref(), ..Epilogue::of(layer, *activation) };
         let rows = x.len() / inputs;
         match norm {
@@ -62,7 +62,7 @@ impl Layer for Arc<Linear> {
     }
 
     fn backward(&self, x: &[f32], grad: &[f32]) -> Result<Vec<f32>> {
-        let Linear { layer, inputs, norm, activation, gamma } = &**self;
+        let PackedLinear { layer, inputs, norm, activation, gamma } = &**self;
         if *activation != Activation::None {
             candle_core::bail!("a linear layer with an activation of its own has no gradient");
         }

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
-    Blocks, Epilogue, OperandCells, Operands, Packed, PackedLayer, Rows, ScaledRows, Scratch, StoredRows,
+    Blocks, Buffers, Epilogue, OperandCells, Operands, Packed, PackedLayer, Rows, ScaledRows, StoredRows,
     ValueCells, block, filled, room_for,
 };
 use super::norm::{Norm, NormedRows};
@@ -19,7 +19,7 @@ use crate::simd::{Kernel, Simd};
 use crate::tensors::vector;
 
 /// x + gamma · fc2(gelu(fc1(norm(x)))), on rows of `dim` values.
-pub(super) struct Mlp {
+pub(super) struct PackedMlp {
     norm: Arc<Norm>,
     fc1: PackedLayer,
     fc2: PackedLayer,
@@ -27,13 +27,13 @@ pub(super) struct Mlp {
     gamma: Option<Vec<f32>>,
 }
 
-impl MlpForm for Arc<Mlp> {
+impl MlpForm for Arc<PackedMlp> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         apply(self.clone(), x, None, x.shape())
     }
 }
 
-impl Mlp {
+impl PackedMlp {
     pub(super) fn new(parts: &MlpParts, packing: Packing) -> Arc<Self> {
         let pack = |parts: &LinearParts| {
             packing.layer([parts.outputs(), parts.inputs()], &vector(&parts.weight), parts.bias.as_ref())
@@ -64,7 +64,7 @@ impl Mlp {
     }
 }
 
-impl Layer for Arc<Mlp> {
+impl Layer for Arc<PackedMlp> {
     const NAME: &'static str = "mlp";
 
     fn forward(&self, x: &[f32], _: Option<&[f32]>) -> Vec<f32> {
@@ -73,7 +73,7 @@ impl Layer for Arc<Mlp> {
     }
 
     fn backward(&self, x: &[f32], grad: &[f32]) -> Result<Vec<f32>> {
-        let Mlp { fc1, fc2, .. } = &**self;
+        let PackedMlp { fc1, fc2, .. } = &**self;
         let transposed = [fc1.transposed()?, fc2.transposed()?];
         let words = fc1.weight.words() + 2 * fc2.weight.words();
         Ok(self.by_blocks(x, words, |range, out| Backward { mlp: self, transposed, x, grad, range, out }))
@@ -82,7 +82,7 @@ impl Layer for Arc<Mlp> {
 
 /// One block of rows through both layers of an MLP.
 struct Forward<'a> {
-    mlp: &'a Mlp,
+    mlp: &'a PackedMlp,
     x: &'a [f32],
     range: Range<usize>,
     out: ValueCells,
@@ -93,13 +93,13 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Mlp { norm, fc1, fc2, gamma, .. } = self.mlp;
+        let PackedMlp { norm, fc1, fc2, gamma, .. } = self.mlp;
         let count = self.range.len();
         let first = Epilogue::of(fc1, Activation::Gelu);
         let residual = Some(self.x);
         let second = Epilogue { residual, gamma: gamma.as_deref(), ..Epilogue::of(fc2, Activation::None) };
-        let mut scratch = Scratch::take();
-        let Scratch { room, hidden, .. } = &mut *scratch;
+        let mut scratch = Buffers::take();
+        let Buffers { room, hidden, .. } = &mut *scratch;
         let source = NormedRows { rows: self.x, norm };
         let normed = source.get(s, self.range.clone(), room);
         let stride = room_for::<S>(hidden, count, fc1.weight.n());
@@ -117,7 +117,7 @@ impl Kernel for Forward<'_> {
 /// The gradient of one block of rows: the hidden values are computed again, and none of them leaves the
 /// cache.
 struct Backward<'a> {
-    mlp: &'a Mlp,
+    mlp: &'a PackedMlp,
     transposed: [&'a Packed; 2],
     x: &'a [f32],
     grad: &'a [f32],
@@ -130,12 +130,12 @@ impl Kernel for Backward<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Mlp { norm, fc1, dim, gamma, .. } = self.mlp;
+        let PackedMlp { norm, fc1, dim, gamma, .. } = self.mlp;
         let [back1, back2] = self.transposed;
         let (count, width) = (self.range.len(), fc1.weight.n());
         let values_of_rows = self.range.start * dim..self.range.end * dim;
-        let mut scratch = Scratch::take();
-        let Scratch { room, hidden, slopes } = &mut *scratch;
+        let mut scratch = Buffers::take();
+        let Buffers { room, hidden, slopes } = &mut *scratch;
         slopes.resize(count * width, 0.0);
         let stride = room_for::<S>(hidden, count, width);
         let derivative = Epilogue { slope: true, ..Epilogue::of(fc1, Activation::Gelu) };

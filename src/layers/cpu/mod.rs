@@ -16,15 +16,13 @@ mod pyramid;
 
 use candle_core::{Result, Tensor};
 
-use self::linear::Linear;
-use self::mlp::Mlp;
+use self::linear::PackedLinear;
+use self::mlp::PackedMlp;
 use self::norm::Norm;
 use self::packing::Packing;
-use self::pyramid::Pyramid;
+use self::pyramid::PackedPyramid;
 use super::candle::Operators;
-use super::form::{
-    Backend, BatchForm, ConvForm, LinearForm, MapForm, MlpForm, NormForm, PyramidForm, Region,
-};
+use super::form::{Backend, BatchForm, ConvForm, LinearForm, MapForm, MlpForm, NormForm, PyramidForm, Roi};
 use super::parts::{ConvParts, LinearParts, MlpParts, NormParts, PyramidParts};
 use super::resample;
 use crate::weights::Weights;
@@ -34,11 +32,11 @@ pub(super) struct Cpu;
 
 impl Backend for Cpu {
     fn linear(&self, parts: LinearParts, weights: &Weights) -> Box<dyn LinearForm> {
-        Box::new(Linear::new(&parts, Packing::of(&weights.placement())))
+        Box::new(PackedLinear::new(&parts, Packing::of(&weights.placement())))
     }
 
     fn mlp(&self, parts: MlpParts, weights: &Weights) -> Box<dyn MlpForm> {
-        Box::new(Mlp::new(&parts, Packing::of(&weights.placement())))
+        Box::new(PackedMlp::new(&parts, Packing::of(&weights.placement())))
     }
 
     fn conv(&self, parts: ConvParts, weights: &Weights) -> Box<dyn ConvForm> {
@@ -50,7 +48,7 @@ impl Backend for Cpu {
     }
 
     fn pyramid(&self, parts: PyramidParts, weights: &Weights) -> Box<dyn PyramidForm> {
-        Box::new(Pyramid::new(parts, Packing::of(&weights.placement()), weights))
+        Box::new(PackedPyramid::new(parts, Packing::of(&weights.placement()), weights))
     }
 
     fn batches(&self) -> Box<dyn BatchForm> {
@@ -71,7 +69,7 @@ impl MapForm for Cpu {
         resample::resized(x, size, align_corners)
     }
 
-    fn regions(&self, maps: &[Tensor], strides: &[usize], regions: &[Region], side: usize) -> Result<Tensor> {
+    fn regions(&self, maps: &[Tensor], strides: &[usize], regions: &[Roi], side: usize) -> Result<Tensor> {
         Operators.regions(maps, strides, regions, side)
     }
 

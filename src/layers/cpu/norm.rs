@@ -41,7 +41,7 @@ impl Layer for Arc<Norm> {
         Ok(by_blocks(x.len() / dim, dim, |rows, out| {
             let values = rows.start * dim..rows.end * dim;
             out.copy_from_slice(&grad[values.clone()]);
-            Isa::best().run(Differentiate { norm: self, x: &x[values], grad: out, plus: None });
+            Isa::best().run(DifferentiateNorm { norm: self, x: &x[values], grad: out, plus: None });
         }))
     }
 }
@@ -103,7 +103,7 @@ impl Norm {
     /// Makes of the gradients of normalised rows those of the rows `x`, in place, and adds `plus`.
     #[inline(always)]
     pub(crate) fn differentiate<S: Simd>(&self, s: S, x: &[f32], grad: &mut [f32], plus: Option<&[f32]>) {
-        Differentiate { norm: self, x, grad, plus }.run(s);
+        DifferentiateNorm { norm: self, x, grad, plus }.run(s);
     }
 }
 
@@ -158,14 +158,14 @@ impl Kernel for Normalise<'_> {
 
 /// Makes of the gradients of normalised rows those of the rows `x`, in place, and adds `plus`. With
 /// n = (x − mean) / deviation and g = grad · weight it is (g − mean(g) − n · mean(g · n)) / deviation.
-struct Differentiate<'a> {
+struct DifferentiateNorm<'a> {
     norm: &'a Norm,
     x: &'a [f32],
     grad: &'a mut [f32],
     plus: Option<&'a [f32]>,
 }
 
-impl Kernel for Differentiate<'_> {
+impl Kernel for DifferentiateNorm<'_> {
     type Output = ();
 
     #[inline(always)]

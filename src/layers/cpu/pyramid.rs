@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::conv;
-use super::linear::Linear;
+use super::linear::PackedLinear;
 use super::packing::Packing;
 use crate::layers::form::{ConvForm, ConvSizes, LinearForm, PyramidForm};
 use crate::layers::parts::{Activation, ConvParts, LinearParts, PyramidParts, Window};
@@ -22,14 +22,14 @@ use crate::weights::Weights;
 const SIDE: usize = Window::SAME.kernel;
 
 /// The finest map's part of the kernel, and of each coarser one all taps, [9 · outputs, channels].
-pub(super) struct Pyramid {
+pub(super) struct PackedPyramid {
     finest: Box<dyn ConvForm>,
-    coarser: Vec<Arc<Linear>>,
+    coarser: Vec<Arc<PackedLinear>>,
     outputs: usize,
     align_corners: bool,
 }
 
-impl Pyramid {
+impl PackedPyramid {
     pub(super) fn new(parts: PyramidParts, packing: Packing, weights: &Weights) -> Self {
         let PyramidParts { conv, levels, align_corners } = parts;
         let (channels, outputs) = (conv.inputs() / levels.max(1), conv.outputs());
@@ -40,7 +40,7 @@ impl Pyramid {
             let rows = [SIDE * SIDE * outputs, channels];
             let by_tap =
                 part(level).and_then(|part| part.permute((2, 3, 0, 1))?.contiguous()?.reshape(&rows));
-            Linear::new(&LinearParts::of(weights.made(&rows, "conv.weight", by_tap), None), packing)
+            PackedLinear::new(&LinearParts::of(weights.made(&rows, "conv.weight", by_tap), None), packing)
         };
         let coarser = (1..levels).map(taps).collect();
         let finest = ConvParts { weight: finest, activation: Activation::None, ..conv };
@@ -48,11 +48,11 @@ impl Pyramid {
     }
 }
 
-impl PyramidForm for Pyramid {
+impl PyramidForm for PackedPyramid {
     fn forward(&self, maps: &[Tensor]) -> Result<Tensor> {
         let Some((first, rest)) = maps.split_first() else { candle_core::bail!("a pyramid without maps") };
         let (b, h, w, c) = first.dims4()?;
-        let tapped = |(taps, map): (&Arc<Linear>, &Tensor)| {
+        let tapped = |(taps, map): (&Arc<PackedLinear>, &Tensor)| {
             let (b, h, w, _) = map.dims4()?;
             taps.forward(map, None, &(b, h, w, SIDE * SIDE * self.outputs).into())
         };

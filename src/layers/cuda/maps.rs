@@ -5,12 +5,12 @@ use nat_cuda::{layers, regions};
 
 use crate::cuda::{element, tensor, tensor_of};
 use crate::layers::candle::Operators;
-use crate::layers::form::{MapForm, Region};
+use crate::layers::form::{MapForm, Roi};
 
 /// nat-cuda's kernels.
-pub(super) struct Kernels;
+pub(super) struct GpuMaps;
 
-impl MapForm for Kernels {
+impl MapForm for GpuMaps {
     fn mean(&self, x: &Tensor) -> Result<Tensor> {
         let x = x.contiguous()?;
         let (batch, height, width, channels) = x.dims4()?;
@@ -22,7 +22,7 @@ impl MapForm for Kernels {
         Operators.resized(x, size, align_corners)
     }
 
-    fn regions(&self, maps: &[Tensor], strides: &[usize], rois: &[Region], side: usize) -> Result<Tensor> {
+    fn regions(&self, maps: &[Tensor], strides: &[usize], rois: &[Roi], side: usize) -> Result<Tensor> {
         let maps = maps.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
         let Some(first) = maps.first() else { candle_core::bail!("regions of no maps") };
         let channels = first.dims4()?.3;
@@ -44,7 +44,7 @@ impl MapForm for Kernels {
         if rois.is_empty() {
             return Tensor::zeros(shape, first.dtype(), first.device());
         }
-        let rows: Vec<f32> = rois.iter().flat_map(Region::row).collect();
+        let rows: Vec<f32> = rois.iter().flat_map(Roi::row).collect();
         let rows = Tensor::from_vec(rows, (rois.len(), 5), first.device())?;
         // The kernel takes as many maps as the published pyramids have: of fewer the last one stands in.
         let at = |level: usize| level.min(levels.len() - 1);

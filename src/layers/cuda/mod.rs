@@ -20,23 +20,23 @@ pub(super) fn serves(placement: &Placement) -> bool {
 
 impl Backend for Cuda {
     fn linear(&self, parts: LinearParts, _: &Weights) -> Box<dyn LinearForm> {
-        Box::new(StepLinear { parts, steps: steps::Kernels })
+        Box::new(StepLinear { parts, steps: steps::FusedSteps })
     }
 
     fn mlp(&self, parts: MlpParts, _: &Weights) -> Box<dyn MlpForm> {
-        Box::new(StepMlp::new(parts, steps::Kernels))
+        Box::new(StepMlp::new(parts, steps::FusedSteps))
     }
 
     fn conv(&self, parts: ConvParts, weights: &Weights) -> Box<dyn ConvForm> {
-        Box::new(StepConv::new(parts, steps::Kernels, weights))
+        Box::new(StepConv::new(parts, steps::FusedSteps, weights))
     }
 
     fn norm(&self, parts: NormParts, _: &Weights) -> Box<dyn NormForm> {
-        Box::new(StepNorm { parts, steps: steps::Kernels })
+        Box::new(StepNorm { parts, steps: steps::FusedSteps })
     }
 
     fn pyramid(&self, parts: PyramidParts, weights: &Weights) -> Box<dyn PyramidForm> {
-        Box::new(StepPyramid::new(parts, steps::Kernels, &maps::Kernels, weights))
+        Box::new(StepPyramid::new(parts, steps::FusedSteps, &maps::GpuMaps, weights))
     }
 
     fn batches(&self) -> Box<dyn BatchForm> {
@@ -44,6 +44,6 @@ impl Backend for Cuda {
     }
 
     fn maps(&self) -> &'static dyn MapForm {
-        &maps::Kernels
+        &maps::GpuMaps
     }
 }

@@ -7,7 +7,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaGraph;
 use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use candle_core::{CudaDevice, DType, Result, Shape, Tensor, bail};
 
-use crate::layers::form::{BatchForm, Run};
+use crate::layers::form::{BatchForm, NetworkRun};
 
 /// A network whose launches are recorded and replayed as one: with few images, launching some hundred
 /// kernels takes longer than they do.
@@ -22,20 +22,20 @@ enum Recorded {
     /// Has run for an input like this one, so all modules are loaded.
     Seen(Shape, DType),
     /// Recorded for inputs like its own.
-    Done(Recording),
+    Done(RecordedGraph),
     /// Can't be recorded.
     Unable,
 }
 
 /// A recorded network.
-struct Recording {
+struct RecordedGraph {
     input: Tensor,
     output: Tensor,
     graph: CudaGraph,
 }
 
 // SAFETY: the driver's handles belong to no thread, and the mutex around them lets in one at a time.
-unsafe impl Send for Recording {}
+unsafe impl Send for RecordedGraph {}
 
 /// More images keep the GPU busy for longer than their launches take.
 const MOST_IMAGES: usize = 8;
@@ -46,7 +46,7 @@ impl BatchForm for Replay {
     }
 
     /// The second input of a shape is recorded, which the later ones replay.
-    fn run(&self, input: &Tensor, network: Run) -> Result<Tensor> {
+    fn run(&self, input: &Tensor, network: NetworkRun) -> Result<Tensor> {
         if !(1..=MOST_IMAGES).contains(&input.dim(0)?) || input.track_op() {
             return network(input);
         }
@@ -60,7 +60,7 @@ impl BatchForm for Replay {
                 recording.replay(input)
             }
             Recorded::Seen(shape, dtype) if alike(shape, *dtype) => {
-                let recording = Recording::new(device, input, network);
+                let recording = RecordedGraph::new(device, input, network);
                 *state = recording.map_or(Recorded::Unable, Recorded::Done);
                 match &*state {
                     Recorded::Done(recording) => recording.replay(input),
@@ -78,8 +78,8 @@ impl BatchForm for Replay {
     }
 }
 
-impl Recording {
-    fn new(device: &CudaDevice, input: &Tensor, network: Run) -> Result<Self> {
+impl RecordedGraph {
+    fn new(device: &CudaDevice, input: &Tensor, network: NetworkRun) -> Result<Self> {
         let (input, stream) = (input.copy()?, device.cuda_stream());
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
         let output = network(&input);

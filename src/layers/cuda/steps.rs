@@ -10,9 +10,9 @@ use crate::layers::stepwise::{Finish, Steps, product};
 
 /// nat-cuda's kernels.
 #[derive(Clone, Copy)]
-pub(super) struct Kernels;
+pub(super) struct FusedSteps;
 
-impl Steps for Kernels {
+impl Steps for FusedSteps {
     fn finish(self, x: Tensor, Finish { bias, activation, gamma, residual }: Finish) -> Result<Tensor> {
         let x = x.contiguous()?;
         let residual = residual.map(Tensor::contiguous).transpose()?;

@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::buffers::Buffers;
 use super::cells::{Cells, ValueCells, filled};
-use super::epilogue::{Epilogue, Place, finish};
+use super::epilogue::{Epilogue, TilePlace, finish};
 use super::geometry::{Blocks, DEPTH, TILE_VALUES, VECTORS, part, tile_rows};
-use super::microkernel::Tile;
+use super::microkernel::RegisterTile;
 use super::operands::{Operands, Rows};
 use super::packed::{CacheLine, LINE_WORDS, Packed};
-use super::scratch::Scratch;
 use crate::layers::cpu::norm::Norm;
 use crate::simd::{Kernel, Simd};
 
@@ -65,7 +65,7 @@ impl<R: Rows> Kernel for Product<'_, R> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut scratch = Scratch::take();
+        let mut scratch = Buffers::take();
         let rows = self.lhs.get(s, self.range.clone(), &mut scratch.room);
         // SAFETY: the tasks' rows and panels are disjoint.
         unsafe {
@@ -116,7 +116,7 @@ pub(crate) unsafe fn block<S: Simd>(
                 let Range { start, end } = part(count, tiles, tile);
                 let sums = all.get_mut(p * tiles + tile).unwrap_or(&mut one);
                 let panel = lines.as_ptr().cast::<S::Word>().wrapping_add(panel * words * columns);
-                s.call(Tile {
+                s.call(RegisterTile {
                     rows: end - start,
                     a: rows[start * stride + depth.start..].as_ptr(),
                     stride,
@@ -126,7 +126,7 @@ pub(crate) unsafe fn block<S: Simd>(
                     sums: sums.as_mut_ptr().cast(),
                 });
                 if depth.end == words {
-                    let place = Place {
+                    let place = TilePlace {
                         rows: range.start + start..range.start + end,
                         columns: first..n.min(first + columns),
                     };

@@ -41,7 +41,7 @@ impl<'a> Epilogue<'a> {
 }
 
 /// Where a tile belongs in the output.
-pub(super) struct Place {
+pub(super) struct TilePlace {
     pub(super) rows: Range<usize>,
     pub(super) columns: Range<usize>,
 }
@@ -54,7 +54,7 @@ pub(super) struct Place {
 pub(super) unsafe fn finish<S: Simd>(
     s: S,
     sums: *const f32,
-    place: &Place,
+    place: &TilePlace,
     epilogue: &Epilogue,
     cells: impl Cells<S>,
 ) {

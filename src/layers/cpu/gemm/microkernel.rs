@@ -5,7 +5,7 @@ use crate::simd::{KernelFor, Simd};
 
 /// One register tile, whose pointers its maker vouches for: sums[r, c] = Σ a[r, k] · b[k, c] over words k for up to
 /// [`tile_rows`](super::geometry::tile_rows) rows and two vectors.
-pub(super) struct Tile<W> {
+pub(super) struct RegisterTile<W> {
     pub(super) rows: usize,
     pub(super) a: *const W,
     /// From a row of `a` to the next.
@@ -17,7 +17,7 @@ pub(super) struct Tile<W> {
     pub(super) sums: *mut f32,
 }
 
-impl<S: Simd> KernelFor<S> for Tile<S::Word> {
+impl<S: Simd> KernelFor<S> for RegisterTile<S::Word> {
     type Output = ();
 
     #[inline(always)]
@@ -48,7 +48,7 @@ impl<S: Simd> KernelFor<S> for Tile<S::Word> {
 /// # Safety
 /// The tile has as many rows of words, a panel of as many, and room for a full tile's sums.
 #[inline(always)]
-unsafe fn sums<S: Simd, const R: usize>(s: S, tile: &Tile<S::Word>) {
+unsafe fn sums<S: Simd, const R: usize>(s: S, tile: &RegisterTile<S::Word>) {
     // Three rows a pointer, reached by one and two strides: thirteen pointers would not fit the
     // general registers.
     let bases: [*const S::Word; 5] = std::array::from_fn(|i| tile.a.wrapping_add(3 * i * tile.stride));

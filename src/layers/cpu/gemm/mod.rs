@@ -24,6 +24,7 @@
 //! in depth, where a weight is packed for an instruction set that multiplies these. Rows are then rounded on their
 //! way into scratch; sums, epilogues and outputs are f32 in any case.
 
+mod buffers;
 mod cells;
 mod driver;
 mod epilogue;
@@ -31,14 +32,13 @@ mod geometry;
 mod microkernel;
 mod operands;
 mod packed;
-mod scratch;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use buffers::{Buffers, Room};
 pub(crate) use cells::{Cells, OperandCells, ValueCells, filled};
 pub(crate) use driver::{Then, block, product};
 pub(crate) use epilogue::Epilogue;
 pub(crate) use geometry::Blocks;
 pub(crate) use operands::{Operands, Rows, ScaledRows, StoredRows, operands, room_for};
 pub(crate) use packed::{Packed, PackedLayer};
-pub(crate) use scratch::{Room, Scratch};

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::scratch::Room;
+use super::buffers::Room;
 use crate::simd::{Simd, Word};
 
 /// Rows of words, `stride` from one to the next.

@@ -6,12 +6,12 @@ use std::cell::Cell;
 use crate::simd::Word;
 
 thread_local! {
-    static SCRATCH: Cell<Option<Box<dyn Any>>> = const { Cell::new(None) };
+    static BUFFERS: Cell<Option<Box<dyn Any>>> = const { Cell::new(None) };
 }
 
 /// Taken and put back rather than lent to a closure: a closure would lose the kernel's instruction set.
 #[derive(Default)]
-pub(crate) struct Scratch<W> {
+pub(crate) struct Buffers<W> {
     /// The left operand of a product.
     pub(crate) room: Room<W>,
     /// For a layer between two products.
@@ -29,14 +29,14 @@ pub(crate) struct Room<W> {
     pub(crate) values: Vec<f32>,
 }
 
-impl<W: Word> Scratch<W> {
+impl<W: Word> Buffers<W> {
     /// This thread's; new ones where the last were of other words.
     pub(crate) fn take() -> Box<Self> {
-        SCRATCH.take().and_then(|any| any.downcast().ok()).unwrap_or_default()
+        BUFFERS.take().and_then(|any| any.downcast().ok()).unwrap_or_default()
     }
 
     /// For the thread's next block.
     pub(crate) fn put_back(self: Box<Self>) {
-        SCRATCH.set(Some(self));
+        BUFFERS.set(Some(self));
     }
 }
