@@ -12,7 +12,7 @@ use super::fpn::Fpn;
 use super::roi::roi_align;
 use super::rpn::{Predictions, Rpn, proposals};
 use crate::layers::softmax::{likeliest, softmax};
-use crate::layers::{Conv2d, Linear, MapLayout, Window, on_pool};
+use crate::layers::{Conv2d, ConvParts, Linear, LinearParts, MapLayout, Maps, Window, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// Pixels a position of each pyramid map; regions take features from all but the last.
@@ -30,6 +30,7 @@ pub struct MaskRcnn {
     box_heads: Vec<BoxHead>,
     mask_heads: Vec<MaskHead>,
     recipe: DetectorRecipe,
+    maps: Maps,
 }
 
 /// The picture that an input was made of.
@@ -59,16 +60,16 @@ impl From<&DetectorRecipe> for Selection {
 }
 
 /// Values of each region.
-type Rows = Vec<Vec<f32>>;
+type RegionRows = Vec<Vec<f32>>;
 
 /// What the box heads say, stage by stage.
 pub struct Regions {
     /// The regions that each stage looked at, in pixels of the resized picture.
     pub rois: Vec<Vec<Corners>>,
     /// Class logits of each stage, [rois, classes + 1], background last.
-    pub logits: Vec<Rows>,
+    pub logits: Vec<RegionRows>,
     /// Deltas of each stage, [rois, 4 · classes], or [rois, 4] if they are the same for all classes.
-    pub deltas: Vec<Rows>,
+    pub deltas: Vec<RegionRows>,
 }
 
 /// A detected object.
@@ -124,6 +125,7 @@ impl MaskRcnn {
                 .map(|s| MaskHead::new(detector, &stage("mask_head", s)))
                 .collect(),
             recipe: recipe.detector.clone(),
+            maps: Maps::new(weights),
         };
         weights.finish()?;
         Ok(network)
@@ -148,7 +150,7 @@ impl MaskRcnn {
         on_pool(|| {
             let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
             let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
-            let proposals = proposals(&self.recipe, &self.predict(&pyramid)?, &STRIDES, &sizes)?;
+            let proposals = self.proposals(&self.predict(&pyramid)?, &sizes)?;
             let detect = |(i, (proposals, &picture)): (usize, (Option<Vec<Candidate>>, &Picture))| {
                 let Some(proposals) = proposals else { return Ok(None) };
                 let pyramid = pyramid.iter().map(|map| map.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
@@ -194,6 +196,18 @@ impl MaskRcnn {
     /// When the maps are not the pyramid's.
     pub fn predict(&self, pyramid: &[Tensor]) -> Result<Vec<Predictions>> {
         pyramid.iter().map(|map| self.rpn.forward(map)).collect()
+    }
+
+    /// The best boxes of each of the pictures of `sizes` that the predictions are of: [`proposals`].
+    ///
+    /// # Errors
+    /// Those of [`proposals`].
+    pub fn proposals(
+        &self,
+        predictions: &[Predictions],
+        sizes: &[[f32; 2]],
+    ) -> Result<Vec<Option<Vec<Candidate>>>> {
+        proposals(self.maps, &self.recipe, predictions, &STRIDES, sizes)
     }
 
     /// Runs the box heads on the pyramid [1, ..] of one picture: each looks at the boxes of the one before
@@ -267,11 +281,15 @@ impl MaskRcnn {
         self.mask_heads.iter().map(|head| head.forward(&features, &classes)).collect()
     }
 
-    /// The features of regions, from the four finest maps.
-    fn features(&self, pyramid: &[Tensor], rois: &[Corners], side: usize) -> Result<Tensor> {
+    /// The features of regions, in pixels of the resized picture, from the four finest maps of its pyramid:
+    /// [rois, `side`, `side`, C].
+    ///
+    /// # Errors
+    /// When the maps are not the pyramid's.
+    pub fn features(&self, pyramid: &[Tensor], rois: &[Corners], side: usize) -> Result<Tensor> {
         let levels = STRIDES.len() - 1;
         let (maps, finest_scale) = (&pyramid[..levels.min(pyramid.len())], self.recipe.finest_scale as f32);
-        roi_align(maps, &STRIDES[..levels], rois, finest_scale, side)
+        roi_align(self.maps, maps, &STRIDES[..levels], rois, finest_scale, side)
     }
 }
 
@@ -321,20 +339,25 @@ impl BoxHead {
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { box_channels };
             let weights = weights.pp("shared_convs").pp(i);
-            Conv2d::module((inputs, box_channels), Window::SAME, recipe.batch_norm_epsilon, &weights)
+            let epsilon = recipe.batch_norm_epsilon;
+            let parts = ConvParts::module((inputs, box_channels), Window::SAME, epsilon, &weights);
+            Conv2d::of(parts, &weights)
         };
         let fc = |i: usize| {
             let weights = weights.pp("shared_fcs").pp(i);
-            match i {
-                0 => Linear::on_map(box_channels, BOX_SIDE * BOX_SIDE, fc_channels, &weights),
-                _ => Linear::new(fc_channels, fc_channels, true, &weights),
-            }
-            .relu()
+            let parts = match i {
+                0 => LinearParts::on_map(box_channels, BOX_SIDE * BOX_SIDE, fc_channels, &weights),
+                _ => LinearParts::take(fc_channels, fc_channels, true, &weights),
+            };
+            Linear::of(parts.relu(), &weights)
         };
         // Without fully connected layers the outputs take the region's whole map.
-        let output = |outputs, name| match config.box_fcs {
-            0 => Linear::on_map(box_channels, BOX_SIDE * BOX_SIDE, outputs, &weights.pp(name)),
-            _ => Linear::new(fc_channels, outputs, true, &weights.pp(name)),
+        let output = |outputs, name| {
+            let parts = match config.box_fcs {
+                0 => LinearParts::on_map(box_channels, BOX_SIDE * BOX_SIDE, outputs, &weights.pp(name)),
+                _ => LinearParts::take(fc_channels, outputs, true, &weights.pp(name)),
+            };
+            Linear::of(parts, weights)
         };
         let boxes = if config.class_agnostic { 1 } else { classes };
         Self {
@@ -346,12 +369,12 @@ impl BoxHead {
     }
 
     /// Features [regions, 7, 7, C] to class logits and deltas, a row a region.
-    fn forward(&self, features: &Tensor) -> Result<(Rows, Rows)> {
+    fn forward(&self, features: &Tensor) -> Result<(RegionRows, RegionRows)> {
         let regions = features.dim(0)?;
         if regions == 0 {
             return Ok((Vec::new(), Vec::new()));
         }
-        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x, None))?;
+        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x))?;
         let x = x.reshape((regions, ()))?;
         let x = self.fcs.iter().try_fold(x, |x, fc| fc.forward(&x))?;
         let rows = |x: Tensor| x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec2::<f32>();
@@ -376,13 +399,16 @@ impl MaskHead {
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { mask_channels };
             let weights = weights.pp("convs").pp(i).pp("conv");
-            Conv2d::new((inputs, mask_channels), Window::SAME, true, MapLayout::ChannelsLast, &weights).relu()
+            let channels = (inputs, mask_channels);
+            let parts = ConvParts::take(channels, Window::SAME, true, MapLayout::ChannelsLast, &weights);
+            Conv2d::of(parts.relu(), &weights)
         };
         let logits = weights.pp("conv_logits");
+        let upsample = LinearParts::transposed(mask_channels, mask_channels, 2, &weights.pp("upsample"));
         let weight = logits.get(&[classes, mask_channels, 1, 1], "weight");
         Self {
             convs: (0..config.mask_convs).map(conv).collect(),
-            upsample: Linear::transposed(mask_channels, mask_channels, 2, &weights.pp("upsample")).relu(),
+            upsample: Linear::of(upsample.relu(), weights),
             weight: logits.made(&[classes, mask_channels], "weight", weight.flatten(1, D::Minus1)),
             bias: logits.get(&[classes], "bias"),
         }
@@ -394,7 +420,7 @@ impl MaskHead {
         if objects == 0 {
             return Tensor::zeros((0, 2 * h, 2 * w), DType::F32, features.device());
         }
-        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x, None))?;
+        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x))?;
         let x = self.upsample.forward(&x)?; // [objects, 14, 14, 4C]
         let (_, channels) = self.weight.dims2()?;
         let x = x.reshape((objects, 4 * h * w, channels))?;
@@ -442,8 +468,7 @@ mod tests {
         let all = Selection { score_threshold: 0.0, max_detections: 10_000 };
         let pyramid = network.pyramid(&network.maps(&image).unwrap()).unwrap();
         let predictions = network.predict(&pyramid).unwrap();
-        let proposals =
-            proposals(network.recipe(), &predictions, &STRIDES, &[picture.size]).unwrap().remove(0).unwrap();
+        let proposals = network.proposals(&predictions, &[picture.size]).unwrap().remove(0).unwrap();
         let rois: Vec<Corners> = proposals.iter().map(|proposal| proposal.corners).collect();
         let regions = network.regions(&pyramid, rois.clone(), picture).unwrap();
         assert!(regions.deltas.iter().flatten().all(|deltas| deltas.len() == 4));

@@ -20,7 +20,7 @@ use nat_convert::recipe::{EPSILON, Recipe};
 use self::classifier::Classifier;
 use self::mask_rcnn::MaskRcnn;
 use self::uper::Upernet;
-use crate::layers::{LayerNorm, mean};
+use crate::layers::{LayerNorm, Maps};
 use crate::weights::{LoadError, Weights};
 pub use dinat_s::DinatS;
 pub use isotropic::Isotropic;
@@ -59,6 +59,7 @@ pub struct Backbone {
     family: AnyFamily,
     norms: Vec<LayerNorm>,
     kind: Norms,
+    maps: Maps,
 }
 
 enum AnyFamily {
@@ -85,7 +86,7 @@ impl Backbone {
                 .collect(),
             Norms::Absent => Vec::new(),
         };
-        Self { family, norms, kind: config.norms }
+        Self { family, norms, kind: config.norms, maps: Maps::new(weights) }
     }
 
     /// Images [B, 3, H, W] to each level's map [B, H/4, W/4, C], [B, H/8, W/8, 2C], … (one map for an
@@ -112,7 +113,7 @@ impl Backbone {
     /// When the network has no final norm.
     pub fn pool(&self, last: &Tensor) -> Result<Tensor> {
         match (self.kind, self.norms.as_slice()) {
-            (Norms::Final, [norm]) => mean(&norm.forward(last)?),
+            (Norms::Final, [norm]) => self.maps.mean(&norm.forward(last)?),
             _ => candle_core::bail!("this backbone has no final norm, so nothing to pool"),
         }
     }

@@ -6,8 +6,7 @@ use nat_convert::arch::Architecture;
 use nat_convert::recipe::SegmenterRecipe;
 
 use super::Backbone;
-use crate::layers::resample::resized;
-use crate::layers::{Conv2d, MapLayout, PyramidConv2d, Window, adaptive_mean, on_pool};
+use crate::layers::{Conv2d, ConvParts, MapLayout, Maps, PyramidConv2d, Window, adaptive_mean, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// A segmenter.
@@ -22,6 +21,7 @@ pub struct Upernet {
     fpn_convs: Vec<Conv2d>,
     fpn_bottleneck: PyramidConv2d,
     conv_seg: Conv2d,
+    maps: Maps,
 }
 
 impl Upernet {
@@ -43,7 +43,8 @@ impl Upernet {
         let pools = pool_scales.len();
         let head = weights.pp("decode_head");
         let module = |inputs, window, weights: &Weights| {
-            Conv2d::module((inputs, channels), window, recipe.batch_norm_epsilon, weights)
+            let parts = ConvParts::module((inputs, channels), window, recipe.batch_norm_epsilon, weights);
+            Conv2d::of(parts, weights)
         };
         let network = Self {
             backbone: Backbone::new(backbone, recipe, &weights.pp("backbone")),
@@ -73,6 +74,7 @@ impl Upernet {
                 MapLayout::ChannelsLast,
                 &head.pp("conv_seg"),
             ),
+            maps: Maps::new(weights),
         };
         weights.finish()?;
         Ok(network)
@@ -102,10 +104,10 @@ impl Upernet {
         let (_, h, w, _) = last.dims4()?;
         let mut parts = vec![last.clone()];
         for (conv, &side) in self.psp_modules.iter().zip(&self.pool_scales) {
-            let pooled = conv.forward(&adaptive_mean(last, side)?, None)?;
-            parts.push(resized(&pooled, [h, w], self.align_corners)?);
+            let pooled = conv.forward(&adaptive_mean(last, side)?)?;
+            parts.push(self.maps.resized(&pooled, [h, w], self.align_corners)?);
         }
-        self.bottleneck.forward(&Tensor::cat(&parts, 3)?, None)
+        self.bottleneck.forward(&Tensor::cat(&parts, 3)?)
     }
 
     /// The backbone's maps, finest first, to one map [B, H/4, W/4, channels].
@@ -118,8 +120,9 @@ impl Upernet {
         let mut levels = vec![above.clone()];
         for ((map, lateral), conv) in lower.iter().zip(&self.lateral_convs).zip(&self.fpn_convs).rev() {
             let (_, h, w, _) = map.dims4()?;
-            above = lateral.forward_residual(map, &resized(&above, [h, w], self.align_corners)?)?;
-            levels.push(conv.forward(&above, None)?);
+            let resized = self.maps.resized(&above, [h, w], self.align_corners)?;
+            above = lateral.forward_residual(map, &resized)?;
+            levels.push(conv.forward(&above)?);
         }
         levels.reverse();
         self.fpn_bottleneck.forward(&levels)
@@ -130,7 +133,7 @@ impl Upernet {
     /// # Errors
     /// When the map is not the decoder's.
     pub fn classify(&self, decoded: &Tensor) -> Result<Tensor> {
-        self.conv_seg.forward(decoded, None)
+        self.conv_seg.forward(decoded)
     }
 }
 
@@ -169,15 +172,15 @@ mod tests {
             let network = Upernet::new(&architecture, 3, 8, &weights).unwrap();
             let mut parts = vec![maps[3].clone()];
             for (conv, side) in network.psp_modules.iter().zip([4, 1, 3]) {
-                let pooled = conv.forward(&adaptive_mean(&maps[3], side).unwrap(), None).unwrap();
+                let pooled = conv.forward(&adaptive_mean(&maps[3], side).unwrap()).unwrap();
                 parts.push(candles(&pooled, &maps[3], align_corners));
             }
-            let mut above = network.bottleneck.forward(&Tensor::cat(&parts, 3).unwrap(), None).unwrap();
+            let mut above = network.bottleneck.forward(&Tensor::cat(&parts, 3).unwrap()).unwrap();
             let mut levels = vec![candles(&above, &maps[0], align_corners)];
             for i in (0..3).rev() {
-                let side = network.lateral_convs[i].forward(&maps[i], None).unwrap();
+                let side = network.lateral_convs[i].forward(&maps[i]).unwrap();
                 above = (side + candles(&above, &maps[i], align_corners)).unwrap();
-                let level = network.fpn_convs[i].forward(&above, None).unwrap();
+                let level = network.fpn_convs[i].forward(&above).unwrap();
                 levels.insert(0, candles(&level, &maps[0], align_corners));
             }
             let expected = network.fpn_bottleneck.forward(&levels).unwrap();

@@ -9,10 +9,10 @@ use super::TaskError;
 use crate::attention::NeighborhoodAttention;
 use crate::layers::on_pool;
 use crate::layers::profile::{self, Kind};
-use crate::layers::simd::Isa;
 use crate::models::Network;
 use crate::models::mask_rcnn::{Picture, Selection};
 use crate::results::{LayerTiming, NetworkTiming, OperatorTiming};
+use crate::simd::Isa;
 
 /// What to time, and how.
 pub struct Bench {
