@@ -14,11 +14,12 @@ use nat_infer::tasks::bench::{Bench, Pass};
 use nat_infer::weights::Weights;
 use nat_infer::zoo::{self, Reference, Task};
 
-use super::Verbosity;
 use super::exit::{Exit, OrFailed, one_line, say};
-use super::output::{End, Output, Record};
+use super::output::{End, Output};
+use super::record::Record;
 use super::settings::{Settings, default_model};
 use super::shared::{Format, ModelOptions, OutputOptions, at_least_one, size};
+use super::verbosity::Verbosity;
 
 /// Time a network on this machine
 ///

@@ -10,14 +10,14 @@ use nat_infer::tasks::Classify;
 use nat_infer::tasks::classify::ClassifyOptions;
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions};
 use super::settings::Settings;
 use super::shared::{CropOptions, ModelOptions};
+use super::verbosity::Verbosity;
 
 /// Say what is on images: the most probable classes of each
 #[derive(Args)]

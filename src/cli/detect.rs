@@ -12,16 +12,16 @@ use nat_infer::tasks::Detect;
 use nat_infer::tasks::detect::{DetectOptions, save as draw};
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::coco::{Category, Numbers};
 use super::exit::{Exit, one_line, say};
 use super::folder::Folder;
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
 use super::shared::{Format, ModelOptions, OutputOptions, at_least_one, size};
+use super::verbosity::Verbosity;
 
 /// Find objects: their boxes, classes and masks
 ///

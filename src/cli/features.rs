@@ -12,14 +12,14 @@ use nat_infer::tasks::ExtractFeatures;
 use nat_infer::tasks::features::save;
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
 use super::images::ImageOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
 use super::shared::{CropOptions, ModelOptions};
+use super::verbosity::Verbosity;
 
 /// Save what a network computes of images, as tensors
 ///

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use nat_infer::images::{Exif, Limits};
 use nat_infer::pipeline::{Listing, Place, Source, SourceError};
 
-use super::Verbosity;
+use super::verbosity::Verbosity;
 
 /// Which images.
 #[derive(Args)]

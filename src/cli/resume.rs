@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::exit::say;
-use super::output::csv_lines;
+use super::record::csv_lines;
 use super::shared::Format;
 
 /// The finished records of a file.

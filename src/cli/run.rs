@@ -16,11 +16,13 @@ use nat_infer::tasks::{ImageTask, TaskError, files};
 use super::exit::{self, Exit, Failed, is_broken_pipe};
 use super::folder::Folder;
 use super::images::{self, ImageOptions};
-use super::output::{End, Plan, Record};
+use super::interrupt;
+use super::output::{End, Plan};
 use super::progress::{Progress, time};
+use super::record::Record;
 use super::settings::Settings;
 use super::shared::OutputOptions;
-use super::{Verbosity, interrupt};
+use super::verbosity::Verbosity;
 
 /// How results of images are written, and where.
 #[derive(Args)]

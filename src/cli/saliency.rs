@@ -13,15 +13,15 @@ use nat_infer::tasks::files::save_png;
 use nat_infer::tasks::saliency::{Method, SaliencyOptions, SmoothGrad};
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
 use super::shared::{CropOptions, ModelOptions, at_most};
+use super::verbosity::Verbosity;
 
 /// Show which pixels of an image speak for a class
 ///

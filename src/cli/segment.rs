@@ -13,15 +13,15 @@ use nat_infer::tasks::Segment;
 use nat_infer::tasks::segment::SegmentOptions;
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
 use super::shared::{ModelOptions, size};
+use super::verbosity::Verbosity;
 
 /// Name every pixel: what covers an image, and how much of it
 ///

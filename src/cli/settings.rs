@@ -14,10 +14,10 @@ use nat_infer::simd::Isa;
 use nat_infer::tasks::{Classify, LoadOptions, Model, TaskError};
 use nat_infer::zoo::{self, Bars, Entry, Env, Located, Reference, Repository, Task, ZooError};
 
-use super::Verbosity;
 use super::exit::say;
 use super::labels::LabelOptions;
 use super::shared::{DTypeName, DeviceName, ModelOptions};
+use super::verbosity::Verbosity;
 
 /// The model of a task where none is named.
 pub(super) fn default_model(task: Option<Task>) -> &'static str {

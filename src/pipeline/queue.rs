@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
-use super::Failure;
+use super::failure::Failure;
 
 /// What one image became: its input, and the picture itself where it is wanted again.
 pub(super) struct Prepared<I> {

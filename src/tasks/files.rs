@@ -9,7 +9,7 @@ use image::{ImageBuffer, PixelWithColorType};
 use tempfile::{Builder, NamedTempFile};
 
 use super::TaskError;
-use crate::images::SOFTWARE;
+use crate::images::software::SOFTWARE;
 
 /// A file that grows under a temporary name beside its target and takes the target's name when it is
 /// kept. Dropped before, it leaves nothing. What is no plain file (a pipe, a device) is written as it

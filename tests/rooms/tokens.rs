@@ -126,9 +126,9 @@ impl<'a> Reader<'a> {
             self.take(length);
         } else if raw && hashes == 1 {
             self.take(end + 1);
-        } else if matches!(word, "b" | "c") && after.starts_with(['"', '\'']) {
-            self.take(end);
-        } else if word.starts_with(|c: char| c.is_ascii_digit()) {
+        } else if word.starts_with(|c: char| c.is_ascii_digit())
+            || (matches!(word, "b" | "c") && after.starts_with(['"', '\'']))
+        {
             self.take(end);
         } else {
             self.push(end);

@@ -7,8 +7,8 @@ use image::RgbImage;
 
 use super::allowance::Allowance;
 use super::canvas::CHANNELS;
-use super::{bits_at, extend_pixels};
-use crate::images::decode::ImageErrorKind;
+use super::samples::{bits_at, extend_pixels};
+use crate::images::error::ImageErrorKind;
 
 const FORMAT: &str = "BMP";
 /// Before the header there are the signature, the file's size and where the pixels are.

@@ -3,7 +3,7 @@
 use image::ImageFormat;
 
 use super::{bmp, gif, png, tiff, webp};
-use crate::images::decode::ImageErrorKind;
+use crate::images::error::ImageErrorKind;
 use crate::images::jpeg;
 
 /// The formats that are read.

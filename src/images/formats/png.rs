@@ -11,8 +11,8 @@ use png::{BitDepth, ColorType, DecodeOptions, Decoder, Transformations};
 
 use super::allowance::Allowance;
 use super::canvas::{CHANNELS, Orientation};
-use super::{bits_at, extend_pixels, full_scale};
-use crate::images::decode::ImageErrorKind;
+use super::samples::{bits_at, extend_pixels, full_scale};
+use crate::images::error::ImageErrorKind;
 
 const FORMAT: &str = "PNG";
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -271,7 +271,7 @@ fn unhex(text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::decode::{Exif, Limits};
+    use crate::images::limits::{Exif, Limits};
 
     fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
         let mut sum = flate2::Crc::new();

@@ -3,10 +3,10 @@
 use half::f16;
 
 use super::directory::{Directory, Layout, SampleKind, compression, tag};
-use super::{damaged, unsupported};
-use crate::images::decode::ImageErrorKind;
+use super::error::{damaged, unsupported};
+use crate::images::error::ImageErrorKind;
 use crate::images::formats::canvas::CHANNELS;
-use crate::images::formats::{bits_at, extend_pixels, full_scale};
+use crate::images::formats::samples::{bits_at, extend_pixels, full_scale};
 
 /// What the samples of a pixel are.
 enum Space {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{TRUNCATED, damaged, unsupported};
-use crate::images::decode::ImageErrorKind;
+use super::error::{TRUNCATED, damaged, unsupported};
+use crate::images::error::ImageErrorKind;
 
 /// Tags of a directory that say how pixels are stored.
 pub mod tag {

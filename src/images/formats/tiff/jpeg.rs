@@ -8,8 +8,8 @@ use mozjpeg::{ColorSpace, Decompress};
 
 use super::colour::YCBCR;
 use super::directory::Layout;
-use super::{TRUNCATED, damaged, one_line, unsupported};
-use crate::images::decode::ImageErrorKind;
+use super::error::{TRUNCATED, damaged, one_line, unsupported};
+use crate::images::error::ImageErrorKind;
 
 /// Bytes of a marker.
 const MARKER: usize = 2;

@@ -8,6 +8,7 @@
 
 mod colour;
 mod directory;
+mod error;
 mod jpeg;
 mod unpack;
 
@@ -15,12 +16,12 @@ use image::RgbImage;
 
 use self::colour::Colours;
 use self::directory::{Directory, Layout, compression, tag};
+use self::error::{FORMAT, TRUNCATED};
 use self::unpack::Unpacker;
 use super::allowance::Allowance;
 use super::canvas::{CHANNELS, Orientation};
-use crate::images::decode::ImageErrorKind;
+use crate::images::error::ImageErrorKind;
 
-const FORMAT: &str = "TIFF";
 /// What a file begins with: both byte orders, the version's bytes in order or not, TIFF and BigTIFF.
 const MAGIC: [&[u8]; 6] = [b"II\x2a\0", b"MM\0\x2a", b"II\0\x2a", b"MM\x2a\0", b"II\x2b\0", b"MM\0\x2b"];
 
@@ -100,24 +101,10 @@ fn row_bytes(layout: &Layout) -> u64 {
     (u64::from(layout.chunk_width) * samples * u64::from(layout.bits)).div_ceil(8)
 }
 
-const TRUNCATED: ImageErrorKind = ImageErrorKind::Truncated { format: FORMAT };
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn damaged(reason: String) -> ImageErrorKind {
-    ImageErrorKind::Damaged { format: FORMAT, reason }
-}
-
-fn unsupported(feature: String) -> ImageErrorKind {
-    ImageErrorKind::Unsupported { format: FORMAT, feature }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::decode::{Exif, Limits};
+    use crate::images::limits::{Exif, Limits};
 
     /// A little-endian TIFF of one strip at the end of the file; values are shorts.
     pub fn tiff(tags: &[(u16, u16)], strip: &[u8]) -> Vec<u8> {

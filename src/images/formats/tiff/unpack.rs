@@ -9,8 +9,9 @@ use ruzstd::decoding::StreamingDecoder;
 use weezl::{BitOrder, LzwStatus};
 
 use super::directory::{Layout, compression};
-use super::{TRUNCATED, damaged, jpeg, one_line, unsupported};
-use crate::images::decode::ImageErrorKind;
+use super::error::{TRUNCATED, damaged, one_line, unsupported};
+use super::jpeg;
+use crate::images::error::ImageErrorKind;
 
 /// Unpacks the chunks of one file.
 pub struct Unpacker<'a> {
