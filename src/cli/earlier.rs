@@ -15,10 +15,10 @@ use serde_json::{Map, Value};
 
 use super::listing::{ListedModel, ModelDetails};
 use super::record::Record;
-use super::shared::Format;
+use super::shared::OutputFormat;
 
 /// Refuses to replace what is no earlier result, and results that an interrupted run left.
-pub fn may_be_replaced(path: &Path, resume: bool, format: Format) -> Result<()> {
+pub fn may_be_replaced(path: &Path, resume: bool, format: OutputFormat) -> Result<()> {
     let foreign = |path: &Path| path.is_file() && !is_result(path);
     let partial = partial_path(path);
     if let Some(path) = [path, &partial].into_iter().find(|path| foreign(path)) {
@@ -27,8 +27,8 @@ pub fn may_be_replaced(path: &Path, resume: bool, format: Format) -> Result<()> 
     }
     if !resume && partial.is_file() && has_records(&partial) {
         let on = match format {
-            Format::Jsonl | Format::Csv => "--resume goes on with it",
-            Format::Json | Format::Coco | Format::Table => "move it to keep it",
+            OutputFormat::Jsonl | OutputFormat::Csv => "--resume goes on with it",
+            OutputFormat::Json | OutputFormat::Coco | OutputFormat::Table => "move it to keep it",
         };
         bail!("{} has the results of an interrupted run; {on}, --overwrite begins anew", name_of(&partial));
     }

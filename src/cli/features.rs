@@ -29,7 +29,7 @@ use super::verbosity::Verbosity;
 /// the images are in below what was named; those of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub struct FeaturesArguments {
     #[command(flatten)]
     images: ImageOptions,
     #[command(flatten)]
@@ -49,7 +49,7 @@ Examples:
   nat-infer features photos/ --save features/ --weights backbone.safetensors --resolution 384";
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: FeaturesArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.backbone();
     let folder = Folder::new(&arguments.save);
     let files = Save { folder: &folder, extensions: &["safetensors"], draws: false };

@@ -66,13 +66,13 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
-    Classify(classify::Arguments),
-    Detect(detect::Arguments),
-    Segment(segment::Arguments),
-    Saliency(saliency::Arguments),
-    Features(features::Arguments),
-    Bench(bench::Arguments),
-    Models(models::Arguments),
+    Classify(classify::ClassifyArguments),
+    Detect(detect::DetectArguments),
+    Segment(segment::SegmentArguments),
+    Saliency(saliency::SaliencyArguments),
+    Features(features::FeaturesArguments),
+    Bench(bench::BenchArguments),
+    Models(models::ModelsArguments),
     Completions(generate::Completions),
     Man(generate::Man),
 }

@@ -11,17 +11,17 @@ use super::exit::{Exit, OrFailed, one_line, print, say};
 use super::listing::{ListedModel, ModelDetails, aligned};
 use super::output::{End, Output};
 use super::settings::locate;
-use super::shared::{Format, OutputOptions, known_model};
+use super::shared::{OutputFormat, OutputOptions, known_model};
 use super::verbosity::Verbosity;
 
 /// List the published models, or see to their files
 #[derive(Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
-pub struct Arguments {
+pub struct ModelsArguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<ModelsCommand>,
     #[command(flatten)]
-    list: List,
+    list: ListArguments,
 }
 
 const EXAMPLES: &str = "\
@@ -33,15 +33,15 @@ Examples:
   nat-convert $(nat-infer models path nat-tiny) -o nat-tiny.safetensors";
 
 #[derive(Subcommand)]
-enum Command {
+enum ModelsCommand {
     /// List the models [default]
     #[command(
         after_help = "Example:\n  nat-infer models list --task detect --format csv --output models.csv"
     )]
-    List(List),
+    ListArguments(ListArguments),
     /// Say everything about one model
     #[command(after_help = "Example:\n  nat-infer models show dinat-large-384")]
-    Show(Show),
+    ShowArguments(ShowArguments),
     /// Fetch models into the cache and print where they are
     #[command(after_help = "Example:\n  nat-infer models pull nat-tiny dinat-tiny")]
     Pull {
@@ -64,7 +64,7 @@ enum Command {
 }
 
 #[derive(Args)]
-struct List {
+struct ListArguments {
     /// Only the models that do this
     #[arg(long, value_parser = ["classify", "detect", "segment"])]
     task: Option<String>,
@@ -73,7 +73,7 @@ struct List {
 }
 
 #[derive(Args)]
-struct Show {
+struct ShowArguments {
     /// Model
     #[arg(value_name = "NAME", value_parser = known_model)]
     name: &'static Entry,
@@ -82,13 +82,13 @@ struct Show {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: ModelsArguments, verbosity: Verbosity) -> Result<Exit> {
     let env = Env::from_process();
-    match arguments.command.unwrap_or(Command::List(arguments.list)) {
-        Command::List(List { task, output }) => list(task.as_deref(), &output, &env),
-        Command::Show(Show { name, output }) => show(name, &output, &env),
-        Command::Pull { names, offline } => pull(&names, offline, verbosity),
-        Command::Path { name } => path(name, &env),
+    match arguments.command.unwrap_or(ModelsCommand::ListArguments(arguments.list)) {
+        ModelsCommand::ListArguments(ListArguments { task, output }) => list(task.as_deref(), &output, &env),
+        ModelsCommand::ShowArguments(ShowArguments { name, output }) => show(name, &output, &env),
+        ModelsCommand::Pull { names, offline } => pull(&names, offline, verbosity),
+        ModelsCommand::Path { name } => path(name, &env),
     }
 }
 
@@ -96,7 +96,7 @@ fn list(task: Option<&str>, options: &OutputOptions, env: &Env) -> Result<Exit> 
     let wanted = zoo::entries().iter().filter(|entry| task.is_none_or(|task| entry.task.name() == task));
     let rows: Vec<ListedModel> = wanted.map(|entry| ListedModel::of(entry, env)).collect();
     let mut output = Output::open::<ListedModel>(options)?;
-    if output.format() == Format::Table {
+    if output.format() == OutputFormat::Table {
         let to_stdout = options.output.as_deref().is_none_or(|path| path == Path::new("-"));
         output.text(&aligned(&rows, terminal_columns().filter(|_| to_stdout)))?;
     } else {

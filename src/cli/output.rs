@@ -12,18 +12,18 @@ use super::earlier::may_be_replaced;
 use super::exit::OrFailed;
 use super::record::{Record, csv_lines};
 use super::resume::{Last, Resumed};
-use super::shared::{Format, OutputOptions};
+use super::shared::{OutputFormat, OutputOptions};
 
 /// Where the records of a command will go: chosen before work begins, opened when it does.
-pub struct Plan {
-    format: Format,
+pub struct OutputPlan {
+    format: OutputFormat,
     path: Option<PathBuf>,
     resumed: Option<(Resumed, Partial)>,
 }
 
 /// Where the records of a command go, one after the other.
 pub struct Output {
-    format: Format,
+    format: OutputFormat,
     sink: Sink,
     records: usize,
     /// Members of the array that has been begun.
@@ -48,7 +48,7 @@ pub enum End {
     Early,
 }
 
-impl Plan {
+impl OutputPlan {
     /// Chooses format and place, and sees to it that nothing is lost: of `inputs` none is ever replaced, and a file that
     /// is no earlier result only if that was asked for. `saves` says whether the command leaves other files too.
     ///
@@ -62,13 +62,13 @@ impl Plan {
     ) -> Result<Self> {
         let path = options.output.clone().filter(|path| path != Path::new("-"));
         let for_a_person = path.is_none() && io::stdout().is_terminal();
-        let by_extension = path.as_deref().and_then(Format::of_extension);
-        let otherwise = if for_a_person { Format::Table } else { Format::Jsonl };
+        let by_extension = path.as_deref().and_then(OutputFormat::of_extension);
+        let otherwise = if for_a_person { OutputFormat::Table } else { OutputFormat::Jsonl };
         let format = options.format.or(by_extension).unwrap_or(otherwise);
-        if format == Format::Coco && !R::COCO {
+        if format == OutputFormat::Coco && !R::COCO {
             bail!("--format coco is of the objects that `detect` finds");
         }
-        if resume && !matches!(format, Format::Jsonl | Format::Csv) {
+        if resume && !matches!(format, OutputFormat::Jsonl | OutputFormat::Csv) {
             bail!(
                 "--resume goes on with jsonl and csv alone; --format chooses one, or an --output of that extension"
             );
@@ -181,13 +181,13 @@ impl Output {
     /// Begins to write the records of a command that has no images.
     ///
     /// # Errors
-    /// As [`Plan::new`] and [`Plan::open`].
+    /// As [`OutputPlan::new`] and [`OutputPlan::open`].
     pub fn open<R: Record>(options: &OutputOptions) -> Result<Self> {
-        Plan::new::<R>(options, false, false, [])?.open::<R>(None)
+        OutputPlan::new::<R>(options, false, false, [])?.open::<R>(None)
     }
 
     /// The format that was asked for or chosen.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> OutputFormat {
         self.format
     }
 
@@ -197,15 +197,15 @@ impl Output {
     /// When it can't be written, or is not what an interrupted run had.
     pub fn write<R: Record>(&mut self, record: &R) -> Result<()> {
         let text = match self.format {
-            Format::Table => record.table(),
-            Format::Json => self.member(&serde_json::to_string(record)?),
-            Format::Coco => {
+            OutputFormat::Table => record.table(),
+            OutputFormat::Json => self.member(&serde_json::to_string(record)?),
+            OutputFormat::Coco => {
                 let members = record.coco().unwrap_or_default();
                 members.iter().map(|member| self.member(member)).collect()
             }
             // Read by a machine it is the same, and a terminal is not moved by it.
-            Format::Jsonl => escape_json(&serde_json::to_string(record)?).into_owned() + "\n",
-            Format::Csv => csv_lines(&record.rows())?,
+            OutputFormat::Jsonl => escape_json(&serde_json::to_string(record)?).into_owned() + "\n",
+            OutputFormat::Csv => csv_lines(&record.rows())?,
         };
         // Images that failed before come first, if they do not fail again.
         let is_it = |(last, _): &mut (Last, PathBuf)| record.rows()[0].first() == Some(&last.image);
@@ -265,7 +265,7 @@ impl Output {
         let partial = file.path().map(name_of);
         match (end, partial) {
             (End::Early, Some(partial)) if self.records > 0 => {
-                let on = if matches!(self.format, Format::Jsonl | Format::Csv) {
+                let on = if matches!(self.format, OutputFormat::Jsonl | OutputFormat::Csv) {
                     ", --resume goes on there"
                 } else {
                     ""
@@ -288,7 +288,7 @@ impl Output {
     }
 }
 
-impl Format {
+impl OutputFormat {
     /// The format that a file's name asks for.
     fn of_extension(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {

@@ -17,7 +17,7 @@ use super::exit::{self, Exit, Failed, is_broken_pipe};
 use super::folder::Folder;
 use super::images::{self, ImageOptions};
 use super::interrupt;
-use super::output::{End, Plan};
+use super::output::{End, OutputPlan};
 use super::progress::{Progress, time};
 use super::record::Record;
 use super::settings::Settings;
@@ -50,7 +50,7 @@ pub struct Job {
     sources: Vec<Result<Source, SourceError>>,
     /// Images that an earlier run finished.
     before: usize,
-    plan: Plan,
+    plan: OutputPlan,
     folder: Option<Folder>,
     draws: bool,
     reader: Reader,
@@ -77,7 +77,7 @@ impl Job {
             folder.plan(extensions, &mut sources, &read, &results.output)?;
         }
         let inputs = images::files(&sources).chain(read);
-        let mut plan = Plan::new::<R>(&results.output, results.resume, save.is_some(), inputs)?;
+        let mut plan = OutputPlan::new::<R>(&results.output, results.resume, save.is_some(), inputs)?;
         images.take_share(&mut sources);
         let finished = if results.resume { plan.resume::<R>(&mut sources)? } else { Vec::new() };
         if let Some(Save { folder, extensions, .. }) = &save {
@@ -204,7 +204,7 @@ fn concerns_all(failure: &Failure) -> bool {
     }
 }
 
-impl Plan {
+impl OutputPlan {
     /// Ends a run in which no image is left: reports what gave none.
     fn end_without_images<R: Record>(
         self,

@@ -32,7 +32,7 @@ use super::verbosity::Verbosity;
 /// earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub struct SaliencyArguments {
     #[command(flatten)]
     images: ImageOptions,
     #[command(flatten)]
@@ -94,7 +94,7 @@ Examples:
   nat-infer saliency digit.png --model demo-digits --save maps/ --class 4 --samples 50 --raw";
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: SaliencyArguments, verbosity: Verbosity) -> Result<Exit> {
     let asked = arguments.model.batch_size;
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.gradients(asked);
     let method = method(arguments.method, &arguments.smooth_grad, asked, settings.batch_size)?;

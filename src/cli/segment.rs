@@ -30,7 +30,7 @@ use super::verbosity::Verbosity;
 /// files of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub struct SegmentArguments {
     #[command(flatten)]
     images: ImageOptions,
     /// Bounds of the resized image's long and short side in pixels [default: the model's, 2048x512]
@@ -63,7 +63,7 @@ Examples:
   nat-infer segment photo.jpg --weights iter_160000.pth";
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Segment), verbosity)?;
     let folder = arguments.save.as_deref().map(Folder::new);
     let save = folder.as_ref().map(|folder| Save { folder, extensions: &["labels.png", "png"], draws: true });
@@ -98,7 +98,7 @@ impl Record for Segmentation {
         &["image", "model", "width", "height", "index", "label", "pixels", "fraction"];
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |segment: &nat_infer::results::Segment| {
+        let row = |segment: &nat_infer::results::ClassShare| {
             vec![
                 self.image.clone(),
                 self.model.clone(),

@@ -30,7 +30,7 @@ use image::{DynamicImage, RgbImage};
 
 use super::error::{ImageError, ImageErrorKind};
 use super::formats::allowance::Allowance;
-use super::formats::kind::{self, Kind};
+use super::formats::kind::{self, FileKind};
 use super::formats::{bmp, gif, png, tiff, webp};
 use super::jpeg;
 use super::limits::{Exif, Limits};
@@ -73,7 +73,7 @@ impl Reader {
 
     /// How many bytes the image in `bytes` has once it is decoded, as its header says; 0 where that can't be told.
     pub fn decoded_bytes(&self, bytes: &[u8]) -> u64 {
-        let Some(kind) = Kind::of(bytes) else { return 0 };
+        let Some(kind) = FileKind::of(bytes) else { return 0 };
         let size = catch_unwind(|| kind.dimensions(bytes)).ok().flatten();
         size.map_or(0, |(width, height)| 3 * u64::from(width) * u64::from(height))
     }
@@ -110,19 +110,19 @@ impl Reader {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
-        let kind = Kind::of(bytes).ok_or_else(|| kind::no_image(bytes))?;
+        let kind = FileKind::of(bytes).ok_or_else(|| kind::no_image(bytes))?;
         fenced(kind, || self.decode_trusting(kind, bytes))
     }
 
-    fn decode_trusting(&self, kind: Kind, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
+    fn decode_trusting(&self, kind: FileKind, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
         let mut allowance = Allowance::new(self.limits, self.exif, bytes.len());
         match kind {
-            Kind::Jpeg => self.decode_jpeg(bytes),
-            Kind::Png => png::read(bytes, &mut allowance),
-            Kind::WebP => webp::read(bytes, &mut allowance),
-            Kind::Bmp => bmp::read(bytes, &mut allowance),
-            Kind::Gif => gif::read(bytes, &mut allowance),
-            Kind::Tiff => tiff::read(bytes, &mut allowance),
+            FileKind::Jpeg => self.decode_jpeg(bytes),
+            FileKind::Png => png::read(bytes, &mut allowance),
+            FileKind::WebP => webp::read(bytes, &mut allowance),
+            FileKind::Bmp => bmp::read(bytes, &mut allowance),
+            FileKind::Gif => gif::read(bytes, &mut allowance),
+            FileKind::Tiff => tiff::read(bytes, &mut allowance),
         }
     }
 
@@ -140,7 +140,7 @@ impl Reader {
 
 /// Files come from anywhere and decoders are not perfect: one that panics is one bad image.
 fn fenced(
-    kind: Kind,
+    kind: FileKind,
     decode: impl FnOnce() -> Result<RgbImage, ImageErrorKind>,
 ) -> Result<RgbImage, ImageErrorKind> {
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
@@ -307,7 +307,8 @@ mod tests {
     #[test]
     fn a_decoder_that_panics_is_one_bad_image() {
         for (bytes, format) in [(&b"\xFF\xD8\xFF"[..], "JPEG"), (b"GIF89a", "GIF")] {
-            let error = fenced(Kind::of(bytes).unwrap(), || panic!("index {} out of range", 8)).unwrap_err();
+            let error =
+                fenced(FileKind::of(bytes).unwrap(), || panic!("index {} out of range", 8)).unwrap_err();
             let says = "its decoder crashed (index 8 out of range)";
             assert_eq!(error.to_string(), format!("damaged or unsupported {format} image: {says}"));
         }

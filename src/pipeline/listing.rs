@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use super::glob::Glob;
-use super::source::{Place, Source, name_of, plain};
+use super::source::{Location, Source, name_of, plain};
 use super::source_error::{EXTENSIONS, SourceError, reason};
 use crate::zoo::is_web_address;
 
@@ -64,7 +64,7 @@ impl Listing {
             let first = listing.sources.len();
             listing.add(&path, recursive, stdin);
             for source in listing.sources[first..].iter_mut().flatten() {
-                if let Place::File(path) = &source.place {
+                if let Location::File(path) = &source.place {
                     source.below = plain(path);
                 }
             }
@@ -101,7 +101,8 @@ impl Listing {
     }
 
     fn stdin(&mut self, read: &mut dyn FnMut() -> io::Result<Vec<u8>>) {
-        let is_stdin = |source: &Source| matches!(&source.place, Place::Memory { name, .. } if name == "-");
+        let is_stdin =
+            |source: &Source| matches!(&source.place, Location::Memory { name, .. } if name == "-");
         let given = self.sources.iter().flatten().any(is_stdin);
         self.sources.push(if given {
             Err(SourceError::StdinTwice)
@@ -172,7 +173,7 @@ impl Listing {
                         entry.path()
                     };
                     let below = below(entry.path(), base).to_owned();
-                    self.sources.push(Ok(Source { place: Place::File(path.to_owned()), below }));
+                    self.sources.push(Ok(Source { place: Location::File(path.to_owned()), below }));
                 }
                 Err(error) => {
                     let path = error.path().map_or(Path::new(""), |path| below(path, base));
@@ -241,7 +242,7 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 fn found(path: &Path, folder: &Path) -> Source {
-    Source { place: Place::File(path.to_owned()), below: below(path, folder).to_owned() }
+    Source { place: Location::File(path.to_owned()), below: below(path, folder).to_owned() }
 }
 
 fn below<'a>(path: &'a Path, folder: &Path) -> &'a Path {

@@ -37,5 +37,5 @@ mod source_error;
 pub use failure::Failure;
 pub use listing::Listing;
 pub use run::{Answer, Done, Fetch, Pipeline, PipelineOptions, Times};
-pub use source::{Place, Source, name_of, plain};
+pub use source::{Location, Source, name_of, plain};
 pub use source_error::SourceError;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use image::RgbImage;
 
 use super::failure::Failure;
-use super::queue::{Bounds, Prepared, Queue, Worker};
-use super::source::{Place, Source};
+use super::queue::{Bounds, PreparedImage, Queue, Worker};
+use super::source::{Location, Source};
 use super::source_error::SourceError;
 use crate::crash::panic_message;
 use crate::images::{ImageError, ImageErrorKind, Reader};
@@ -108,7 +108,7 @@ pub struct Pipeline<T: ImageTask> {
 
 /// An image in the line.
 enum Slot<T: ImageTask> {
-    Waiting(Prepared<T::Input>),
+    Waiting(PreparedImage<T::Input>),
     /// In the network; it stays so where that was broken off.
     AtWork,
     Done(Result<Answer<T::Output>, Failure>),
@@ -152,7 +152,7 @@ impl<T: ImageTask> Pipeline<T> {
                 let picture = keep_pictures.then_some(picture);
                 let held = picture.as_ref().map_or(0, |picture| picture.as_raw().len());
                 let bytes = (task.bytes(&input) + held) as u64;
-                Ok(Prepared { input, picture, size, bytes })
+                Ok(PreparedImage { input, picture, size, bytes })
             }
         };
         let make = move |index: usize, worker: &Worker<T::Input>| {
@@ -334,12 +334,12 @@ fn read(
     let named = |kind| ImageError { name: source.name(), kind };
     let fetched;
     let bytes: &[u8] = match &source.place {
-        Place::File(path) => {
+        Location::File(path) => {
             fetched = reader.load(path).map_err(|error| named(error.kind))?;
             &fetched
         }
-        Place::Memory { bytes, .. } => bytes,
-        Place::Url(address) => {
+        Location::Memory { bytes, .. } => bytes,
+        Location::Url(address) => {
             let none = || Err("addresses are not fetched here".to_owned());
             let answer = fetch.map_or_else(none, |fetch| fetch(address, reader.limits.memory));
             fetched = answer.map_err(|why| named(ImageErrorKind::Unreadable(io::Error::other(why))))?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Where its bytes are.
-    pub place: Place,
+    pub place: Location,
     /// Its path below the folder, the glob's first folder or the list that it came from; of a file that was named
     /// itself the file's name.
     pub below: PathBuf,
@@ -16,7 +16,7 @@ pub struct Source {
 
 /// Where the bytes of an image are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In a file.
     File(PathBuf),
     /// At an address, `http://…` or `https://…`.
@@ -34,13 +34,16 @@ impl Source {
     /// An image in a file.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self { below: path.file_name().map_or_else(|| path.clone(), PathBuf::from), place: Place::File(path) }
+        Self {
+            below: path.file_name().map_or_else(|| path.clone(), PathBuf::from),
+            place: Location::File(path),
+        }
     }
 
     /// An image in memory: the bytes of a file of any format, under the name that records and messages use.
     pub fn memory(name: &str, bytes: impl Into<Arc<[u8]>>) -> Self {
         Self {
-            place: Place::Memory { name: name.to_owned(), bytes: bytes.into() },
+            place: Location::Memory { name: name.to_owned(), bytes: bytes.into() },
             below: PathBuf::from(name),
         }
     }
@@ -51,15 +54,15 @@ impl Source {
         let path =
             path.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
         let name = Path::new(path).file_name().unwrap_or(OsStr::new("image"));
-        Self { place: Place::Url(address.to_owned()), below: PathBuf::from(name) }
+        Self { place: Location::Url(address.to_owned()), below: PathBuf::from(name) }
     }
 
     /// As records and messages call it; two images never have the same name by accident, see [`name_of`].
     pub fn name(&self) -> String {
         match &self.place {
-            Place::File(path) => name_of(path),
-            Place::Url(address) => without_login(address),
-            Place::Memory { name, .. } => name.clone(),
+            Location::File(path) => name_of(path),
+            Location::Url(address) => without_login(address),
+            Location::Memory { name, .. } => name.clone(),
         }
     }
 }

@@ -16,17 +16,17 @@ use super::watch::Watch;
 
 /// What the caller decides about fetching.
 #[derive(Clone)]
-pub struct Settings {
+pub struct Access {
     /// Make no request at all.
     pub offline: bool,
     /// The environment variables that count.
     pub env: Env,
 }
 
-/// What forbids requests where [`Settings::offline`] does.
+/// What forbids requests where [`Access::offline`] does.
 pub const OFFLINE: &str = "offline";
 
-impl Settings {
+impl Access {
     /// What forbids every request, if anything does: [`OFFLINE`] or the name of a variable.
     pub fn forbidden_by(&self) -> Option<&'static str> {
         if self.offline { Some(OFFLINE) } else { self.env.offline() }
@@ -79,7 +79,7 @@ impl Reference {
     ///
     /// # Errors
     /// [`ZooError`].
-    pub fn locate(&self, settings: &Settings, watch: &mut dyn Watch) -> Result<Located, ZooError> {
+    pub fn locate(&self, settings: &Access, watch: &mut dyn Watch) -> Result<Located, ZooError> {
         match self {
             Self::Entry(entry) => locate(entry, settings, watch),
             Self::Repository(repository) => locate_repository(repository, settings, watch).map(Located::At),
@@ -96,7 +96,7 @@ impl Reference {
 ///
 /// # Errors
 /// [`ZooError`]; a download that broke off is resumed by the next call.
-pub fn locate(entry: &Entry, settings: &Settings, watch: &mut dyn Watch) -> Result<Located, ZooError> {
+pub fn locate(entry: &Entry, settings: &Access, watch: &mut dyn Watch) -> Result<Located, ZooError> {
     let sha256 = entry.sha256.as_deref();
     if let Some(repo) = &entry.hub {
         let repository = Repository::new(repo, None)?;
@@ -105,7 +105,7 @@ pub fn locate(entry: &Entry, settings: &Settings, watch: &mut dyn Watch) -> Resu
     let Some(url) = &entry.url else { return Ok(Located::Embedded) };
     let folder = own_cache(&entry.name, settings)?;
     let name = entry.file_name().and_then(cache::file_name).unwrap_or("weights");
-    let place = Place { folder: &folder, below: Path::new(&entry.name), name };
+    let place = CachePlace { folder: &folder, below: Path::new(&entry.name), name };
     let fetch_error =
         |source| ZooError::Fetch { model: entry.name.clone(), origin: url.clone(), source: Box::new(source) };
     let address = || match settings.env.mirror() {
@@ -122,7 +122,7 @@ pub fn locate(entry: &Entry, settings: &Settings, watch: &mut dyn Watch) -> Resu
 /// [`ZooError`]; a download that broke off is resumed by the next call.
 pub fn locate_repository(
     repository: &Repository,
-    settings: &Settings,
+    settings: &Access,
     watch: &mut dyn Watch,
 ) -> Result<PathBuf, ZooError> {
     in_hub_cache(repository, &repository.to_string(), None, settings, watch)
@@ -133,12 +133,12 @@ pub fn locate_repository(
 ///
 /// # Errors
 /// [`ZooError`]; a download that broke off is resumed by the next call.
-pub fn locate_file(url: &str, settings: &Settings, watch: &mut dyn Watch) -> Result<PathBuf, ZooError> {
+pub fn locate_file(url: &str, settings: &Access, watch: &mut dyn Watch) -> Result<PathBuf, ZooError> {
     let web_error = |source| ZooError::Web(Box::new(source));
     let model = http::shown(url);
     let [folder, name] = hub::web_place(url).map_err(web_error)?;
     let below = Path::new("web").join(folder);
-    let place = Place { folder: &own_cache(&model, settings)?, below: &below, name: &name };
+    let place = CachePlace { folder: &own_cache(&model, settings)?, below: &below, name: &name };
     in_own_cache(&place, &model, None, settings, watch, &|| Ok(url.to_owned()), &web_error)
 }
 
@@ -147,7 +147,7 @@ pub fn locate_file(url: &str, settings: &Settings, watch: &mut dyn Watch) -> Res
 ///
 /// # Errors
 /// [`FetchError`], [`FetchError::Offline`] among them.
-pub fn fetch_image(url: &str, settings: &Settings, limit: u64) -> Result<Vec<u8>, FetchError> {
+pub fn fetch_image(url: &str, settings: &Access, limit: u64) -> Result<Vec<u8>, FetchError> {
     match settings.forbidden_by() {
         Some(forbidden_by) => Err(FetchError::Offline { url: http::shown(url), forbidden_by }),
         None => Client::new(&settings.env)?.image(url, limit),
@@ -180,7 +180,7 @@ fn in_hub_cache(
     repository: &Repository,
     model: &str,
     sha256: Option<&str>,
-    settings: &Settings,
+    settings: &Access,
     watch: &mut dyn Watch,
 ) -> Result<PathBuf, ZooError> {
     let folder = settings.env.hub_cache();
@@ -205,7 +205,7 @@ fn in_hub_cache(
 }
 
 /// A file in our cache.
-struct Place<'a> {
+struct CachePlace<'a> {
     /// The cache.
     folder: &'a Path,
     /// The file's folder below it; locks are in one of that name.
@@ -214,10 +214,10 @@ struct Place<'a> {
 }
 
 fn in_own_cache(
-    place: &Place,
+    place: &CachePlace,
     model: &str,
     sha256: Option<&str>,
-    settings: &Settings,
+    settings: &Access,
     watch: &mut dyn Watch,
     address: &dyn Fn() -> Result<String, FetchError>,
     fetch_error: &dyn Fn(FetchError) -> ZooError,
@@ -240,12 +240,12 @@ fn in_own_cache(
     Ok(path)
 }
 
-fn own_cache(model: &str, settings: &Settings) -> Result<PathBuf, ZooError> {
+fn own_cache(model: &str, settings: &Access) -> Result<PathBuf, ZooError> {
     let none = || ZooError::NoCacheFolder { model: model.to_owned(), variable: cache::OWN_CACHE };
     settings.env.own_cache().ok_or_else(none)
 }
 
-fn allowed(model: &str, cache: &Path, settings: &Settings) -> Result<(), ZooError> {
+fn allowed(model: &str, cache: &Path, settings: &Access) -> Result<(), ZooError> {
     match settings.forbidden_by() {
         Some(forbidden_by) => {
             Err(ZooError::Offline { model: model.to_owned(), forbidden_by, cache: cache.to_owned() })

@@ -10,7 +10,7 @@ pub use nat_convert::zoo::{Entry, Reported, Task, UnknownModel, by_file_name, by
 pub use cache::Env;
 pub use hub::FetchError;
 pub use locate::{
-    Located, OFFLINE, Settings, ZooError, fetch_image, is_cached, is_web_address, locate, locate_file,
+    Access, Located, OFFLINE, ZooError, fetch_image, is_cached, is_web_address, locate, locate_file,
     locate_repository, origin,
 };
 pub use reference::{Reference, ReferenceError, Repository};

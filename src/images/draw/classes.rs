@@ -2,7 +2,7 @@
 
 use image::RgbImage;
 
-use super::object::Object;
+use super::object::DrawnObject;
 use super::shapes::{blend, fill};
 use super::style::Style;
 use super::text::{Text, ink};
@@ -16,7 +16,7 @@ const CLASS_OPACITY: f32 = 0.5;
 ///
 /// # Panics
 /// When there are not as many `classes` as pixels, or one has no colour.
-pub fn classes(image: &mut RgbImage, classes: &[u8], colours: &[[u8; 3]], largest: &[Object]) {
+pub fn classes(image: &mut RgbImage, classes: &[u8], colours: &[[u8; 3]], largest: &[DrawnObject]) {
     let size = [image.width() as usize, image.height() as usize];
     assert_eq!(classes.len(), size[0] * size[1]);
     for (pixel, &class) in image.as_chunks_mut().0.iter_mut().zip(classes) {
@@ -47,7 +47,7 @@ mod tests {
         let mut image = RgbImage::from_pixel(200, 160, image::Rgb([100; 3]));
         let labels: Vec<u8> = (0..200 * 160).map(|i| u8::from(i % 200 >= 100)).collect();
         let colours = [[200, 0, 0], [0, 0, 200]];
-        let entry = |index, label, score| Object { index, label, score, corners: [0.0; 4], mask: None };
+        let entry = |index, label, score| DrawnObject { index, label, score, corners: [0.0; 4], mask: None };
         classes(&mut image, &labels, &colours, &[entry(1, "sky", 0.5), entry(0, "wall", 0.5)]);
         assert_eq!([at(&image, 50, 60), at(&image, 150, 60)], [[150, 50, 50], [50, 50, 150]]);
         // The last line of the legend ends with the image, the first is above it.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use image::RgbImage;
 
 use super::colours::colour;
-use super::object::Object;
+use super::object::DrawnObject;
 use super::shapes::{fill, pixels};
 use super::style::Style;
 use super::text::{Text, ink};
@@ -21,7 +21,7 @@ struct Label {
 impl Label {
     /// A label in the first place that those already `placed` leave free; none where there is no such
     /// place, or the image is too narrow.
-    fn place(object: &Object, height: usize, size: [usize; 2], placed: &[Self]) -> Option<Self> {
+    fn place(object: &DrawnObject, height: usize, size: [usize; 2], placed: &[Self]) -> Option<Self> {
         let area = pixels(object.corners, size)?;
         let text = Text::of(object, height, size[0])?;
         // Labels of a class have one colour: without a gap they would run together.
@@ -39,7 +39,7 @@ impl Label {
 }
 
 /// Draws the labels. The best choose their places first; none hides another.
-pub fn labels(image: &mut RgbImage, objects: &[&Object], style: &Style) {
+pub fn labels(image: &mut RgbImage, objects: &[&DrawnObject], style: &Style) {
     let Some(height) = style.letters else { return };
     let size = [image.width() as usize, image.height() as usize];
     let mut covered = 0;
@@ -95,8 +95,8 @@ mod tests {
 
     const GREY: [u8; 3] = [100; 3];
 
-    fn object(corners: [f32; 4]) -> Object<'static> {
-        Object { index: 3, label: "cat", score: 0.5, corners, mask: None }
+    fn object(corners: [f32; 4]) -> DrawnObject<'static> {
+        DrawnObject { index: 3, label: "cat", score: 0.5, corners, mask: None }
     }
 
     /// Areas of the labels of these boxes on an image of this size, best first.
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn labels_cover_a_quarter_at_most() {
-        let boxes: Vec<Object> = (0..400)
+        let boxes: Vec<DrawnObject> = (0..400)
             .map(|i| [(i % 20 * 15) as f32, (i / 20 * 10) as f32])
             .map(|[x, y]| object([x, y, x + 14.0, y + 9.0]))
             .collect();

@@ -13,5 +13,5 @@ mod text;
 
 pub use classes::classes;
 pub use colours::colour;
-pub use object::Object;
+pub use object::DrawnObject;
 pub use objects::objects;

@@ -4,7 +4,7 @@ use crate::images::mask::Mask;
 
 /// An object to draw.
 #[derive(Clone, Copy, Debug)]
-pub struct Object<'a> {
+pub struct DrawnObject<'a> {
     /// Class: chooses the colour.
     pub index: usize,
     /// Name of the class.

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::colours::colour;
 use super::labels::labels;
-use super::object::Object;
+use super::object::DrawnObject;
 use super::shapes::{blend, frame, pixels};
 use super::style::Style;
 use crate::images::mask::Mask;
@@ -17,13 +17,13 @@ use crate::images::resize::Region;
 /// A label stands above its box, or inside or below where that is taken or outside the image. One for
 /// which better labels leave no place is left out. Labels cover a quarter of the picture at most;
 /// pictures too small for letters that can be read get none.
-pub fn objects(image: &mut RgbImage, objects: &[Object]) {
+pub fn objects(image: &mut RgbImage, objects: &[DrawnObject]) {
     let size = [image.width() as usize, image.height() as usize];
     if size.contains(&0) {
         return;
     }
     let style = Style::new(size);
-    let mut objects: Vec<&Object> = objects.iter().collect();
+    let mut objects: Vec<&DrawnObject> = objects.iter().collect();
     // From worst to best. `max` returns the other one of NaN.
     objects.sort_by(|a, b| b.score.max(0.0).total_cmp(&a.score.max(0.0)));
     objects.reverse();
@@ -48,7 +48,7 @@ struct Stencil<'a> {
 }
 
 impl<'a> Stencil<'a> {
-    fn new(object: &Object<'a>, [width, height]: [usize; 2]) -> Option<Self> {
+    fn new(object: &DrawnObject<'a>, [width, height]: [usize; 2]) -> Option<Self> {
         let mask = object.mask?;
         let [x, y] = [0, 1].map(|axis| {
             let (start, end) = (mask.origin[axis], mask.origin[axis] + mask.size[axis]);
@@ -88,7 +88,7 @@ impl<'a> Stencil<'a> {
 }
 
 /// Draws the masks, then their edges.
-fn masks(image: &mut RgbImage, objects: &[&Object], style: &Style) {
+fn masks(image: &mut RgbImage, objects: &[&DrawnObject], style: &Style) {
     let size = [image.width() as usize, image.height() as usize];
     let width = size[0];
     let masks: Vec<Stencil> = objects.iter().filter_map(|object| Stencil::new(object, size)).collect();
@@ -130,8 +130,8 @@ mod tests {
         RgbImage::from_pixel(width, height, image::Rgb(GREY))
     }
 
-    fn object(corners: [f32; 4]) -> Object<'static> {
-        Object { index: 3, label: "cat", score: 0.5, corners, mask: None }
+    fn object(corners: [f32; 4]) -> DrawnObject<'static> {
+        DrawnObject { index: 3, label: "cat", score: 0.5, corners, mask: None }
     }
 
     fn at(image: &RgbImage, x: u32, y: u32) -> [u8; 3] {
@@ -146,15 +146,15 @@ mod tests {
             for &right in &numbers {
                 let label = ["", "person", "a\nb\u{4e2d}\u{1f600}", "W".repeat(2000).leak()][i % 4];
                 let corners = [left, right, right, left];
-                all.push(Object { index: i, label, score: left, corners, mask: None });
-                all.push(Object { corners: [left, left, right, right], ..all[all.len() - 1] });
+                all.push(DrawnObject { index: i, label, score: left, corners, mask: None });
+                all.push(DrawnObject { corners: [left, left, right, right], ..all[all.len() - 1] });
             }
         }
         for size in [[0, 0], [0, 5], [1, 1], [1, 3000], [3000, 1], [32, 32], [100, 80], [90, 700], [700, 90]]
         {
             let pixels = (0..size[0] * size[1]).map(|i| i % 7 < 4).collect();
             let mask = Mask { origin: [size[0] / 3, 0], size, pixels };
-            let masked = all.iter().map(|&object| Object { mask: Some(&mask), ..object });
+            let masked = all.iter().map(|&object| DrawnObject { mask: Some(&mask), ..object });
             let mut image = grey(size[0] as u32, size[1] as u32);
             objects(&mut image, &masked.collect::<Vec<_>>());
             objects(&mut image, &all);
@@ -185,7 +185,7 @@ mod tests {
         let mask: Vec<bool> = (0..size * size).map(|i| far(i % size, i / size) < radius).collect();
         let mut image = grey(size, size);
         let mask = Mask { origin: [0, 0], size: [size as usize; 2], pixels: mask };
-        objects(&mut image, &[Object { mask: Some(&mask), ..object([f32::NAN; 4]) }]);
+        objects(&mut image, &[DrawnObject { mask: Some(&mask), ..object([f32::NAN; 4]) }]);
         let blended = colour(3).map(|v| (100.0 + 0.4 * (f32::from(v) - 100.0)).round() as u8);
         for (x, y, pixel) in image.enumerate_pixels() {
             match far(x, y) {
@@ -202,7 +202,7 @@ mod tests {
         let mut image = grey(8, 6);
         // More than the image.
         let mask = Mask { origin: [0, 0], size: [9, 7], pixels: vec![true; 63] };
-        objects(&mut image, &[Object { mask: Some(&mask), ..object([f32::NAN; 4]) }]);
+        objects(&mut image, &[DrawnObject { mask: Some(&mask), ..object([f32::NAN; 4]) }]);
         for (x, y, pixel) in image.enumerate_pixels() {
             let edge = x == 0 || y == 0 || x == 7 || y == 5;
             assert_eq!(pixel.0 == colour(3), edge, "{x}, {y}");
@@ -213,7 +213,7 @@ mod tests {
     fn a_mask_of_a_part_lies_where_it_belongs() {
         let mask = Mask { origin: [3, 1], size: [4, 2], pixels: vec![true; 8] };
         let mut image = grey(8, 6);
-        objects(&mut image, &[Object { mask: Some(&mask), ..object([f32::NAN; 4]) }]);
+        objects(&mut image, &[DrawnObject { mask: Some(&mask), ..object([f32::NAN; 4]) }]);
         for (x, y, pixel) in image.enumerate_pixels() {
             let inside = (3..7).contains(&x) && (1..3).contains(&y);
             assert_eq!(pixel.0 == colour(3), inside, "{x}, {y}");
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_best_lies_on_top() {
-        let of = |index, score| Object { index, score, ..object([5.0, 5.0, 15.0, 15.0]) };
+        let of = |index, score| DrawnObject { index, score, ..object([5.0, 5.0, 15.0, 15.0]) };
         for (scores, best) in
             [([0.9, 0.3], 0), ([0.3, 0.9], 1), ([0.5, 0.5], 0), ([f32::NAN, 0.1], 1), ([0.0, f32::NAN], 0)]
         {
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn labels_are_written_in_their_colour() {
         let mut image = grey(400, 300);
-        objects(&mut image, &[Object { index: 1, ..object([50.0, 60.0, 350.0, 260.0]) }]);
+        objects(&mut image, &[DrawnObject { index: 1, ..object([50.0, 60.0, 350.0, 260.0]) }]);
         let label =
             || image.enumerate_pixels().filter(|(x, y, _)| (50..90).contains(x) && (47..60).contains(y));
         assert_eq!(ink(colour(1)), [0; 3]);

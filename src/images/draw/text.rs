@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use ab_glyph::{Font, FontRef, Glyph, ScaleFont, point};
 use image::RgbImage;
 
-use super::object::Object;
+use super::object::DrawnObject;
 use super::shapes::blend;
 
 /// DejaVu Sans Condensed Bold 2.37 of Debian's fonts-dejavu-extra, through fonttools 4.68: `pyftsubset
@@ -30,7 +30,7 @@ impl Text {
     const SHORTEST: usize = 3;
 
     /// An object's name and score, the name shortened to what an image of this width has place for.
-    pub fn of(object: &Object, height: usize, image_width: usize) -> Option<Self> {
+    pub fn of(object: &DrawnObject, height: usize, image_width: usize) -> Option<Self> {
         let percent = (object.score.clamp(0.0, 1.0) * 100.0).round() as u8;
         let name: Vec<char> = object.label.chars().take(Self::LONGEST + 1).collect();
         let whole = format!("{} {percent}%", object.label);
@@ -86,8 +86,8 @@ pub fn ink(colour: [u8; 3]) -> [u8; 3] {
 mod tests {
     use super::*;
 
-    fn object(corners: [f32; 4]) -> Object<'static> {
-        Object { index: 3, label: "cat", score: 0.5, corners, mask: None }
+    fn object(corners: [f32; 4]) -> DrawnObject<'static> {
+        DrawnObject { index: 3, label: "cat", score: 0.5, corners, mask: None }
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn names_are_shortened_to_the_image() {
-        let text = |label, width| Text::of(&Object { label, ..object([0.0; 4]) }, 16, width);
+        let text = |label, width| Text::of(&DrawnObject { label, ..object([0.0; 4]) }, 16, width);
         let glyphs = |label, width| text(label, width).map(|text| text.glyphs.len());
         assert_eq!(glyphs("traffic light", 300), Some("traffic light 50%".len()));
         assert_eq!(glyphs("traffic light", 100), Some("traffic… 50%".chars().count()));

@@ -8,7 +8,7 @@ use crate::images::jpeg;
 
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     Jpeg,
     Png,
     WebP,
@@ -17,7 +17,7 @@ pub enum Kind {
     Tiff,
 }
 
-impl Kind {
+impl FileKind {
     /// What `bytes` are, if it is read.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         if tiff::is_tiff(bytes) {

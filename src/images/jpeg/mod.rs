@@ -41,8 +41,8 @@ const ROWS: usize = 16;
 const MESSAGE_LENGTH: usize = 200;
 
 /// How the library words a message: as it is, and as the crate declares it.
-type Format = unsafe extern "C-unwind" fn(*mut sys::jpeg_common_struct, *mut c_char);
-type Declared = unsafe extern "C-unwind" fn(&mut sys::jpeg_common_struct, &[u8; 80]);
+type FormatMessage = unsafe extern "C-unwind" fn(*mut sys::jpeg_common_struct, *mut c_char);
+type DeclaredFormatMessage = unsafe extern "C-unwind" fn(&mut sys::jpeg_common_struct, &[u8; 80]);
 
 /// The pixels of a JPEG file as they are stored, in RGB. `copies` says how many times the caller will hold
 /// them at once: 2 where they are to be turned.
@@ -87,22 +87,22 @@ struct Notes {
 }
 
 /// What the library works with; the first field points to the others.
-struct State {
+struct DecoderState {
     library: sys::jpeg_decompress_struct,
     errors: sys::jpeg_error_mgr,
     progress: sys::jpeg_progress_mgr,
     notes: Notes,
 }
 
-/// Owns a [`State`] in a box that does not move.
-struct Decompressor(*mut State);
+/// Owns a [`DecoderState`] in a box that does not move.
+struct Decompressor(*mut DecoderState);
 
 impl Decompressor {
     /// Unwinds with [`Stop`] when there is no memory for it.
     fn new() -> Self {
         // SAFETY: they consist of integers, pointers and optional functions, for which zeros are valid.
         let (library, errors, progress) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
-        let state = State { library, errors, progress, notes: Notes::default() };
+        let state = DecoderState { library, errors, progress, notes: Notes::default() };
         let new = Self(Box::into_raw(Box::new(state)));
         // SAFETY: the box lives until `drop`, and its fields are reached by this pointer alone. The callbacks
         // are in place before the library can call them; from here on `drop` may destroy the library's state,
@@ -247,13 +247,13 @@ unsafe extern "C-unwind" fn stop(library: &mut sys::jpeg_common_struct) {
     let mut text = [0; MESSAGE_LENGTH];
     // SAFETY: the library calls this with the state of a `Decompressor`, to which `client_data` points.
     let (errors, dry) = unsafe {
-        let state = library.client_data.cast::<State>();
+        let state = library.client_data.cast::<DecoderState>();
         (&(*state).errors, (*state).notes.dry)
     };
     let code = errors.msg_code;
     if let Some(format) = errors.format_message {
         // SAFETY: it is one function to C. The crate declares the text as shorter and never written to.
-        let format = unsafe { mem::transmute::<Declared, Format>(format) };
+        let format = unsafe { mem::transmute::<DeclaredFormatMessage, FormatMessage>(format) };
         // SAFETY: the text is as long as the library wants it.
         unsafe { format(library, text.as_mut_ptr()) };
     }
@@ -264,7 +264,7 @@ unsafe extern "C-unwind" fn stop(library: &mut sys::jpeg_common_struct) {
 
 /// Takes down the warnings that tell whether pixels are missing. The rest is read over, as Pillow does.
 unsafe extern "C-unwind" fn note(library: &mut sys::jpeg_common_struct, _level: c_int) {
-    let state = library.client_data.cast::<State>();
+    let state = library.client_data.cast::<DecoderState>();
     // SAFETY: as in `stop`; nobody else uses the notes meanwhile.
     let (code, notes) = unsafe { ((*state).errors.msg_code, &mut (*state).notes) };
     notes.dry |= code == sys::JWRN_JPEG_EOF as c_int;
@@ -274,7 +274,7 @@ unsafe extern "C-unwind" fn note(library: &mut sys::jpeg_common_struct, _level: 
 /// Ends the reading of endless scans.
 unsafe extern "C-unwind" fn count_scans(library: &mut sys::jpeg_common_struct) {
     // SAFETY: as in `stop`.
-    let scans = unsafe { (*library.client_data.cast::<State>()).library.input_scan_number };
+    let scans = unsafe { (*library.client_data.cast::<DecoderState>()).library.input_scan_number };
     if scans > MAX_SCANS {
         let reason = format!("it has more than {MAX_SCANS} scans");
         resume_unwind(Box::new(Stop { code: 0, reason, dry: false }))
