@@ -4,7 +4,7 @@
 use candle_core::{DType, Result, Tensor, Var};
 use nat_convert::arch::{Architecture, Head};
 
-use super::Backbone;
+use super::backbone::Backbone;
 use crate::layers::{Batches, Linear, on_pool};
 use crate::weights::{LoadError, Weights};
 

@@ -6,11 +6,12 @@ use nat_convert::arch::Backbone as Config;
 use nat_convert::recipe::{EPSILON, Recipe};
 
 use super::block::Block;
+use super::levels::Levels;
 use crate::layers::{Conv2d, ConvParts, Linear, LinearParts, MapLayout, NormParts, Window};
 use crate::weights::Weights;
 
 /// DiNAT_s without the norms that follow its levels.
-pub struct DinatS {
+pub(super) struct DinatS {
     patch_embed: PatchEmbed,
     levels: Vec<Level>,
 }
@@ -29,18 +30,15 @@ struct PatchMerging(Linear);
 
 impl DinatS {
     /// Takes the tensors `patch_embed.*` and `layers.*`.
-    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+    pub(super) fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
         let levels =
             (0..config.depths.len()).map(|l| Level::new(config, recipe, l, &weights.pp("layers").pp(l)));
         Self { patch_embed: PatchEmbed::new(config, &weights.pp("patch_embed")), levels: levels.collect() }
     }
+}
 
-    /// Images [B, 3, H, W] to each level's map before its merging: [B, H/4, W/4, C], …, sides rounded
-    /// up at every step.
-    ///
-    /// # Errors
-    /// When the images are not [B, 3, H, W].
-    pub fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+impl Levels for DinatS {
+    fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         let mut x = self.patch_embed.forward(images)?; // [B, H/4, W/4, C]
         let mut maps = Vec::with_capacity(self.levels.len());
         for level in &self.levels {

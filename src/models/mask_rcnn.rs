@@ -3,11 +3,12 @@
 //! they found. Mask R-CNN is a cascade of one stage.
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use nat_convert::arch::{Architecture, Detector, Head};
+use nat_convert::arch::{Architecture, Detector as Config, Head};
 use nat_convert::recipe::{DetectorRecipe, Recipe};
 
-use super::Backbone;
+use super::backbone::Backbone;
 use super::boxes::{Candidate, Corners, decode, nms};
+use super::detector::{Detected, Detector, Found, Picture, Selection};
 use super::fpn::Fpn;
 use super::roi::roi_align;
 use super::rpn::{Predictions, Rpn, proposals};
@@ -33,32 +34,6 @@ pub struct MaskRcnn {
     maps: Maps,
 }
 
-/// The picture that an input was made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Picture {
-    /// Width and height of the resized picture, without padding.
-    pub size: [f32; 2],
-    /// Resized width and height over the original ones.
-    pub scale_factor: [f32; 2],
-}
-
-/// Which detections are kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Selection {
-    /// A class of a region counts when its probability is more than this.
-    pub score_threshold: f32,
-    /// The best so many are kept.
-    pub max_detections: usize,
-}
-
-impl From<&DetectorRecipe> for Selection {
-    /// As the detector was configured to be tested.
-    fn from(recipe: &DetectorRecipe) -> Self {
-        let &DetectorRecipe { score_threshold, max_detections, .. } = recipe;
-        Self { score_threshold: score_threshold as f32, max_detections }
-    }
-}
-
 /// Values of each region.
 type RegionRows = Vec<Vec<f32>>;
 
@@ -72,27 +47,6 @@ pub struct Regions {
     pub deltas: Vec<RegionRows>,
 }
 
-/// A detected object.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Found {
-    /// The class.
-    pub index: usize,
-    /// Its probability.
-    pub score: f32,
-    /// The box in pixels of the original picture.
-    pub corners: Corners,
-}
-
-/// What is on a picture.
-#[derive(Clone, Debug)]
-pub struct Detected {
-    /// The objects, best first.
-    pub found: Vec<Found>,
-    /// Where they were asked for, the probability of each pixel of each object's box to belong to it, in a
-    /// grid of 28x28: [objects, 28, 28], f32.
-    pub masks: Option<Tensor>,
-}
-
 impl MaskRcnn {
     /// Builds the network, whose head is a `detector`, and takes all of its weights.
     ///
@@ -102,7 +56,7 @@ impl MaskRcnn {
     /// does not say what the deltas of each stage are.
     pub fn new(
         architecture: &Architecture,
-        detector: &Detector,
+        detector: &Config,
         weights: &Weights,
     ) -> std::result::Result<Self, LoadError> {
         let cascade = matches!(architecture.head, Head::CascadeMaskRcnn(_));
@@ -129,44 +83,6 @@ impl MaskRcnn {
         };
         weights.finish()?;
         Ok(network)
-    }
-
-    /// The objects on each of the `pictures` that `images` [B, 3, H, W] were made of, normalised and with
-    /// sides that are multiples of 32; with `masks` their masks. `None` of a picture of which the network
-    /// says what is no number.
-    ///
-    /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by
-    /// themselves.
-    ///
-    /// # Errors
-    /// When the images do not suit the network, or are not as many as `pictures`.
-    pub fn forward(
-        &self,
-        images: &Tensor,
-        pictures: &[Picture],
-        selection: Selection,
-        masks: bool,
-    ) -> Result<Vec<Option<Detected>>> {
-        on_pool(|| {
-            let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
-            let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
-            let proposals = self.proposals(&self.predict(&pyramid)?, &sizes)?;
-            let detect = |(i, (proposals, &picture)): (usize, (Option<Vec<Candidate>>, &Picture))| {
-                let Some(proposals) = proposals else { return Ok(None) };
-                let pyramid = pyramid.iter().map(|map| map.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
-                let rois = proposals.iter().map(|proposal| proposal.corners).collect();
-                let regions = self.regions(&pyramid, rois, picture)?;
-                let mut values = regions.logits.iter().chain(&regions.deltas).flatten().flatten();
-                if !values.all(|x| x.is_finite()) {
-                    return Ok(None);
-                }
-                let found = self.select(&regions, picture, selection);
-                let masks =
-                    if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
-                Ok(Some(Detected { found, masks }))
-            };
-            proposals.into_iter().zip(pictures).enumerate().map(detect).collect()
-        })
     }
 
     /// How the detector proposes, moves and selects boxes.
@@ -293,8 +209,45 @@ impl MaskRcnn {
     }
 }
 
+impl Detector for MaskRcnn {
+    /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by
+    /// themselves.
+    fn forward(
+        &self,
+        images: &Tensor,
+        pictures: &[Picture],
+        selection: Selection,
+        masks: bool,
+    ) -> Result<Vec<Option<Detected>>> {
+        on_pool(|| {
+            let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
+            let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
+            let proposals = self.proposals(&self.predict(&pyramid)?, &sizes)?;
+            let detect = |(i, (proposals, &picture)): (usize, (Option<Vec<Candidate>>, &Picture))| {
+                let Some(proposals) = proposals else { return Ok(None) };
+                let pyramid = pyramid.iter().map(|map| map.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
+                let rois = proposals.iter().map(|proposal| proposal.corners).collect();
+                let regions = self.regions(&pyramid, rois, picture)?;
+                let mut values = regions.logits.iter().chain(&regions.deltas).flatten().flatten();
+                if !values.all(|x| x.is_finite()) {
+                    return Ok(None);
+                }
+                let found = self.select(&regions, picture, selection);
+                let masks =
+                    if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
+                Ok(Some(Detected { found, masks }))
+            };
+            proposals.into_iter().zip(pictures).enumerate().map(detect).collect()
+        })
+    }
+
+    fn selection(&self) -> Selection {
+        (&self.recipe).into()
+    }
+}
+
 /// That maps and stages are as many as there are strides, anchors and deltas for them.
-fn check(config: &Detector, levels: usize, recipe: &DetectorRecipe) -> std::result::Result<(), LoadError> {
+fn check(config: &Config, levels: usize, recipe: &DetectorRecipe) -> std::result::Result<(), LoadError> {
     let wrong = |what| Err(LoadError::Architecture(what));
     let (stages, coders, bases) = (config.stages, recipe.stages.len(), recipe.anchors.base_sizes.len());
     if levels + 1 != STRIDES.len() {
@@ -334,8 +287,8 @@ struct BoxHead {
 }
 
 impl BoxHead {
-    fn new(config: &Detector, recipe: &Recipe, weights: &Weights) -> Self {
-        let &Detector { classes, fpn_channels, box_channels, fc_channels, .. } = config;
+    fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+        let &Config { classes, fpn_channels, box_channels, fc_channels, .. } = config;
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { box_channels };
             let weights = weights.pp("shared_convs").pp(i);
@@ -394,8 +347,8 @@ struct MaskHead {
 }
 
 impl MaskHead {
-    fn new(config: &Detector, weights: &Weights) -> Self {
-        let &Detector { classes, fpn_channels, mask_channels, .. } = config;
+    fn new(config: &Config, weights: &Weights) -> Self {
+        let &Config { classes, fpn_channels, mask_channels, .. } = config;
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { mask_channels };
             let weights = weights.pp("convs").pp(i).pp("conv");
@@ -446,7 +399,7 @@ mod tests {
         let backbone = &mut architecture.backbone;
         (backbone.embed_dim, backbone.depths) = (16, vec![1; 4]);
         (backbone.num_heads, backbone.dilations) = (vec![1, 2, 4, 8], vec![vec![1]; 4]);
-        let detector = Detector {
+        let detector = Config {
             classes: 3,
             fpn_channels: 8,
             box_convs: 0,

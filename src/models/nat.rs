@@ -8,6 +8,7 @@ use nat_convert::arch::Backbone as Config;
 use nat_convert::recipe::{EPSILON, Recipe};
 
 use super::block::Block;
+use super::levels::Levels;
 use crate::layers::{Conv2d, ConvParts, MapLayout, NormParts, Window};
 use crate::weights::Weights;
 
@@ -15,7 +16,7 @@ use crate::weights::Weights;
 const HALVE: Window = Window { kernel: 3, stride: 2, padding: 1 };
 
 /// NAT or DiNAT without the norms that follow its levels.
-pub struct Nat {
+pub(super) struct Nat {
     patch_embed: ConvTokenizer,
     levels: Vec<Level>,
 }
@@ -33,7 +34,7 @@ struct ConvDownsampler(Conv2d);
 
 impl Nat {
     /// Takes the tensors `patch_embed.*` and `levels.*`.
-    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+    pub(super) fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
         let levels =
             (0..config.depths.len()).map(|l| Level::new(config, recipe, l, &weights.pp("levels").pp(l)));
         Self {
@@ -41,13 +42,10 @@ impl Nat {
             levels: levels.collect(),
         }
     }
+}
 
-    /// Images [B, 3, H, W] to each level's map before its downsampler: [B, H/4, W/4, C], …, sides
-    /// rounded up at every halving.
-    ///
-    /// # Errors
-    /// When the images are not [B, 3, H, W].
-    pub fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+impl Levels for Nat {
+    fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         let mut x = self.patch_embed.forward(images)?; // [B, H/4, W/4, C]
         let mut maps = Vec::with_capacity(self.levels.len());
         for level in &self.levels {

@@ -5,7 +5,8 @@ use candle_core::{Result, Tensor};
 use nat_convert::arch::Architecture;
 use nat_convert::recipe::SegmenterRecipe;
 
-use super::Backbone;
+use super::backbone::Backbone;
+use super::segmenter::Segmenter;
 use crate::layers::{Conv2d, ConvParts, MapLayout, Maps, PyramidConv2d, Window, adaptive_mean, on_pool};
 use crate::weights::{LoadError, Weights};
 
@@ -21,6 +22,7 @@ pub struct Upernet {
     fpn_convs: Vec<Conv2d>,
     fpn_bottleneck: PyramidConv2d,
     conv_seg: Conv2d,
+    outputs: usize,
     maps: Maps,
 }
 
@@ -74,18 +76,11 @@ impl Upernet {
                 MapLayout::ChannelsLast,
                 &head.pp("conv_seg"),
             ),
+            outputs: classes,
             maps: Maps::new(weights),
         };
         weights.finish()?;
         Ok(network)
-    }
-
-    /// Logits [B, H/4, W/4, classes] of normalised images [B, 3, H, W].
-    ///
-    /// # Errors
-    /// When the images do not suit the network.
-    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        on_pool(|| self.classify(&self.decode(&self.backbone.forward(images)?)?))
     }
 
     /// The backbone's maps, [B, H/4, W/4, C] and on.
@@ -134,6 +129,17 @@ impl Upernet {
     /// When the map is not the decoder's.
     pub fn classify(&self, decoded: &Tensor) -> Result<Tensor> {
         self.conv_seg.forward(decoded)
+    }
+}
+
+impl Segmenter for Upernet {
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// At a quarter of the images' size.
+    fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        on_pool(|| self.classify(&self.decode(&self.backbone.forward(images)?)?))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use candle_core::safetensors::load_buffer;
+use nat_convert::arch::Head;
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::metadata::Metadata;
 use nat_convert::recipe::SlidingWindow;
@@ -53,9 +54,9 @@ fn set_outputs(metadata: &mut Metadata, outputs: usize) {
     *classes = outputs;
 }
 
-fn network(task: &Segment) -> &Upernet {
+fn network(task: &Segment) -> &dyn Segmenter {
     let Network::Segmenter(network) = &task.model.network else { panic!() };
-    network
+    &**network
 }
 
 fn fitted(task: &Segment) -> Fitted {
