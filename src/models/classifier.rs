@@ -2,7 +2,7 @@
 //! or a detector's, gives its feature maps through the same type.
 
 use candle_core::{DType, Result, Tensor, Var};
-use nat_convert::arch::{Architecture, Head};
+use nat_convert::arch::{Architecture, ClassifierWidths, Head};
 
 use super::Backbone;
 use crate::layers::{Linear, on_pool};
@@ -36,7 +36,7 @@ impl Classifier {
         weights.compare(&architecture.tensors())?;
         let backbone = Backbone::new(&architecture.backbone, &architecture.recipe, weights);
         let head = match architecture.head {
-            Head::Classifier { classes } => {
+            Head::Classifier(ClassifierWidths { classes }) => {
                 Some(Linear::new(architecture.backbone.out_dim(), classes, true, &weights.pp("head")))
             }
             _ => None,

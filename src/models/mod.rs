@@ -14,7 +14,7 @@ pub mod rpn;
 pub mod uper;
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::{Architecture, Backbone as Config, Family, Head, Norms};
+use nat_convert::arch::{Architecture, Backbone as Config, Family, Head, Norms, UpernetWidths};
 use nat_convert::recipe::{EPSILON, Recipe};
 
 use self::classifier::Classifier;
@@ -47,8 +47,10 @@ impl Network {
                 MaskRcnn::new(architecture, detector, weights)
                     .map(|network| Self::Detector(Box::new(network)))
             }
-            &Head::Upernet { classes, channels } => Upernet::new(architecture, classes, channels, weights)
-                .map(|network| Self::Segmenter(Box::new(network))),
+            &Head::Upernet(UpernetWidths { classes, channels }) => {
+                Upernet::new(architecture, classes, channels, weights)
+                    .map(|network| Self::Segmenter(Box::new(network)))
+            }
             _ => Classifier::new(architecture, weights).map(|network| Self::Classifier(Box::new(network))),
         }
     }

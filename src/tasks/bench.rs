@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use nat_convert::arch::{Architecture, Family, Head};
+use nat_convert::arch::{Architecture, Task};
 
 use super::TaskError;
 use crate::attention::NeighborhoodAttention;
@@ -107,8 +107,8 @@ impl Bench {
 
     /// Noise of the input's size, padded as the task pads.
     fn images(&self) -> candle_core::Result<Tensor> {
-        let [width, height] = match self.architecture.head {
-            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => self.size.map(|side| side.next_multiple_of(32)),
+        let [width, height] = match self.architecture.head.task() {
+            Some(Task::Detect) => self.size.map(|side| side.next_multiple_of(32)),
             _ => self.size,
         };
         Tensor::randn(0f32, 1.0, (self.batch_size, 3, height, width), &self.device)?.to_dtype(self.dtype)
@@ -197,9 +197,9 @@ impl Bench {
                 let calls = if self.device.is_cpu() { 1 } else { 50 };
                 let call = || {
                     for _ in 0..calls {
-                        match backbone.family {
-                            Family::VitRpb => operator.forward(&qkv, Some(&rpb))?,
-                            _ => operator.forward_padded(&qkv, Some(&rpb), None)?,
+                        match backbone.family.attends_whole_map() {
+                            true => operator.forward(&qkv, Some(&rpb))?,
+                            false => operator.forward_padded(&qkv, Some(&rpb), None)?,
                         };
                     }
                     self.device.synchronize()

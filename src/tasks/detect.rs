@@ -5,7 +5,6 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use image::RgbImage;
-use nat_convert::arch::Head;
 use nat_convert::labels::Labels;
 use nat_convert::zoo::Task;
 use rayon::prelude::*;
@@ -90,14 +89,14 @@ impl Detect {
     /// # Errors
     /// When the model is no detector, or the options do not suit it.
     pub fn new(model: Model, options: &DetectOptions) -> Result<Self, TaskError> {
-        let (Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector)) = &model.metadata.architecture.head
-        else {
+        let head = &model.metadata.architecture.head;
+        let (Some(Task::Detect), Some(classes)) = (head.task(), head.classes()) else {
             return Err(model.other_task(Task::Detect));
         };
         let fit = model.keep_ratio(options.scale)?;
         let names = model.metadata.labels.clone();
         let coco = names.as_ref().is_some_and(|names| *names == Labels::Coco.names());
-        let labels = names.unwrap_or_else(|| (0..detector.classes).map(|index| index.to_string()).collect());
+        let labels = names.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect());
         let recipe = &model.metadata.architecture.recipe.detector;
         let own = Selection::from(recipe);
         let selection = Selection {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
-use nat_convert::arch::{Geometry, Head};
+use nat_convert::arch::Geometry;
 use nat_convert::labels::Labels;
 use nat_convert::recipe::SegmenterRecipe;
 use nat_convert::zoo::Task;
@@ -68,12 +68,12 @@ impl Segment {
     /// or the options do not suit it.
     pub fn new(model: Model, options: &SegmentOptions) -> Result<Self, TaskError> {
         let architecture = &model.metadata.architecture;
-        let (Head::Upernet { classes: outputs, .. }, Some(classes)) =
-            (&architecture.head, architecture.classes())
+        let head = &architecture.head;
+        let (Some(Task::Segment), Some(outputs), Some(classes)) =
+            (head.task(), head.outputs(), head.classes())
         else {
             return Err(model.other_task(Task::Segment));
         };
-        let outputs = *outputs;
         if classes > 256 {
             return Err(TaskError::Classes { model: model.name, classes });
         }
