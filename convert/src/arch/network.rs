@@ -57,8 +57,47 @@ impl Architecture {
 
 #[cfg(test)]
 mod tests {
-    use crate::arch::Head;
+    use super::*;
+    use crate::arch::{Norms, UpernetWidths};
     use crate::zoo;
+
+    /// Parameters, and multiply-accumulates at 37x1003, of what no published network is.
+    #[test]
+    fn altered_networks_are_counted_too() {
+        type Alter = fn(&mut Architecture);
+        let cases: [(&str, Alter, u64, u64); 11] = [
+            ("nat-tiny", |a| a.backbone.rpb = false, 27_860_008, 4_222_815_808),
+            ("nat-tiny", |a| a.backbone.qkv_bias = false, 27_877_966, 4_225_632_132),
+            ("nat-tiny", |a| a.backbone.layer_scale = true, 27_917_326, 4_225_632_132),
+            ("nat-tiny", |a| a.backbone.norms = Norms::Absent, 27_900_558, 4_225_468_292),
+            ("nat-tiny", |a| a.backbone.mlp_ratio = 2.3, 24_289_652, 3_693_033_092),
+            ("nat-tiny", |a| a.head = Head::Features, 27_388_582, 4_225_120_132),
+            ("dinat-s-tiny", |a| a.backbone.embed_dim = 63, 12_385_489, 1_911_687_918),
+            ("vit-rpb-small", |a| a.backbone.rpb = false, 21_975_400, 4_407_924_480),
+            (
+                "mask-rcnn-nat-tiny",
+                |a| {
+                    let recipe = &mut a.recipe.detector;
+                    recipe.anchors.scales = vec![1.0, 2.0];
+                    (recipe.proposals.most, recipe.max_detections) = (300, 7);
+                },
+                47_544_357,
+                16_347_561_732,
+            ),
+            (
+                "upernet-nat-tiny",
+                |a| a.head = Head::Upernet(UpernetWidths { classes: 1, channels: 33 }),
+                27_732_547,
+                4_382_553_951,
+            ),
+            ("upernet-nat-tiny", |a| a.recipe.segmenter.pool_scales = vec![2, 5], 51_823_292, 36_623_910_892),
+        ];
+        for (i, (name, alter, parameters, macs)) in cases.into_iter().enumerate() {
+            let mut network = zoo::find(name).unwrap().architecture.clone();
+            alter(&mut network);
+            assert_eq!((network.parameters(), network.macs(37, 1003)), (parameters, macs), "{name}, {i}");
+        }
+    }
 
     /// The counts themselves are held against the published figures in [`zoo`].
     #[test]
