@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::arch::{Architecture, Dilations, Family, Head, Norms};
+use crate::arch::shapes::InferError;
+use crate::arch::{Architecture, Dilations, Head, Norms, Task, heads};
 use crate::check;
 use crate::error::{ConvertError, Mismatch, quoted};
-use crate::infer::{self, Hints, InferError};
+use crate::infer::{self, Hints};
 use crate::known::{Beside, Known};
 use crate::layout::{self, Canonical, Dropped, Layout, Mapped, NotFound};
 use crate::metadata::{Metadata, SourceFile};
 use crate::report::{self, Remedy, Report, Warning};
 use crate::source::{Container, DType, Source, TensorRef};
-use crate::zoo::{self, Task};
+use crate::zoo;
 
 /// What a user says about a checkpoint that the file does not.
 #[derive(Clone, Debug, Default)]
@@ -266,11 +267,7 @@ const NOT_BACKBONE: &str = "not of the backbone";
 /// Drops what stands on the backbone, and says what it was made for.
 fn keep_backbone(mapped: &mut Mapped) -> Option<Task> {
     let has = |prefix: &str| mapped.tensors.keys().any(|name| name.starts_with(prefix));
-    let task = match (has("rpn_head."), has("decode_head.")) {
-        (true, _) => Some(Task::Detect),
-        (false, true) => Some(Task::Segment),
-        (false, false) => None,
-    };
+    let task = heads::task_told(has);
     let prefixed = mapped.tensors.keys().any(|name| name.starts_with("backbone."));
     for (name, tensor) in std::mem::take(&mut mapped.tensors) {
         let kept = match name.strip_prefix("backbone.") {
@@ -314,7 +311,7 @@ fn found_architecture(
     let shapes =
         mapped.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
     let buffers = mapped.dropped.iter().any(|dropped| dropped.name.ends_with("relative_position_index"));
-    let global = buffers || ours.is_some_and(|ours| ours.architecture.backbone.family == Family::VitRpb);
+    let global = buffers || ours.is_some_and(|ours| ours.architecture.backbone.family.attends_whole_map());
     infer::architecture(&shapes, global, hints).map_err(|error| {
         let path = path.to_owned();
         let unusable: Vec<_> = mapped.unusable.iter().map(|(unusable, _)| unusable.clone()).collect();
@@ -350,25 +347,14 @@ pub(crate) fn resembles(a: &Architecture, b: &Architecture) -> bool {
         (backbone.rpb, backbone.qkv_bias) = (true, true);
         backbone
     };
-    let heads = match (a.head.clone(), b.head.clone()) {
-        (Head::Features, _) | (Head::Classifier { .. }, Head::Classifier { .. }) => true,
-        (Head::MaskRcnn(mut x), Head::MaskRcnn(y))
-        | (Head::CascadeMaskRcnn(mut x), Head::CascadeMaskRcnn(y)) => {
-            x.classes = y.classes;
-            x == y
-        }
-        (Head::Upernet { channels: x, .. }, Head::Upernet { channels: y, .. }) => x == y,
-        _ => false,
-    };
-    heads && neutral(a) == neutral(b)
+    a.head.resembles(&b.head) && neutral(a) == neutral(b)
 }
 
 /// Names of the published networks with these sizes. A bare backbone is called as its classifier.
 fn looks_like(found: &Architecture) -> Vec<&'static str> {
-    let bare = matches!(found.head, Head::Features);
+    let bare = found.head == Head::Features;
     let alike = |entry: &&zoo::Entry| {
-        resembles(found, &entry.architecture)
-            && (!bare || matches!(entry.architecture.head, Head::Classifier { .. }))
+        resembles(found, &entry.architecture) && (!bare || entry.task == Task::Classify)
     };
     zoo::entries().iter().filter(alike).map(|entry| entry.name.as_str()).take(3).collect()
 }

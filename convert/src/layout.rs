@@ -11,6 +11,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::arch::heads;
 use crate::error::{Unusable, quoted};
 use crate::report::{Remedy, Warning};
 use crate::source::{DType, TensorRef, Value};
@@ -125,7 +126,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
     let names: Vec<Name> = cleaned.iter().map(|name| place(name, &found)).collect();
     let own = || names.iter().filter_map(|name| if let Name::Own(name) = name { Some(*name) } else { None });
     let layout = layout(found.first(), own());
-    let headless = !own().any(|name| HEADS.iter().any(|head| name.starts_with(head)));
+    let headless = !own().any(heads::is_head);
     let mut mapped = Mapped {
         layout,
         tensors: BTreeMap::new(),
@@ -152,9 +153,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
         let rule = match layout {
             Layout::Transformers => transformers::rule(name),
             _ if headless => Rule::Whole(name.strip_prefix("backbone.").unwrap_or(name).to_owned()),
-            _ if name.starts_with("backbone.") || HEADS.iter().any(|head| name.starts_with(head)) => {
-                Rule::Whole(name.to_owned())
-            }
+            _ if name.starts_with("backbone.") || heads::is_head(name) => Rule::Whole(name.to_owned()),
             // A head whose backbone is called otherwise.
             _ if networks::is_anchored(name) => Rule::Whole(format!("backbone.{name}")),
             _ => Rule::Whole(name.to_owned()),
@@ -299,11 +298,8 @@ fn place<'a>(name: &'a str, found: &[networks::Found]) -> Name<'a> {
 fn is_head(name: &str, network: &networks::Found) -> bool {
     let linear = if network.transformers { "classifier." } else { "head." };
     matches!(name.strip_prefix(linear), Some("weight" | "bias"))
-        || !network.transformers && HEADS.iter().any(|head| name.starts_with(head))
+        || !network.transformers && heads::is_head(name)
 }
-
-/// The first components of what stands on a backbone in OpenMMLab's networks.
-const HEADS: [&str; 4] = ["neck.", "rpn_head.", "roi_head.", "decode_head."];
 
 fn layout<'a>(found: Option<&networks::Found>, mut own: impl Iterator<Item = &'a str>) -> Layout {
     if found.is_some_and(|network| network.transformers) {

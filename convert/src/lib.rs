@@ -26,7 +26,7 @@ mod infer;
 mod known;
 pub mod labels;
 pub mod layout;
-mod macs;
+mod limits;
 pub mod metadata;
 mod openmmlab;
 mod python;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
-use crate::arch::{Architecture, Dilations, Family, Geometry, Head, Preprocessing};
+use crate::arch::{Architecture, Dilations, Geometry, Preprocessing};
 use crate::checkpoint::Tensor;
 use crate::layout::{Dropped, Layout};
 use crate::metadata::Metadata;
@@ -134,7 +134,7 @@ impl Report {
             layout: f.layout,
             weights_key: Some(f.weights_key).filter(|key| !key.is_empty()),
             other_weights: f.other_keys,
-            task: task(&architecture.head),
+            task: architecture.head.task_name(),
             description: in_words(architecture, f.metadata.dilations_known),
             looks_like: f.looks_like,
             parameters: architecture.parameters(),
@@ -216,46 +216,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// The command that runs a network.
-fn task(head: &Head) -> &'static str {
-    match head {
-        Head::Features => "features",
-        Head::Classifier { .. } => "classify",
-        Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => "detect",
-        Head::Upernet { .. } => "segment",
-    }
-}
-
 /// A network in words: family, head, sizes.
 pub(crate) fn in_words(architecture: &Architecture, dilations_known: bool) -> String {
     let b = &architecture.backbone;
-    let dilated = b.dilations.iter().flatten().any(|&d| d > 1);
-    let family = match b.family {
-        Family::VitRpb => "ViT-rpb",
-        Family::DinatS => "DiNAT_s",
-        Family::Nat if dilated => "DiNAT",
-        Family::Nat if dilations_known => "NAT",
-        Family::Nat => "NAT or DiNAT",
-        Family::Isotropic if dilated => "DiNAT-iso",
-        Family::Isotropic if dilations_known => "NAT-iso",
-        Family::Isotropic => "NAT-iso or DiNAT-iso",
-    };
-    let head = match &architecture.head {
-        Head::Features => " backbone".to_owned(),
-        Head::Classifier { classes } => format!(" classifier of {classes} classes"),
-        Head::MaskRcnn(d) => format!(" with Mask R-CNN, {} classes", d.classes),
-        Head::CascadeMaskRcnn(d) => {
-            let agnostic = if d.class_agnostic { ", class-agnostic boxes" } else { "" };
-            format!(" with Cascade Mask R-CNN, {} stages, {} classes{agnostic}", d.stages, d.classes)
-        }
-        Head::Upernet { classes, channels } => {
-            format!(" with UPerNet, {channels} channels, {classes} classes")
-        }
-    };
+    let dilated = if b.is_dilated() { Some(true) } else { dilations_known.then_some(false) };
+    let (family, head) = (b.family.kind().called(dilated), architecture.head.in_words());
     let list = |list: &[usize]| list.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    let kernel = match b.family {
-        Family::VitRpb => format!("{0}x{0} map", b.kernel_size),
-        _ => format!("kernel {}", b.kernel_size),
+    let kernel = match b.family.attends_whole_map() {
+        true => format!("{0}x{0} map", b.kernel_size),
+        false => format!("kernel {}", b.kernel_size),
     };
     format!(
         "{family}{head}: embed {}, depths {}, heads {}, {kernel}, MLP ratio {}{}",

@@ -1,7 +1,7 @@
 //! The block that every family repeats: x + attention(norm1(x)), then x + mlp(norm2(x)).
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::{Backbone as Config, Family};
+use nat_convert::arch::Backbone as Config;
 use nat_convert::recipe::Recipe;
 
 use crate::attention::NeighborhoodAttention;
@@ -92,7 +92,7 @@ impl Attention {
             rpb: config.rpb.then(|| weights.get(&[heads, side, side], "rpb")),
             proj: Linear::of(LinearParts { gamma, ..proj }, weights),
             operator: NeighborhoodAttention { heads, kernel_size, dilation },
-            whole_map: config.family == Family::VitRpb,
+            whole_map: config.family.attends_whole_map(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! or a detector's, gives its feature maps through the same type.
 
 use candle_core::{DType, Result, Tensor, Var};
-use nat_convert::arch::{Architecture, Head};
+use nat_convert::arch::{Architecture, ClassifierWidths, Head};
 
 use super::backbone::Backbone;
 use crate::layers::{Batches, Linear, on_pool};
@@ -35,7 +35,7 @@ impl Classifier {
         weights.compare(&architecture.tensors())?;
         let backbone = Backbone::new(&architecture.backbone, &architecture.recipe, weights);
         let head = match architecture.head {
-            Head::Classifier { classes } => {
+            Head::Classifier(ClassifierWidths { classes }) => {
                 Some(Linear::new(architecture.backbone.out_dim(), classes, true, &weights.pp("head")))
             }
             _ => None,

@@ -1,6 +1,6 @@
 //! Networks by what they answer, and the registry of what stands on a backbone.
 
-use nat_convert::arch::{Architecture, Head};
+use nat_convert::arch::{Architecture, Head, UpernetWidths};
 
 use super::classifier::Classifier;
 use super::detector::Detector;
@@ -26,13 +26,13 @@ impl Network {
     /// [`LoadError::Mismatch`] with everything in which weights and architecture differ.
     pub fn new(architecture: &Architecture, weights: &Weights) -> std::result::Result<Self, LoadError> {
         Ok(match &architecture.head {
-            Head::Features | Head::Classifier { .. } => {
+            Head::Features | Head::Classifier(_) => {
                 Self::Classifier(Box::new(Classifier::new(architecture, weights)?))
             }
             Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
                 Self::Detector(Box::new(MaskRcnn::new(architecture, detector, weights)?))
             }
-            &Head::Upernet { classes, channels } => {
+            &Head::Upernet(UpernetWidths { classes, channels }) => {
                 Self::Segmenter(Box::new(Upernet::new(architecture, classes, channels, weights)?))
             }
         })

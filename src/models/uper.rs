@@ -146,7 +146,7 @@ impl Segmenter for Upernet {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};
-    use nat_convert::arch::Head;
+    use nat_convert::arch::{Head, UpernetWidths};
 
     use super::*;
     use crate::zoo;
@@ -164,7 +164,7 @@ mod tests {
         let mut architecture = zoo::find("upernet-nat-mini").unwrap().architecture.clone();
         architecture.backbone.embed_dim = 4;
         architecture.backbone.num_heads = vec![1; 4];
-        architecture.head = Head::Upernet { classes: 3, channels: 8 };
+        architecture.head = Head::Upernet(UpernetWidths { classes: 3, channels: 8 });
         architecture.recipe.segmenter.pool_scales = vec![4, 1, 3];
         let map = |(l, side): (usize, usize)| {
             Tensor::randn(0f32, 1.0, (1, side, side + 2, 4 << l), &Device::Cpu).unwrap()

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use nat_convert::arch::{Architecture, Family};
+use nat_convert::arch::Architecture;
 
 use super::TaskError;
 use crate::attention::NeighborhoodAttention;
@@ -197,9 +197,9 @@ impl Bench {
                 let calls = if self.device.is_cpu() { 1 } else { 50 };
                 let call = || {
                     for _ in 0..calls {
-                        match backbone.family {
-                            Family::VitRpb => operator.forward(&qkv, Some(&rpb))?,
-                            _ => operator.forward_padded(&qkv, Some(&rpb), None)?,
+                        match backbone.family.attends_whole_map() {
+                            true => operator.forward(&qkv, Some(&rpb))?,
+                            false => operator.forward_padded(&qkv, Some(&rpb), None)?,
                         };
                     }
                     self.device.synchronize()

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use candle_core::safetensors::load_buffer;
-use nat_convert::arch::Head;
+use nat_convert::arch::{Head, UpernetWidths};
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::metadata::Metadata;
 use nat_convert::recipe::SlidingWindow;
@@ -50,7 +50,7 @@ fn task(options: &SegmentOptions, alter: impl FnOnce(&mut Metadata, &mut Tensors
 }
 
 fn set_outputs(metadata: &mut Metadata, outputs: usize) {
-    let Head::Upernet { classes, .. } = &mut metadata.architecture.head else { panic!() };
+    let Head::Upernet(UpernetWidths { classes, .. }) = &mut metadata.architecture.head else { panic!() };
     *classes = outputs;
 }
 
