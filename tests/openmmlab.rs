@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use nat_convert::arch::{Head, UpernetWidths};
+use nat_convert::arch::Head;
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_infer::images::{Reader, RgbImage};
 use nat_infer::layers::bilinear;
@@ -283,11 +283,9 @@ fn every_map_is_mmsegs() {
         for (path, device) in runs(&folder) {
             let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
             let architecture = checkpoint.metadata().architecture.clone();
-            let Head::Upernet(UpernetWidths { classes, channels }) = architecture.head else {
-                panic!("{path:?}")
-            };
+            let Head::Upernet(widths) = architecture.head else { panic!("{path:?}") };
             let weights = Weights::from_checkpoint(checkpoint, DType::F32, device.clone()).unwrap();
-            let network = Upernet::new(&architecture, classes, channels, &weights).unwrap();
+            let network = Upernet::new(&architecture, &widths, &weights).unwrap();
             assert_eq!(weights.parameters(), architecture.parameters(), "{path:?}");
 
             let task = segmenter(&path, &SegmentOptions::default(), &Device::Cpu);

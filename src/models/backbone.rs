@@ -1,8 +1,8 @@
 //! Backbones: the registry of families, and the norms that follow their levels.
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::{Backbone as Config, Family, Norms};
-use nat_convert::recipe::{EPSILON, Recipe};
+use nat_convert::arch::{Backbone as Config, DinatSSpec, Family, IsotropicSpec, NatSpec, Norms, Scope};
+use nat_convert::recipe::Recipe;
 
 use super::dinat_s::DinatS;
 use super::isotropic::Isotropic;
@@ -20,21 +20,19 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// Builds the network that `config` describes, with the epsilons and the scale of `recipe`; what the
-    /// weights lack, they report.
-    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+    /// Builds the network that `config` describes, with the epsilons and the scale of `recipe`, whose names begin
+    /// with `scope`; what the weights lack, they report.
+    pub fn new(config: &Config, recipe: &Recipe, scope: &Scope, weights: &Weights) -> Self {
+        let isotropic =
+            |whole_map| Isotropic::new(&IsotropicSpec::new(config, recipe, whole_map, scope), weights);
         let family: Box<dyn Levels> = match config.family {
-            Family::Nat => Box::new(Nat::new(config, recipe, weights)),
-            Family::DinatS => Box::new(DinatS::new(config, recipe, weights)),
-            Family::Isotropic | Family::VitRpb => Box::new(Isotropic::new(config, recipe, weights)),
+            Family::Nat => Box::new(Nat::new(&NatSpec::new(config, recipe, scope), weights)),
+            Family::DinatS => Box::new(DinatS::new(&DinatSSpec::new(config, recipe, scope), weights)),
+            Family::Isotropic => Box::new(isotropic(false)),
+            Family::VitRpb => Box::new(isotropic(true)),
         };
-        let norms = match config.norms {
-            Norms::Final => vec![LayerNorm::new(config.out_dim(), recipe.norm_epsilon, &weights.pp("norm"))],
-            Norms::Outputs => (0..config.depths.len())
-                .map(|l| LayerNorm::new(config.dim(l), EPSILON, &weights.pp(format!("norm{l}"))))
-                .collect(),
-            Norms::Absent => Vec::new(),
-        };
+        let norms = config.norm_specs(recipe, scope);
+        let norms = norms.iter().map(|norm| LayerNorm::new(norm, weights)).collect();
         Self { family, norms, kind: config.norms, maps: Maps::new(weights) }
     }
 

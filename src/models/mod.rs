@@ -17,6 +17,7 @@ mod levels;
 pub mod mask_rcnn;
 mod nat;
 mod network;
+mod patches;
 pub mod roi;
 pub mod rpn;
 pub mod segmenter;

@@ -1,6 +1,6 @@
 //! Networks by what they answer, and the registry of what stands on a backbone.
 
-use nat_convert::arch::{Architecture, Head, UpernetWidths};
+use nat_convert::arch::{Architecture, Head};
 
 use super::classifier::Classifier;
 use super::detector::Detector;
@@ -32,9 +32,7 @@ impl Network {
             Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
                 Self::Detector(Box::new(MaskRcnn::new(architecture, detector, weights)?))
             }
-            &Head::Upernet(UpernetWidths { classes, channels }) => {
-                Self::Segmenter(Box::new(Upernet::new(architecture, classes, channels, weights)?))
-            }
+            Head::Upernet(widths) => Self::Segmenter(Box::new(Upernet::new(architecture, widths, weights)?)),
         })
     }
 }
