@@ -1,13 +1,9 @@
-//! NVIDIA GPUs: opening one, this crate's kernels on candle's tensors, and networks as CUDA graphs.
-
-use std::sync::{Mutex, PoisonError};
+//! NVIDIA GPUs: opening one, and this crate's kernels on candle's tensors.
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::sys::{
-    CUgraphInstantiate_flags, CUmemPool_attribute, CUstreamCaptureMode,
-};
+use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaGraph, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, SyncOnDrop, result,
+    CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, SyncOnDrop, result,
 };
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::op::BackpropOp;
@@ -289,92 +285,4 @@ pub(crate) fn tensor_of(
     let launch = launch(aligned(&operands)).map_err(Error::wrap)?;
     let out = run(device, &launch, &operands, dtype, shape.elem_count())?;
     Ok(Tensor::from_storage(Storage::Cuda(out), shape, BackpropOp::none(), false))
-}
-
-/// A network whose launches are recorded and replayed as one: with few images, launching some hundred
-/// kernels takes longer than they do.
-#[derive(Default)]
-pub(crate) struct Replay(Mutex<State>);
-
-#[derive(Default)]
-enum State {
-    /// Has run for nothing yet.
-    #[default]
-    Fresh,
-    /// Has run for an input like this one, so all modules are loaded.
-    Seen(Shape, DType),
-    /// Recorded for inputs like its own.
-    Recorded(Recording),
-    /// Can't be recorded.
-    Unable,
-}
-
-/// A recorded network.
-struct Recording {
-    input: Tensor,
-    output: Tensor,
-    graph: CudaGraph,
-}
-
-// SAFETY: the driver's handles belong to no thread, and the mutex around them lets in one at a time.
-unsafe impl Send for Recording {}
-
-impl Replay {
-    /// More images keep the GPU busy for longer than their launches take.
-    pub(crate) const MOST_IMAGES: usize = 8;
-
-    /// `network` of `input` [B, ..] on a GPU. The second input of a shape is recorded, which the later ones
-    /// replay.
-    ///
-    /// # Errors
-    /// Those of `network`, and of the device.
-    pub(crate) fn run(&self, input: &Tensor, network: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-        let device = input.device().as_cuda_device()?;
-        let alike = |shape: &Shape, dtype| shape == input.shape() && dtype == input.dtype();
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // candle keeps the sizes that some of its kernels read from memory, which a graph needs.
-        let _cache = device.enable_cuda_graph_htod_cache();
-        match &*state {
-            State::Recorded(recording) if alike(recording.input.shape(), recording.input.dtype()) => {
-                recording.replay(input)
-            }
-            State::Seen(shape, dtype) if alike(shape, *dtype) => {
-                let recording = Recording::new(device, input, &network);
-                *state = recording.map_or(State::Unable, State::Recorded);
-                match &*state {
-                    State::Recorded(recording) => recording.replay(input),
-                    _ => network(input),
-                }
-            }
-            State::Unable => network(input),
-            // A caller's own device may track the order of streams, which a graph can't hold.
-            _ if device.is_event_tracking() => network(input),
-            _ => {
-                *state = State::Seen(input.shape().clone(), input.dtype());
-                network(input)
-            }
-        }
-    }
-}
-
-impl Recording {
-    fn new(device: &CudaDevice, input: &Tensor, network: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        let (input, stream) = (input.copy()?, device.cuda_stream());
-        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
-        let output = network(&input);
-        // The output's memory is the graph's own: each launch takes it anew, at the same address.
-        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-        let graph = stream.end_capture(flags).w()?;
-        match (output, graph) {
-            (Ok(output), Some(graph)) => Ok(Self { input, output, graph }),
-            (Err(error), _) => Err(error),
-            (_, None) => bail!("nothing was recorded"),
-        }
-    }
-
-    fn replay(&self, input: &Tensor) -> Result<Tensor> {
-        self.input.slice_set(&input.contiguous()?, 0, 0)?;
-        self.graph.launch().w()?;
-        self.output.copy()
-    }
 }

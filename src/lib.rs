@@ -31,7 +31,9 @@ mod memory;
 pub mod models;
 pub mod pipeline;
 pub mod results;
+pub mod simd;
 pub mod tasks;
+mod tensors;
 pub mod weights;
 pub mod zoo;
 

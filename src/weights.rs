@@ -18,37 +18,57 @@ use nat_convert::source;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 
-use crate::layers::in_words;
-use crate::layers::simd::Isa;
+use crate::tensors::in_words;
 
 /// Tensors by name, seen from one prefix of the names.
 #[derive(Clone)]
 pub struct Weights {
     shared: Rc<Shared>,
     prefix: String,
-    /// Of this view: layers that take their tensors of another one may have another form.
-    form: Form,
+    /// Of this view: layers that take their tensors of another one may be for something else.
+    purpose: Purpose,
 }
 
 struct Shared {
-    source: Source,
+    origin: Origin,
     device: Device,
     dtype: DType,
-    state: RefCell<State>,
+    state: RefCell<Tally>,
 }
 
-/// What layers make of their tensors.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+/// What layers are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
     /// The fastest inference.
     Inference,
-    /// The same, and what takes gradients back to the input.
+    /// The same, and gradients back to the input.
     Differentiable,
-    /// candle's operators.
+    /// Anything that candle's operators can do.
     Plain,
 }
 
-enum Source {
+/// Where the layers of some weights compute, in what and what for: what a backend is chosen by.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    pub(crate) device: Device,
+    /// The type that weights are rounded to.
+    pub(crate) dtype: DType,
+    pub(crate) purpose: Purpose,
+}
+
+impl Placement {
+    /// Whether layers pack their weights for the CPU's kernels, which take them as f32.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.device.is_cpu() && self.purpose != Purpose::Plain
+    }
+
+    /// Whether what takes gradients back is kept.
+    pub(crate) fn is_differentiable(&self) -> bool {
+        self.purpose == Purpose::Differentiable
+    }
+}
+
+enum Origin {
     Safetensors(Container),
     Checkpoint(Box<Checkpoint>),
     Random(u64),
@@ -68,16 +88,16 @@ enum Bytes {
 }
 
 #[derive(Default)]
-struct State {
+struct Tally {
     used: BTreeSet<String>,
-    problems: Vec<Problem>,
+    problems: Vec<TensorProblem>,
     parameters: u64,
 }
 
 /// One tensor that does not fit the model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
-pub enum Problem {
+pub enum TensorProblem {
     #[error("{name} is missing{}", .nearest.as_ref().map(|n| format!(" (nearest: {n})")).unwrap_or_default())]
     Missing { name: String, nearest: Option<String> },
     #[error("{name} has shape {got:?}, expected {expected:?}")]
@@ -95,7 +115,7 @@ pub enum LoadError {
     #[error("{path}: {why}")]
     File { path: String, why: String },
     #[error("the weights do not fit the model: {}", list(.0))]
-    Mismatch(Vec<Problem>),
+    Mismatch(Vec<TensorProblem>),
     /// The architecture is of no network that can be built.
     #[error("the model can't be built: {0}")]
     Architecture(String),
@@ -105,8 +125,8 @@ pub enum LoadError {
 const SHOWN: usize = 12;
 
 /// The first problems in words, and how many more there are.
-fn list(problems: &[Problem]) -> String {
-    let mut text = problems.iter().take(SHOWN).map(Problem::to_string).collect::<Vec<_>>().join("; ");
+fn list(problems: &[TensorProblem]) -> String {
+    let mut text = problems.iter().take(SHOWN).map(TensorProblem::to_string).collect::<Vec<_>>().join("; ");
     if problems.len() > SHOWN {
         text += &format!("; and {} more", problems.len() - SHOWN);
     }
@@ -126,7 +146,7 @@ impl Weights {
         let map = unsafe { Mmap::map(&file) }.map_err(|e| error(e.to_string()))?;
         let container =
             Container::new(Bytes::Mapped(map)).map_err(|e| error(format!("not a safetensors file ({e})")))?;
-        Ok(Self::new(Source::Safetensors(container), dtype, device))
+        Ok(Self::new(Origin::Safetensors(container), dtype, device))
     }
 
     /// Takes tensors from an opened checkpoint: a file that the converter wrote is mapped, of any other
@@ -138,7 +158,7 @@ impl Weights {
         if checkpoint.is_converted() {
             return Self::open(checkpoint.path(), dtype, device);
         }
-        Ok(Self::new(Source::Checkpoint(Box::new(checkpoint)), dtype, device))
+        Ok(Self::new(Origin::Checkpoint(Box::new(checkpoint)), dtype, device))
     }
 
     /// Takes tensors from a safetensors file that is part of the program.
@@ -148,18 +168,18 @@ impl Weights {
     pub fn embedded(bytes: &'static [u8], dtype: DType, device: Device) -> Result<Self, LoadError> {
         let container = Container::new(Bytes::Embedded(bytes))
             .map_err(|e| LoadError::File { path: "embedded weights".to_owned(), why: e.to_string() })?;
-        Ok(Self::new(Source::Safetensors(container), dtype, device))
+        Ok(Self::new(Origin::Safetensors(container), dtype, device))
     }
 
     /// Random weights, the same for the same seed, name and shape: for benches and tests.
     pub fn random(seed: u64, dtype: DType, device: Device) -> Self {
-        Self::new(Source::Random(seed), dtype, device)
+        Self::new(Origin::Random(seed), dtype, device)
     }
 
-    fn new(source: Source, dtype: DType, device: Device) -> Self {
+    fn new(origin: Origin, dtype: DType, device: Device) -> Self {
         let state = RefCell::default();
-        let shared = Rc::new(Shared { source, device, dtype, state });
-        Self { shared, prefix: String::new(), form: Form::Inference }
+        let shared = Rc::new(Shared { origin, device, dtype, state });
+        Self { shared, prefix: String::new(), purpose: Purpose::Inference }
     }
 
     /// The same weights for a network that candle's `backward` goes through, from its results to its input:
@@ -172,35 +192,20 @@ impl Weights {
     /// the first pass, a pass there and back is a quarter faster on two.
     #[must_use]
     pub fn differentiable(self) -> Self {
-        Self { form: Form::Differentiable, ..self }
+        Self { purpose: Purpose::Differentiable, ..self }
     }
 
     /// The same weights for layers made of plain candle operators: any device, any float type, with
     /// gradients.
     #[must_use]
     pub fn plain(self) -> Self {
-        Self { form: Form::Plain, ..self }
+        Self { purpose: Purpose::Plain, ..self }
     }
 
-    /// Whether layers are to keep their weights as tensors, for candle's operators or a GPU's kernels.
-    pub fn is_plain(&self) -> bool {
-        self.form == Form::Plain || !self.shared.device.is_cpu()
-    }
-
-    /// Whether packed layers are to keep what takes gradients back.
-    pub(crate) fn is_differentiable(&self) -> bool {
-        self.form == Form::Differentiable
-    }
-
-    /// Whether layers compute on a GPU with kernels that have no gradients.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn has_kernels(&self) -> bool {
-        self.shared.device.is_cuda() && self.form == Form::Inference
-    }
-
-    /// The instruction set that packed layers are packed for.
-    pub(crate) fn isa(&self) -> Isa {
-        Isa::for_weights(self.shared.dtype)
+    /// Where layers of these weights compute, in what and what for.
+    pub(crate) fn placement(&self) -> Placement {
+        let Shared { device, dtype, .. } = &*self.shared;
+        Placement { device: device.clone(), dtype: *dtype, purpose: self.purpose }
     }
 
     /// The weights below `name`: `name.` goes before every name that is asked for.
@@ -219,18 +224,18 @@ impl Weights {
     /// [`Weights::finish`], and zeros stand in.
     pub fn get(&self, shape: &[usize], name: &str) -> Tensor {
         let name = format!("{}{name}", self.prefix);
-        let tensor = match &self.shared.source {
-            Source::Random(seed) => random(*seed, &name, shape),
-            Source::Safetensors(file) => file.read(&name, shape),
-            Source::Checkpoint(file) => read(file, &name, shape),
+        let tensor = match &self.shared.origin {
+            Origin::Random(seed) => random(*seed, &name, shape),
+            Origin::Safetensors(file) => file.read(&name, shape),
+            Origin::Checkpoint(file) => read(file, &name, shape),
         };
         let placed = tensor.and_then(|tensor| {
             let unreadable =
-                |e: candle_core::Error| Problem::Unreadable { name: name.clone(), why: in_words(&e) };
-            let (dtype, plain) = (self.shared.dtype, self.is_plain());
+                |e: candle_core::Error| TensorProblem::Unreadable { name: name.clone(), why: in_words(&e) };
+            let (dtype, packed) = (self.shared.dtype, self.placement().is_packed());
             tensor
                 .to_dtype(dtype)
-                .and_then(|t| if plain { Ok(t) } else { t.to_dtype(DType::F32) })
+                .and_then(|t| if packed { t.to_dtype(DType::F32) } else { Ok(t) })
                 .and_then(|t| t.to_device(&self.shared.device))
                 .map_err(unreadable)
         });
@@ -251,7 +256,9 @@ impl Weights {
     pub(crate) fn made(&self, shape: &[usize], name: &str, tensor: candle_core::Result<Tensor>) -> Tensor {
         tensor.unwrap_or_else(|error| {
             let name = format!("{}{name}", self.prefix);
-            self.state(|state| state.problems.push(Problem::Unreadable { name, why: in_words(&error) }));
+            self.state(|state| {
+                state.problems.push(TensorProblem::Unreadable { name, why: in_words(&error) })
+            });
             zeros(shape, self.shared.dtype, &self.shared.device)
         })
     }
@@ -263,14 +270,16 @@ impl Weights {
     /// [`LoadError::Mismatch`] with every tensor that is missing or has another shape.
     pub(crate) fn compare(&self, tensors: &[(String, Vec<usize>)]) -> Result<(), LoadError> {
         let names = self.names();
-        let problem = |(name, expected): &(String, Vec<usize>)| match (&self.shared.source, self.shape(name))
+        let problem = |(name, expected): &(String, Vec<usize>)| match (&self.shared.origin, self.shape(name))
         {
-            (Source::Random(_), _) => None,
-            (_, None) => Some(Problem::Missing { name: name.clone(), nearest: nearest(name, &names) }),
+            (Origin::Random(_), _) => None,
+            (_, None) => Some(TensorProblem::Missing { name: name.clone(), nearest: nearest(name, &names) }),
             (_, Some(got)) if got == *expected => None,
-            (_, Some(got)) => {
-                Some(Problem::Shape { name: name.clone(), got: got.to_vec(), expected: expected.clone() })
-            }
+            (_, Some(got)) => Some(TensorProblem::Shape {
+                name: name.clone(),
+                got: got.to_vec(),
+                expected: expected.clone(),
+            }),
         };
         // So many tell enough.
         const MOST: usize = 256;
@@ -280,21 +289,21 @@ impl Weights {
 
     /// The names of all tensors that the source has.
     fn names(&self) -> Vec<String> {
-        match &self.shared.source {
-            Source::Safetensors(file) => file.names(),
-            Source::Checkpoint(file) => file.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
-            Source::Random(_) => Vec::new(),
+        match &self.shared.origin {
+            Origin::Safetensors(file) => file.names(),
+            Origin::Checkpoint(file) => file.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
+            Origin::Random(_) => Vec::new(),
         }
     }
 
     /// The shape of a tensor that the source has.
     fn shape(&self, name: &str) -> Option<&[usize]> {
-        match &self.shared.source {
-            Source::Safetensors(file) => file.header.info(name).map(|info| info.shape.as_slice()),
-            Source::Checkpoint(file) => {
+        match &self.shared.origin {
+            Origin::Safetensors(file) => file.header.info(name).map(|info| info.shape.as_slice()),
+            Origin::Checkpoint(file) => {
                 file.tensors().iter().find(|tensor| tensor.name == name).map(|tensor| tensor.shape.as_slice())
             }
-            Source::Random(_) => None,
+            Origin::Random(_) => None,
         }
     }
 
@@ -307,16 +316,16 @@ impl Weights {
         let names = self.names();
         // For those alone that are shown: a file may have very many names, and very long ones.
         for problem in problems.iter_mut().take(SHOWN) {
-            if let Problem::Missing { name, nearest: near } = problem {
+            if let TensorProblem::Missing { name, nearest: near } = problem {
                 *near = nearest(name, &names);
             }
         }
         let unused = |name: &String| self.state(|state| !state.used.contains(name));
-        problems.extend(self.names().into_iter().filter(unused).map(|name| Problem::Unused { name }));
+        problems.extend(self.names().into_iter().filter(unused).map(|name| TensorProblem::Unused { name }));
         if problems.is_empty() { Ok(()) } else { Err(LoadError::Mismatch(problems)) }
     }
 
-    fn state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+    fn state<T>(&self, f: impl FnOnce(&mut Tally) -> T) -> T {
         f(&mut self.shared.state.borrow_mut())
     }
 }
@@ -331,14 +340,14 @@ impl Container {
         self.header.offset_keys()
     }
 
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
-        let unreadable = |why: String| Problem::Unreadable { name: name.to_owned(), why };
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor, TensorProblem> {
+        let unreadable = |why: String| TensorProblem::Unreadable { name: name.to_owned(), why };
         let Some(info) = self.header.info(name) else {
-            return Err(Problem::Missing { name: name.to_owned(), nearest: None });
+            return Err(TensorProblem::Missing { name: name.to_owned(), nearest: None });
         };
         if info.shape != shape {
             let (got, expected) = (info.shape.clone(), shape.to_vec());
-            return Err(Problem::Shape { name: name.to_owned(), got, expected });
+            return Err(TensorProblem::Shape { name: name.to_owned(), got, expected });
         }
         let (start, end) = info.data_offsets;
         let values = &self.bytes.all()[self.data + start..self.data + end];
@@ -370,14 +379,14 @@ impl Bytes {
 }
 
 /// Reads one tensor of a checkpoint, whose architecture names all of them with their shapes.
-fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
-    let unreadable = |why: String| Problem::Unreadable { name: name.to_owned(), why };
+fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, TensorProblem> {
+    let unreadable = |why: String| TensorProblem::Unreadable { name: name.to_owned(), why };
     let Some(info) = file.tensors().iter().find(|tensor| tensor.name == name) else {
-        return Err(Problem::Missing { name: name.to_owned(), nearest: None });
+        return Err(TensorProblem::Missing { name: name.to_owned(), nearest: None });
     };
     if info.shape != shape {
         let (got, expected) = (info.shape.clone(), shape.to_vec());
-        return Err(Problem::Shape { name: name.to_owned(), got, expected });
+        return Err(TensorProblem::Shape { name: name.to_owned(), got, expected });
     }
     let mut bytes = Vec::new();
     let dtype = match file.read(name, &mut bytes).map_err(|e| unreadable(e.to_string()))? {
@@ -401,7 +410,7 @@ fn nearest(name: &str, names: &[String]) -> Option<String> {
 }
 
 /// Uniform values whose spread keeps activations near 1: norms around 1, matrices by fan-in.
-fn random(seed: u64, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
+fn random(seed: u64, name: &str, shape: &[usize]) -> Result<Tensor, TensorProblem> {
     let hash = name
         .bytes()
         .fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
@@ -415,7 +424,7 @@ fn random(seed: u64, name: &str, shape: &[usize]) -> Result<Tensor, Problem> {
     };
     let values = (0..shape.iter().product()).map(|_| centre + spread * (2.0 * rng.f32() - 1.0)).collect();
     Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu)
-        .map_err(|e| Problem::Unreadable { name: name.to_owned(), why: in_words(&e) })
+        .map_err(|e| TensorProblem::Unreadable { name: name.to_owned(), why: in_words(&e) })
 }
 
 /// Zeros stand in for a tensor that could not be taken; the model is never run with them.
@@ -429,13 +438,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_view_has_the_form_that_was_asked_of_it() {
+    fn a_view_is_for_what_was_asked_of_it() {
         let weights = Weights::random(1, DType::F32, Device::Cpu);
         let below = weights.pp("head");
         let (plain, differentiable) = (weights.clone().plain(), weights.clone().differentiable());
-        assert!(plain.is_plain() && plain.pp("head").is_plain() && !plain.is_differentiable());
-        assert!(differentiable.pp("head").is_differentiable() && !differentiable.is_plain());
-        assert!(!weights.is_plain() && !below.is_plain() && !below.is_differentiable());
+        let purpose = |weights: &Weights| weights.pp("head").placement().purpose;
+        assert_eq!(
+            [&plain, &differentiable, &weights, &below].map(purpose),
+            [Purpose::Plain, Purpose::Differentiable, Purpose::Inference, Purpose::Inference]
+        );
+        assert!(!plain.placement().is_packed() && differentiable.placement().is_packed());
         // They remain the same weights.
         let values = |weights: &Weights| weights.get(&[3], "bias").to_vec1::<f32>().unwrap();
         assert_eq!(values(&plain.pp("head")), values(&below));

@@ -12,8 +12,8 @@ use std::sync::atomic::AtomicBool;
 
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::write::{WriteOptions, write};
-use nat_infer::layers::simd::Isa;
 use nat_infer::results::{Classification, Detections, SavedFeatures, SavedSaliency, Segmentation};
+use nat_infer::simd::Isa;
 use nat_infer::zoo;
 use safetensors::SafeTensors;
 use serde_json::Value;

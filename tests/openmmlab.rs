@@ -13,9 +13,8 @@ use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_infer::images::{Reader, RgbImage};
 use nat_infer::layers::bilinear;
 use nat_infer::models::boxes::Corners;
-use nat_infer::models::mask_rcnn::{MaskRcnn, Picture, STRIDES, mean_sigmoid};
-use nat_infer::models::roi::roi_align;
-use nat_infer::models::rpn::proposals;
+use nat_infer::models::detector::Picture;
+use nat_infer::models::mask_rcnn::{MaskRcnn, mean_sigmoid};
 use nat_infer::models::uper::Upernet;
 use nat_infer::results::Detection;
 use nat_infer::tasks::detect::DetectOptions;
@@ -186,8 +185,7 @@ fn stages(case: &Case, path: &Path, image: &RgbImage, device: &Device) {
         case.map(&format!("rpn.reg.{i}"), &level.reg);
     }
 
-    let proposals =
-        proposals(network.recipe(), &predictions, &STRIDES, &[picture.size]).unwrap().remove(0).unwrap();
+    let proposals = network.proposals(&predictions, &[picture.size]).unwrap().remove(0).unwrap();
     let rois: Vec<Corners> = proposals.iter().map(|p| p.corners).collect();
     let want = case.get("proposals").to_vec2::<f32>().unwrap();
     let mut order = matched(&format!("{name}: proposals"), &rois, &corners(&case.get("proposals")));
@@ -201,8 +199,7 @@ fn stages(case: &Case, path: &Path, image: &RgbImage, device: &Device) {
         let key = |what: &str| format!("stage{i}.{what}");
         order = matched(&format!("{name}: rois of stage {i}"), rois, &corners(&case.get(&key("rois"))));
         let six: Vec<Corners> = order[..6].iter().map(|&i| rois[i]).collect();
-        let features =
-            roi_align(&pyramid[..4], &STRIDES[..4], &six, network.recipe().finest_scale as f32, 7).unwrap();
+        let features = network.features(&pyramid, &six, 7).unwrap();
         case.features(&key("roi_feats_first6"), &features.permute((0, 3, 1, 2)).unwrap());
         case.features(&key("cls_score_first64"), &rows(&regions.logits[i], &order[..64]));
         case.features(&key("bbox_pred_first24"), &rows(&regions.deltas[i], &order[..24]));

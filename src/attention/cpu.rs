@@ -33,7 +33,7 @@ use std::ops::Range;
 use self::steps::{add_bias, blocks, dots_of, exponentials, mix_all};
 use super::Problem;
 use super::window::Class;
-use crate::layers::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd};
 
 pub(super) use forward::forward;
 pub(super) use grad::backward;

@@ -41,8 +41,8 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor
 use half::{bf16, f16};
 
 use crate::layers::profile::{Kind, span};
-use crate::layers::simd::Isa;
 use crate::layers::with_all_f32;
+use crate::simd::Isa;
 
 /// Neighborhood attention with a relative position bias, as a candle operator over (qkv, rpb).
 ///

@@ -8,9 +8,9 @@ use candle_core::{DType, Device};
 use nat_convert::arch::Dilations;
 use nat_convert::error::ConvertError;
 use nat_convert::report::{Remedy, Warning};
-use nat_infer::layers::simd::Isa;
 use nat_infer::models::classifier::MOST_GRADIENTS;
 use nat_infer::pipeline::Fetch;
+use nat_infer::simd::Isa;
 use nat_infer::tasks::{Classify, LoadOptions, Model, TaskError};
 use nat_infer::zoo::{self, Bars, Entry, Env, Located, Reference, Repository, Task, ZooError};
 

@@ -10,7 +10,7 @@ use image::RgbImage;
 pub use nat_convert::arch::Filter;
 use rayon::prelude::*;
 
-use crate::layers::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd};
 
 /// How far a filter reaches, in input pixels where nothing is lost.
 fn support(filter: Filter) -> f64 {

@@ -1,123 +1,43 @@
-//! The building blocks that the models share, fast on the CPU.
+//! The building blocks that the models share.
 //!
-//! Every layer has two forms, chosen when it takes its [`Weights`](crate::weights::Weights): packed
-//! for the fused CPU kernels of this folder, or plain candle operators, which run on any device and are
-//! what the fused form is tested against. Plain layers have gradients, and so have packed ones whose weights
-//! are [differentiable](crate::weights::Weights::differentiable).
+//! A layer is made of its parts, the tensors that it took of its [`Weights`](crate::weights::Weights), and gets one
+//! form when it takes them: packed for the fused CPU kernels (`cpu/`), a GPU's kernels (`cuda/`), or plain candle
+//! operators (`candle/`), which run on any device and are what the others are tested against. The table of
+//! `backend.rs` chooses; nothing above this folder knows which form a layer has.
 //!
-//! The packed form takes tensors of any float type and gives f32: activations and sums are f32
-//! whatever the type of the weights. That type says how far the weights are rounded, and with bf16 on a
-//! processor that multiplies it, that the operands of matrix products are bf16.
+//! To add a backend: a folder with its `impl Backend` (`form.rs` says what that is), and a row in `backend.rs`.
+//!
+//! Plain layers have gradients, and so have packed ones whose weights are
+//! [differentiable](crate::weights::Weights::differentiable).
 
+mod backend;
+mod batches;
+mod candle;
 mod conv;
+mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-pub(crate) mod gemm;
+mod form;
 mod linear;
+mod maps;
 mod norm;
-mod operator;
-mod plain;
+mod parts;
 pub mod profile;
 mod pyramid;
+mod regions;
 pub(crate) mod resample;
-mod rows;
-pub mod simd;
 pub(crate) mod softmax;
+mod stepwise;
 
-use candle_core::{CpuStorage, DType, Device, Error, Result, Shape, Storage, Tensor};
-
-pub use conv::{Conv2d, MapLayout, Window};
-pub use linear::{LayerScale, Linear, Mlp};
+pub use batches::Batches;
+pub use conv::Conv2d;
+pub(crate) use form::Roi;
+pub use linear::{Linear, Mlp};
+pub use maps::Maps;
 pub use norm::LayerNorm;
-pub(crate) use plain::mean;
+pub use parts::{Activation, ConvParts, LinearParts, MapLayout, MlpParts, NormParts, PyramidParts, Window};
 pub use pyramid::PyramidConv2d;
 pub use resample::{adaptive_mean, bilinear};
 
-/// What an error of candle says, in one line: its own form has a line for each context, and with
-/// `RUST_BACKTRACE` the backtrace.
-pub fn in_words(error: &Error) -> String {
-    match error {
-        Error::WithBacktrace { inner, .. } => in_words(inner),
-        Error::WithPath { inner, path } => format!("{}: {}", path.display(), in_words(inner)),
-        Error::Context { inner, context } => format!("{context}: {}", in_words(inner)),
-        Error::WrappedContext { wrapped, context } => match wrapped.downcast_ref::<Error>() {
-            Some(inner) => format!("{context}: {}", in_words(inner)),
-            None => format!("{context}: {wrapped}"),
-        },
-        plain => plain.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" "),
-    }
-}
-
-/// Runs `f` on a thread of the pool. Called from any other thread, every parallel layer would wake the
-/// pool and wait to be woken by it.
-pub fn on_pool<T: Send>(f: impl FnOnce() -> T + Send) -> T {
-    rayon::scope(|_| f())
-}
-
-/// Calls `f` with the values of a CPU tensor, as f32, in row-major order.
-pub(crate) fn with_f32<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
-    let x = x.to_dtype(DType::F32)?.contiguous()?;
-    let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(f(&values[start..end])),
-        _ => candle_core::bail!("the fused CPU layers got a tensor on {:?}", x.device().location()),
-    }
-}
-
-/// Calls `f` with the values of several tensors, as [`with_f32`], wherever they are.
-pub(crate) fn with_all_f32<T>(tensors: &[Tensor], f: impl FnOnce(&[&[f32]]) -> T) -> Result<T> {
-    let here: Vec<Tensor> = tensors
-        .iter()
-        .map(|x| x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous())
-        .collect::<Result<_>>()?;
-    let guards: Vec<_> = here.iter().map(Tensor::storage_and_layout).collect();
-    let values = guards.iter().map(|(storage, layout)| match (&**storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(&values[start..end]),
-        _ => candle_core::bail!("a tensor that was copied to the CPU is not there"),
-    });
-    Ok(f(&values.collect::<Result<Vec<_>>>()?))
-}
-
-/// A CPU tensor of `shape`, f32, from what `f` makes of `x`'s values, which no gradient goes back through.
-///
-/// # Errors
-/// When `x` is not on the CPU, or a gradient is asked of it.
-pub(crate) fn map_f32(x: &Tensor, shape: &Shape, f: impl FnOnce(&[f32]) -> Vec<f32>) -> Result<Tensor> {
-    if x.track_op() {
-        candle_core::bail!("this layer has no gradient: only classifiers are differentiable");
-    }
-    Tensor::from_vec(with_f32(x, f)?, shape, &Device::Cpu)
-}
-
-/// The values of a weight that `Weights` gave: on the CPU by then.
-pub(crate) fn vector(x: &Tensor) -> Vec<f32> {
-    with_f32(x, <[f32]>::to_vec).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::Context;
-
-    use super::*;
-
-    #[test]
-    fn errors_are_one_line_without_their_backtrace() {
-        let plain = || Error::Msg("no such shape".to_owned());
-        // As candle makes it where RUST_BACKTRACE is set, which is read once in a process.
-        let traced = |inner| Error::WithBacktrace {
-            inner: Box::new(inner),
-            backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
-        };
-        assert!(traced(plain()).to_string().lines().count() > 1);
-        for (error, says) in [
-            (plain(), "no such shape"),
-            (traced(plain()), "no such shape"),
-            (traced(traced(plain()).context("layer 3")), "layer 3: no such shape"),
-            (traced(plain()).with_path("a.bin"), "a.bin: no such shape"),
-            (Err::<(), _>(traced(plain())).context("layer 3").unwrap_err(), "layer 3: no such shape"),
-            (Error::Msg("first\n  second".to_owned()), "first second"),
-        ] {
-            assert_eq!(in_words(&error), says, "{error}");
-        }
-    }
-}
+pub(crate) use crate::tensors::with_all_f32;
+pub use crate::tensors::{in_words, on_pool};

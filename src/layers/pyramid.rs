@@ -1,35 +1,24 @@
-//! A convolution over maps of several sizes, resampled to the finest and concatenated, that does neither.
+//! A convolution over maps of several sizes.
 
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
-use super::resample::{Tap, resized, taps};
-use super::{Conv2d, Linear, MapLayout, Window, map_f32, with_all_f32};
+use super::backend;
+use super::form::PyramidForm;
+use super::parts::{ConvParts, PyramidParts, Window};
+use super::profile::{Kind, span};
 use crate::weights::Weights;
-
-/// Side of the kernel.
-const SIDE: usize = Window::SAME.kernel;
 
 /// OpenMMLab's 3x3 ConvModule (convolution, BatchNorm, ReLU) over the concatenation of maps that are
 /// resampled to the size of the first, bilinear with or without PyTorch's `align_corners`.
-///
-/// Resampling acts on positions and a tap of the kernel on channels, so they can change places: each tap
-/// multiplies a coarse map where it is small, and the products are resampled. That saves most of the
-/// arithmetic, and the maps of full size.
 pub struct PyramidConv2d {
-    form: Form,
-    align_corners: bool,
-}
-
-enum Form {
-    /// The finest map's part of the kernel, and of each coarser one all taps, [9 · outputs, channels].
-    Split { finest: Conv2d, coarser: Vec<Linear> },
-    /// As it is written: any device, differentiable.
-    Plain(Conv2d),
+    form: Box<dyn PyramidForm>,
+    levels: usize,
+    channels: usize,
+    outputs: usize,
 }
 
 impl PyramidConv2d {
-    /// For `levels` maps of `channels` each. Takes what [`Conv2d::module`] takes.
+    /// For `levels` maps of `channels` each. Takes what [`ConvParts::module`] takes.
     pub fn new(
         levels: usize,
         (channels, outputs): (usize, usize),
@@ -37,25 +26,9 @@ impl PyramidConv2d {
         align_corners: bool,
         weights: &Weights,
     ) -> Self {
-        let inputs = levels * channels;
-        if weights.is_plain() {
-            let conv = Conv2d::module((inputs, outputs), Window::SAME, epsilon, weights);
-            return Self { form: Form::Plain(conv), align_corners };
-        }
-        let (weight, bias) = Conv2d::folded((inputs, outputs), Window::SAME, epsilon, weights);
-        let part = |level: usize| weight.narrow(1, level * channels, channels)?.contiguous();
-        let shape = [outputs, channels, SIDE, SIDE];
-        let finest = weights.made(&shape, "conv.weight", part(0));
-        let taps = |level: usize| {
-            let rows = [SIDE * SIDE * outputs, channels];
-            let by_tap =
-                part(level).and_then(|part| part.permute((2, 3, 0, 1))?.contiguous()?.reshape(&rows));
-            Linear::of(weights.made(&rows, "conv.weight", by_tap), None, weights)
-        };
-        let coarser = (1..levels).map(taps).collect();
-        let layout = MapLayout::ChannelsLast;
-        let finest = Conv2d::of(finest, Some(bias), (channels, outputs), Window::SAME, layout, weights);
-        Self { form: Form::Split { finest, coarser }, align_corners }
+        let conv = ConvParts::module((levels * channels, outputs), Window::SAME, epsilon, weights);
+        let form = backend::of(weights).pyramid(PyramidParts { conv, levels, align_corners }, weights);
+        Self { form, levels, channels, outputs }
     }
 
     /// Maps [B, H, W, C], [B, h, w, C], … to one map [B, H, W, outputs].
@@ -63,93 +36,20 @@ impl PyramidConv2d {
     /// # Errors
     /// When the maps do not suit the layer.
     pub fn forward(&self, maps: &[Tensor]) -> Result<Tensor> {
-        let Some((first, rest)) = maps.split_first() else { candle_core::bail!("a pyramid without maps") };
-        let (b, h, w, _) = first.dims4()?;
-        match &self.form {
-            Form::Plain(conv) => {
-                let maps = maps.iter().map(|map| resized(map, [h, w], self.align_corners));
-                let maps = maps.collect::<Result<Vec<_>>>()?;
-                conv.forward(&Tensor::cat(&maps, 3)?, None)
-            }
-            Form::Split { finest, coarser } => {
-                if coarser.len() != rest.len() {
-                    candle_core::bail!("a pyramid of {} maps got {}", coarser.len() + 1, maps.len());
-                }
-                let products: Vec<Tensor> =
-                    coarser.iter().zip(rest).map(|(taps, map)| taps.forward(map)).collect::<Result<_>>()?;
-                let sum = resampled_sum(&products, [b, h, w], self.align_corners)?;
-                let sum = finest.forward_residual(first, &sum)?;
-                // Not candle's ReLU, which makes 0 of what is no number: that has to be seen in the result.
-                map_f32(&sum, sum.shape(), |x| x.iter().map(|&x| if x < 0.0 { 0.0 } else { x }).collect())
-            }
+        if maps.len() != self.levels || maps.is_empty() {
+            candle_core::bail!("a pyramid of {} maps got {}", self.levels, maps.len());
         }
-    }
-}
-
-/// Σ over maps and taps (y, x) of the resampled `products` [B, h, w, 9 · outputs], moved by the tap and 0
-/// outside: [B, height, width, outputs].
-fn resampled_sum(
-    products: &[Tensor],
-    [batch, height, width]: [usize; 3],
-    align_corners: bool,
-) -> Result<Tensor> {
-    let Some(first) = products.first() else { candle_core::bail!("a pyramid of one map") };
-    let outputs = first.dims4()?.3 / (SIDE * SIDE);
-    let mut levels = Vec::with_capacity(products.len());
-    for product in products {
-        let (b, h, w, c) = product.dims4()?;
-        if b != batch || c != SIDE * SIDE * outputs {
-            candle_core::bail!("a pyramid of {batch} images got a map of {:?}", product.shape());
-        }
-        levels.push(([h, w], taps(h, height, align_corners), taps(w, width, align_corners)));
-    }
-    let sum = with_all_f32(products, |products| {
-        let mut out = vec![0.0; batch * height * width * outputs];
-        out.par_chunks_exact_mut((width * outputs).max(1)).enumerate().for_each(|(i, out)| {
-            let (image, y) = (i / height, i % height);
-            let mut column_sums = Vec::new();
-            for (([h, w], rows, columns), product) in levels.iter().zip(products) {
-                let product = &product[image * h * w * SIDE * SIDE * outputs..];
-                // First the rows: of each tap's column what the three rows of taps give, [w, 3, outputs].
-                column_sums.clear();
-                column_sums.resize(w * SIDE * outputs, 0.0);
-                for ky in 0..SIDE {
-                    let Some(tap) = moved(y, ky).and_then(|y| rows.get(y)) else { continue };
-                    for (row, weight) in ends(tap) {
-                        let from =
-                            product[row * w * SIDE * SIDE * outputs..].chunks_exact(SIDE * SIDE * outputs);
-                        for (to, from) in column_sums.chunks_exact_mut(SIDE * outputs).zip(from) {
-                            add(to, &from[ky * SIDE * outputs..][..SIDE * outputs], weight);
-                        }
-                    }
-                }
-                for (x, out) in out.chunks_exact_mut(outputs).enumerate() {
-                    for kx in 0..SIDE {
-                        let Some(tap) = moved(x, kx).and_then(|x| columns.get(x)) else { continue };
-                        for (column, weight) in ends(tap) {
-                            add(out, &column_sums[(column * SIDE + kx) * outputs..][..outputs], weight);
-                        }
-                    }
-                }
+        let mut macs = 0;
+        for map in maps {
+            let (_, h, w, c) = map.dims4()?;
+            if c != self.channels || h == 0 || w == 0 {
+                candle_core::bail!("a pyramid of {} channels got a map of {:?}", self.channels, map.shape());
             }
-        });
-        out
-    })?;
-    Tensor::from_vec(sum, (batch, height, width, outputs), first.device())
-}
-
-/// Where tap `k` of the kernel looks for output `at`, unless before the map.
-fn moved(at: usize, k: usize) -> Option<usize> {
-    (at + k).checked_sub(SIDE / 2)
-}
-
-/// The positions of a tap with their shares.
-fn ends(tap: &Tap) -> [(usize, f32); 2] {
-    [(tap.at[0], 1.0 - tap.part), (tap.at[1], tap.part)]
-}
-
-fn add(to: &mut [f32], from: &[f32], weight: f32) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += weight * from);
+            macs += map.elem_count() * Window::SAME.kernel.pow(2) * self.outputs;
+        }
+        let _span = span(Kind::Convolution, macs);
+        self.form.forward(maps)
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::ops::Range;
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use super::map_f32;
-use super::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd};
+use crate::tensors::map_f32;
 
 /// The two source positions of an output position on one axis, and the second one's share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,10 +67,10 @@ impl Kernel for Row<'_> {
     }
 }
 
-/// `x` [B, H, W, C] at another size, bilinear with `align_corners=False`, f32.
+/// `x` [B, H, W, C] on the CPU at another size, bilinear with `align_corners=False`, f32.
 ///
 /// # Errors
-/// When `x` is no map, or has no positions.
+/// When `x` is no map on the CPU, or has no positions.
 pub fn bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     resized(x, [height, width], false)
 }
@@ -78,7 +78,7 @@ pub fn bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
 /// As [`bilinear`], to height and width, with or without PyTorch's `align_corners`.
 ///
 /// # Errors
-/// When `x` is no map, or has no positions.
+/// As [`bilinear`].
 pub(crate) fn resized(x: &Tensor, [height, width]: [usize; 2], align_corners: bool) -> Result<Tensor> {
     let (b, h, w, c) = x.dims4()?;
     if h == 0 || w == 0 || c == 0 {
@@ -86,10 +86,6 @@ pub(crate) fn resized(x: &Tensor, [height, width]: [usize; 2], align_corners: bo
     }
     if (h, w) == (height, width) {
         return Ok(x.clone());
-    }
-    if !x.device().is_cpu() {
-        let x = x.permute((0, 3, 1, 2))?.contiguous()?;
-        return x.upsample_bilinear2d(height, width, align_corners)?.permute((0, 2, 3, 1))?.contiguous();
     }
     let (rows, columns) = (taps(h, height, align_corners), taps(w, width, align_corners));
     map_f32(x, &(b, height, width, c).into(), |x| {

@@ -1,6 +1,6 @@
 //! Probabilities of classes.
 
-use super::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd};
 
 /// The first of the largest; 0 of none.
 pub(crate) fn likeliest(scores: &[f32]) -> usize {
@@ -10,15 +10,15 @@ pub(crate) fn likeliest(scores: &[f32]) -> usize {
 
 /// Makes probabilities of each row of `values` [rows, classes].
 pub(crate) fn softmax(values: &mut [f32], classes: usize) {
-    Isa::best().run(Softmax { values, classes });
+    Isa::best().run(SoftmaxRows { values, classes });
 }
 
-struct Softmax<'a> {
+struct SoftmaxRows<'a> {
     values: &'a mut [f32],
     classes: usize,
 }
 
-impl Kernel for Softmax<'_> {
+impl Kernel for SoftmaxRows<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -78,7 +78,7 @@ mod tests {
             for classes in [1, 2, 7, 8, 16, 21, 150] {
                 let logits: Vec<f32> = (0..3 * classes).map(|i| (i * 37 % 23) as f32 - 9.0).collect();
                 let mut values = logits.clone();
-                isa.run(Softmax { values: &mut values, classes });
+                isa.run(SoftmaxRows { values: &mut values, classes });
                 for (got, logits) in values.chunks(classes).zip(logits.chunks(classes)) {
                     let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
                     for (got, &logit) in got.iter().zip(logits) {

@@ -1,16 +1,11 @@
 //! Boxes of detectors: decoding of regressed deltas, non-maximum suppression. Corners (x1, y1, x2, y2) in
 //! pixels, arithmetic in f32 in mmdet's order: what follows jumps where boxes change order.
 
-#[cfg(feature = "cuda")]
-use candle_core::{DType, Tensor};
-use candle_core::{Device, Result};
+use candle_core::{Result, Tensor};
 use nat_convert::recipe::BoxCoder;
-#[cfg(feature = "cuda")]
-use nat_cuda::regions;
 use rayon::prelude::*;
 
-#[cfg(feature = "cuda")]
-use crate::cuda;
+use crate::layers::Maps;
 
 /// Left, top, right and bottom edge.
 pub type Corners = [f32; 4];
@@ -90,27 +85,18 @@ pub fn nms(candidates: &[Candidate], threshold: f32) -> Vec<usize> {
     order
 }
 
-/// As [`nms`], compared on `device` if that is a GPU: of thousands of boxes it has all pairs at once.
+/// As [`nms`], compared on the device of `like` where `maps` have something of its own to do it with.
 ///
 /// # Errors
 /// When the device fails.
-pub fn nms_on(device: &Device, candidates: &[Candidate], threshold: f32) -> Result<Vec<usize>> {
-    #[cfg(feature = "cuda")]
-    if device.is_cuda() && (1..=regions::MOST_BOXES).contains(&candidates.len()) {
-        let mut order = best_first(candidates);
-        let (moved, count) = (moved(candidates), order.len());
-        let boxes: Vec<f32> = order.iter().flat_map(|&index| moved[index]).collect();
-        let boxes = Tensor::from_vec(boxes, (count, 4), device)?;
-        let shape = (count, regions::words(count)).into();
-        let mask =
-            cuda::tensor_of(DType::U32, &[Some(&boxes)], &shape, |_| regions::overlaps(count, threshold))?;
-        let kept = cuda::tensor_of(DType::U32, &[Some(&mask)], &count.into(), |_| regions::suppress(count))?;
-        let mut kept = kept.to_vec1::<u32>()?.into_iter();
-        order.retain(|_| kept.next() == Some(1));
-        return Ok(order);
-    }
-    let _ = device;
-    Ok(nms(candidates, threshold))
+pub fn nms_on(maps: Maps, like: &Tensor, candidates: &[Candidate], threshold: f32) -> Result<Vec<usize>> {
+    let mut order = best_first(candidates);
+    let moved = moved(candidates);
+    let boxes: Vec<Corners> = order.iter().map(|&index| moved[index]).collect();
+    let Some(kept) = maps.kept(&boxes, threshold, like)? else { return Ok(nms(candidates, threshold)) };
+    let mut kept = kept.into_iter();
+    order.retain(|_| kept.next() == Some(true));
+    Ok(order)
 }
 
 /// The indices of boxes, best first; of equal scores the first one.

@@ -4,16 +4,15 @@
 use candle_core::{DType, Result, Tensor, Var};
 use nat_convert::arch::{Architecture, ClassifierWidths, Head};
 
-use super::Backbone;
-use crate::layers::{Linear, on_pool};
+use super::backbone::Backbone;
+use crate::layers::{Batches, Linear, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// A backbone and, for classifiers, its head.
 pub struct Classifier {
     backbone: Backbone,
     head: Option<Linear>,
-    #[cfg(feature = "cuda")]
-    replay: crate::cuda::Replay,
+    batches: Batches,
 }
 
 /// What a network computes on the way.
@@ -42,12 +41,7 @@ impl Classifier {
             _ => None,
         };
         weights.finish()?;
-        Ok(Self {
-            backbone,
-            head,
-            #[cfg(feature = "cuda")]
-            replay: crate::cuda::Replay::default(),
-        })
+        Ok(Self { backbone, head, batches: Batches::new(weights) })
     }
 
     /// Logits [B, classes], f32, of normalised images [B, 3, H, W].
@@ -55,16 +49,7 @@ impl Classifier {
     /// # Errors
     /// When the images do not suit the network, or it is not a classifier.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        #[cfg(feature = "cuda")]
-        if images.device().is_cuda() {
-            return match images.dim(0)? {
-                1..=crate::cuda::Replay::MOST_IMAGES if !images.track_op() => {
-                    self.replay.run(images, |images| self.logits(images))
-                }
-                _ => self.logits(images),
-            };
-        }
-        in_parts(images, usize::MAX, |images, _| self.logits(images))
+        self.batches.run(images, |images| self.logits(images))
     }
 
     /// The gradients of logits with respect to normalised images [B, 3, H, W], of each image that of the class
@@ -75,7 +60,7 @@ impl Classifier {
     /// or the network was not built of [`Weights::differentiable`] or [`Weights::plain`].
     pub fn gradients(&self, images: &Tensor, classes: &[u32]) -> Result<Tensor> {
         check_classes(images, classes)?;
-        in_parts(images, MOST_GRADIENTS, |images, first| {
+        self.batches.parts(images, MOST_GRADIENTS, |images, first| {
             let images = Var::from_tensor(images)?;
             let logits = self.logits(&images)?;
             gradient(&logits, &classes[first..first + images.dim(0)?], &images)
@@ -147,20 +132,6 @@ impl Classifier {
 /// Images that gradients are taken of at a time on a CPU, at most: the inputs of all layers are kept meanwhile, of
 /// NAT-Mini at 224 some 50 MB per image, and no more images are needed to keep many threads busy.
 pub const MOST_GRADIENTS: usize = 8;
-
-/// What `run` makes of images [B, ..], put together again; it is told where a part begins. On a CPU parts are an
-/// image a thread, but `most` at most: more at a time would leave the caches between layers.
-fn in_parts(
-    images: &Tensor,
-    most: usize,
-    run: impl Fn(&Tensor, usize) -> Result<Tensor> + Sync + Send,
-) -> Result<Tensor> {
-    let batch = images.dim(0)?;
-    let together = if images.device().is_cpu() { rayon::current_num_threads().min(most) } else { batch };
-    let part = |first| run(&images.narrow(0, first, together.min(batch - first))?, first);
-    let parts = on_pool(|| (0..batch).step_by(together.max(1)).map(part).collect::<Result<Vec<_>>>())?;
-    Tensor::cat(&parts, 0)
-}
 
 fn check_classes<T>(images: &Tensor, classes: &[T]) -> Result<()> {
     match images.dim(0)? {

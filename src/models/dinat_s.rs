@@ -6,46 +6,39 @@ use nat_convert::arch::Backbone as Config;
 use nat_convert::recipe::{EPSILON, Recipe};
 
 use super::block::Block;
-use crate::layers::{Conv2d, LayerNorm, Linear, MapLayout, Window};
+use super::levels::Levels;
+use crate::layers::{Conv2d, ConvParts, Linear, LinearParts, MapLayout, NormParts, Window};
 use crate::weights::Weights;
 
 /// DiNAT_s without the norms that follow its levels.
-pub struct DinatS {
+pub(super) struct DinatS {
     patch_embed: PatchEmbed,
     levels: Vec<Level>,
 }
 
 /// Non-overlapping patches through one linear map and a norm; images are padded with zeros on the
 /// right and the bottom up to whole patches.
-pub(super) struct PatchEmbed {
-    proj: Conv2d,
-    norm: LayerNorm,
-}
+pub(super) struct PatchEmbed(Conv2d);
 
 struct Level {
     blocks: Vec<Block>,
     downsample: Option<PatchMerging>,
 }
 
-struct PatchMerging {
-    norm: LayerNorm,
-    reduction: Linear,
-}
+/// Neighbours side by side, then a norm and a linear map.
+struct PatchMerging(Linear);
 
 impl DinatS {
     /// Takes the tensors `patch_embed.*` and `layers.*`.
-    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+    pub(super) fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
         let levels =
             (0..config.depths.len()).map(|l| Level::new(config, recipe, l, &weights.pp("layers").pp(l)));
         Self { patch_embed: PatchEmbed::new(config, &weights.pp("patch_embed")), levels: levels.collect() }
     }
+}
 
-    /// Images [B, 3, H, W] to each level's map before its merging: [B, H/4, W/4, C], …, sides rounded
-    /// up at every step.
-    ///
-    /// # Errors
-    /// When the images are not [B, 3, H, W].
-    pub fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+impl Levels for DinatS {
+    fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         let mut x = self.patch_embed.forward(images)?; // [B, H/4, W/4, C]
         let mut maps = Vec::with_capacity(self.levels.len());
         for level in &self.levels {
@@ -65,15 +58,14 @@ impl PatchEmbed {
     pub(super) fn new(config: &Config, weights: &Weights) -> Self {
         let window = Window { kernel: config.patch_size, stride: config.patch_size, padding: 0 };
         let channels = (3, config.embed_dim);
-        Self {
-            proj: Conv2d::new(channels, window, true, MapLayout::ChannelsFirst, &weights.pp("proj")),
-            norm: LayerNorm::new(config.embed_dim, EPSILON, &weights.pp("norm")),
-        }
+        let proj = ConvParts::take(channels, window, true, MapLayout::ChannelsFirst, &weights.pp("proj"));
+        let norm = Some(NormParts::take(config.embed_dim, EPSILON, &weights.pp("norm")));
+        Self(Conv2d::of(ConvParts { norm, ..proj }, weights))
     }
 
     /// Images [B, 3, H, W] to tokens [B, H/patch, W/patch, C].
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        self.proj.forward(images, Some(&self.norm))
+        self.0.forward(images)
     }
 }
 
@@ -92,10 +84,9 @@ impl Level {
 
 impl PatchMerging {
     fn new(dim: usize, weights: &Weights) -> Self {
-        Self {
-            norm: LayerNorm::new(4 * dim, EPSILON, &weights.pp("norm")),
-            reduction: Linear::new(4 * dim, 2 * dim, false, &weights.pp("reduction")),
-        }
+        let reduction = LinearParts::take(4 * dim, 2 * dim, false, &weights.pp("reduction"));
+        let norm = Some(NormParts::take(4 * dim, EPSILON, &weights.pp("norm")));
+        Self(Linear::of(LinearParts { norm, ..reduction }, weights))
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -105,6 +96,6 @@ impl PatchMerging {
         // Neighbours in the order (0,0), (1,0), (0,1), (1,1) as (row, column):
         // [B, H, 2, W, 2, C] -> [B, H, W, column, row, C].
         let x = x.reshape((b, h, 2, w, 2, c))?.permute([0, 1, 3, 4, 2, 5])?.contiguous()?;
-        self.reduction.forward_normed(&self.norm, &x.reshape((b, h, w, 4 * c))?)
+        self.0.forward(&x.reshape((b, h, w, 4 * c))?)
     }
 }

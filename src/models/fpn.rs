@@ -43,9 +43,9 @@ impl Fpn {
                     let (_, h, w, _) = map.dims4()?;
                     lateral.forward_residual(map, &nearest(above, h, w)?)?
                 }
-                None => lateral.forward(map, None)?,
+                None => lateral.forward(map)?,
             };
-            pyramid.push(conv.forward(&merged, None)?);
+            pyramid.push(conv.forward(&merged)?);
             above = Some(merged);
         }
         pyramid.reverse();

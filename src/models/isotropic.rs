@@ -7,33 +7,33 @@ use nat_convert::recipe::Recipe;
 
 use super::block::Block;
 use super::dinat_s::PatchEmbed;
+use super::levels::Levels;
 use crate::weights::Weights;
 
 /// Patches of 16x16 pixels and one level of blocks.
-pub struct Isotropic {
+pub(super) struct Isotropic {
     patch_embed: PatchEmbed,
     layers: Vec<Block>,
 }
 
 impl Isotropic {
     /// Takes the tensors `patch_embed.*` and `layers.*`.
-    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+    pub(super) fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
         let layers = weights.pp("layers");
         Self {
             patch_embed: PatchEmbed::new(config, &weights.pp("patch_embed")),
             layers: (0..config.depths[0]).map(|b| Block::new(config, recipe, 0, b, &layers.pp(b))).collect(),
         }
     }
+}
 
-    /// Images [B, 3, H, W] to the map [B, H/16, W/16, C].
-    ///
-    /// # Errors
-    /// When the images are not [B, 3, H, W], or ViT-rpb gets a map that its bias table is not for.
-    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+impl Levels for Isotropic {
+    /// ViT-rpb refuses a map that its bias table is not for.
+    fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         let mut x = self.patch_embed.forward(images)?;
         for layer in &self.layers {
             x = layer.forward(&x)?;
         }
-        Ok(x)
+        Ok(vec![x])
     }
 }

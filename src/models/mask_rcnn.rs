@@ -3,16 +3,17 @@
 //! they found. Mask R-CNN is a cascade of one stage.
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use nat_convert::arch::{Architecture, Detector, Head};
+use nat_convert::arch::{Architecture, Detector as Config, Head};
 use nat_convert::recipe::{DetectorRecipe, Recipe};
 
-use super::Backbone;
+use super::backbone::Backbone;
 use super::boxes::{Candidate, Corners, decode, nms};
+use super::detector::{Detected, Detector, Found, Picture, Selection};
 use super::fpn::Fpn;
 use super::roi::roi_align;
 use super::rpn::{Predictions, Rpn, proposals};
 use crate::layers::softmax::{likeliest, softmax};
-use crate::layers::{Conv2d, Linear, MapLayout, Window, on_pool};
+use crate::layers::{Conv2d, ConvParts, Linear, LinearParts, MapLayout, Maps, Window, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// Pixels a position of each pyramid map; regions take features from all but the last.
@@ -30,66 +31,20 @@ pub struct MaskRcnn {
     box_heads: Vec<BoxHead>,
     mask_heads: Vec<MaskHead>,
     recipe: DetectorRecipe,
-}
-
-/// The picture that an input was made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Picture {
-    /// Width and height of the resized picture, without padding.
-    pub size: [f32; 2],
-    /// Resized width and height over the original ones.
-    pub scale_factor: [f32; 2],
-}
-
-/// Which detections are kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Selection {
-    /// A class of a region counts when its probability is more than this.
-    pub score_threshold: f32,
-    /// The best so many are kept.
-    pub max_detections: usize,
-}
-
-impl From<&DetectorRecipe> for Selection {
-    /// As the detector was configured to be tested.
-    fn from(recipe: &DetectorRecipe) -> Self {
-        let &DetectorRecipe { score_threshold, max_detections, .. } = recipe;
-        Self { score_threshold: score_threshold as f32, max_detections }
-    }
+    maps: Maps,
 }
 
 /// Values of each region.
-type Rows = Vec<Vec<f32>>;
+type RegionRows = Vec<Vec<f32>>;
 
 /// What the box heads say, stage by stage.
 pub struct Regions {
     /// The regions that each stage looked at, in pixels of the resized picture.
     pub rois: Vec<Vec<Corners>>,
     /// Class logits of each stage, [rois, classes + 1], background last.
-    pub logits: Vec<Rows>,
+    pub logits: Vec<RegionRows>,
     /// Deltas of each stage, [rois, 4 · classes], or [rois, 4] if they are the same for all classes.
-    pub deltas: Vec<Rows>,
-}
-
-/// A detected object.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Found {
-    /// The class.
-    pub index: usize,
-    /// Its probability.
-    pub score: f32,
-    /// The box in pixels of the original picture.
-    pub corners: Corners,
-}
-
-/// What is on a picture.
-#[derive(Clone, Debug)]
-pub struct Detected {
-    /// The objects, best first.
-    pub found: Vec<Found>,
-    /// Where they were asked for, the probability of each pixel of each object's box to belong to it, in a
-    /// grid of 28x28: [objects, 28, 28], f32.
-    pub masks: Option<Tensor>,
+    pub deltas: Vec<RegionRows>,
 }
 
 impl MaskRcnn {
@@ -101,7 +56,7 @@ impl MaskRcnn {
     /// does not say what the deltas of each stage are.
     pub fn new(
         architecture: &Architecture,
-        detector: &Detector,
+        detector: &Config,
         weights: &Weights,
     ) -> std::result::Result<Self, LoadError> {
         let cascade = matches!(architecture.head, Head::CascadeMaskRcnn(_));
@@ -124,47 +79,10 @@ impl MaskRcnn {
                 .map(|s| MaskHead::new(detector, &stage("mask_head", s)))
                 .collect(),
             recipe: recipe.detector.clone(),
+            maps: Maps::new(weights),
         };
         weights.finish()?;
         Ok(network)
-    }
-
-    /// The objects on each of the `pictures` that `images` [B, 3, H, W] were made of, normalised and with
-    /// sides that are multiples of 32; with `masks` their masks. `None` of a picture of which the network
-    /// says what is no number.
-    ///
-    /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by
-    /// themselves.
-    ///
-    /// # Errors
-    /// When the images do not suit the network, or are not as many as `pictures`.
-    pub fn forward(
-        &self,
-        images: &Tensor,
-        pictures: &[Picture],
-        selection: Selection,
-        masks: bool,
-    ) -> Result<Vec<Option<Detected>>> {
-        on_pool(|| {
-            let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
-            let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
-            let proposals = proposals(&self.recipe, &self.predict(&pyramid)?, &STRIDES, &sizes)?;
-            let detect = |(i, (proposals, &picture)): (usize, (Option<Vec<Candidate>>, &Picture))| {
-                let Some(proposals) = proposals else { return Ok(None) };
-                let pyramid = pyramid.iter().map(|map| map.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
-                let rois = proposals.iter().map(|proposal| proposal.corners).collect();
-                let regions = self.regions(&pyramid, rois, picture)?;
-                let mut values = regions.logits.iter().chain(&regions.deltas).flatten().flatten();
-                if !values.all(|x| x.is_finite()) {
-                    return Ok(None);
-                }
-                let found = self.select(&regions, picture, selection);
-                let masks =
-                    if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
-                Ok(Some(Detected { found, masks }))
-            };
-            proposals.into_iter().zip(pictures).enumerate().map(detect).collect()
-        })
     }
 
     /// How the detector proposes, moves and selects boxes.
@@ -194,6 +112,18 @@ impl MaskRcnn {
     /// When the maps are not the pyramid's.
     pub fn predict(&self, pyramid: &[Tensor]) -> Result<Vec<Predictions>> {
         pyramid.iter().map(|map| self.rpn.forward(map)).collect()
+    }
+
+    /// The best boxes of each of the pictures of `sizes` that the predictions are of: [`proposals`].
+    ///
+    /// # Errors
+    /// Those of [`proposals`].
+    pub fn proposals(
+        &self,
+        predictions: &[Predictions],
+        sizes: &[[f32; 2]],
+    ) -> Result<Vec<Option<Vec<Candidate>>>> {
+        proposals(self.maps, &self.recipe, predictions, &STRIDES, sizes)
     }
 
     /// Runs the box heads on the pyramid [1, ..] of one picture: each looks at the boxes of the one before
@@ -267,16 +197,57 @@ impl MaskRcnn {
         self.mask_heads.iter().map(|head| head.forward(&features, &classes)).collect()
     }
 
-    /// The features of regions, from the four finest maps.
-    fn features(&self, pyramid: &[Tensor], rois: &[Corners], side: usize) -> Result<Tensor> {
+    /// The features of regions, in pixels of the resized picture, from the four finest maps of its pyramid:
+    /// [rois, `side`, `side`, C].
+    ///
+    /// # Errors
+    /// When the maps are not the pyramid's.
+    pub fn features(&self, pyramid: &[Tensor], rois: &[Corners], side: usize) -> Result<Tensor> {
         let levels = STRIDES.len() - 1;
         let (maps, finest_scale) = (&pyramid[..levels.min(pyramid.len())], self.recipe.finest_scale as f32);
-        roi_align(maps, &STRIDES[..levels], rois, finest_scale, side)
+        roi_align(self.maps, maps, &STRIDES[..levels], rois, finest_scale, side)
+    }
+}
+
+impl Detector for MaskRcnn {
+    /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by
+    /// themselves.
+    fn forward(
+        &self,
+        images: &Tensor,
+        pictures: &[Picture],
+        selection: Selection,
+        masks: bool,
+    ) -> Result<Vec<Option<Detected>>> {
+        on_pool(|| {
+            let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
+            let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
+            let proposals = self.proposals(&self.predict(&pyramid)?, &sizes)?;
+            let detect = |(i, (proposals, &picture)): (usize, (Option<Vec<Candidate>>, &Picture))| {
+                let Some(proposals) = proposals else { return Ok(None) };
+                let pyramid = pyramid.iter().map(|map| map.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
+                let rois = proposals.iter().map(|proposal| proposal.corners).collect();
+                let regions = self.regions(&pyramid, rois, picture)?;
+                let mut values = regions.logits.iter().chain(&regions.deltas).flatten().flatten();
+                if !values.all(|x| x.is_finite()) {
+                    return Ok(None);
+                }
+                let found = self.select(&regions, picture, selection);
+                let masks =
+                    if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
+                Ok(Some(Detected { found, masks }))
+            };
+            proposals.into_iter().zip(pictures).enumerate().map(detect).collect()
+        })
+    }
+
+    fn selection(&self) -> Selection {
+        (&self.recipe).into()
     }
 }
 
 /// That maps and stages are as many as there are strides, anchors and deltas for them.
-fn check(config: &Detector, levels: usize, recipe: &DetectorRecipe) -> std::result::Result<(), LoadError> {
+fn check(config: &Config, levels: usize, recipe: &DetectorRecipe) -> std::result::Result<(), LoadError> {
     let wrong = |what| Err(LoadError::Architecture(what));
     let (stages, coders, bases) = (config.stages, recipe.stages.len(), recipe.anchors.base_sizes.len());
     if levels + 1 != STRIDES.len() {
@@ -316,25 +287,30 @@ struct BoxHead {
 }
 
 impl BoxHead {
-    fn new(config: &Detector, recipe: &Recipe, weights: &Weights) -> Self {
-        let &Detector { classes, fpn_channels, box_channels, fc_channels, .. } = config;
+    fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+        let &Config { classes, fpn_channels, box_channels, fc_channels, .. } = config;
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { box_channels };
             let weights = weights.pp("shared_convs").pp(i);
-            Conv2d::module((inputs, box_channels), Window::SAME, recipe.batch_norm_epsilon, &weights)
+            let epsilon = recipe.batch_norm_epsilon;
+            let parts = ConvParts::module((inputs, box_channels), Window::SAME, epsilon, &weights);
+            Conv2d::of(parts, &weights)
         };
         let fc = |i: usize| {
             let weights = weights.pp("shared_fcs").pp(i);
-            match i {
-                0 => Linear::on_map(box_channels, BOX_SIDE * BOX_SIDE, fc_channels, &weights),
-                _ => Linear::new(fc_channels, fc_channels, true, &weights),
-            }
-            .relu()
+            let parts = match i {
+                0 => LinearParts::on_map(box_channels, BOX_SIDE * BOX_SIDE, fc_channels, &weights),
+                _ => LinearParts::take(fc_channels, fc_channels, true, &weights),
+            };
+            Linear::of(parts.relu(), &weights)
         };
         // Without fully connected layers the outputs take the region's whole map.
-        let output = |outputs, name| match config.box_fcs {
-            0 => Linear::on_map(box_channels, BOX_SIDE * BOX_SIDE, outputs, &weights.pp(name)),
-            _ => Linear::new(fc_channels, outputs, true, &weights.pp(name)),
+        let output = |outputs, name| {
+            let parts = match config.box_fcs {
+                0 => LinearParts::on_map(box_channels, BOX_SIDE * BOX_SIDE, outputs, &weights.pp(name)),
+                _ => LinearParts::take(fc_channels, outputs, true, &weights.pp(name)),
+            };
+            Linear::of(parts, weights)
         };
         let boxes = if config.class_agnostic { 1 } else { classes };
         Self {
@@ -346,12 +322,12 @@ impl BoxHead {
     }
 
     /// Features [regions, 7, 7, C] to class logits and deltas, a row a region.
-    fn forward(&self, features: &Tensor) -> Result<(Rows, Rows)> {
+    fn forward(&self, features: &Tensor) -> Result<(RegionRows, RegionRows)> {
         let regions = features.dim(0)?;
         if regions == 0 {
             return Ok((Vec::new(), Vec::new()));
         }
-        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x, None))?;
+        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x))?;
         let x = x.reshape((regions, ()))?;
         let x = self.fcs.iter().try_fold(x, |x, fc| fc.forward(&x))?;
         let rows = |x: Tensor| x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.to_vec2::<f32>();
@@ -371,18 +347,21 @@ struct MaskHead {
 }
 
 impl MaskHead {
-    fn new(config: &Detector, weights: &Weights) -> Self {
-        let &Detector { classes, fpn_channels, mask_channels, .. } = config;
+    fn new(config: &Config, weights: &Weights) -> Self {
+        let &Config { classes, fpn_channels, mask_channels, .. } = config;
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { mask_channels };
             let weights = weights.pp("convs").pp(i).pp("conv");
-            Conv2d::new((inputs, mask_channels), Window::SAME, true, MapLayout::ChannelsLast, &weights).relu()
+            let channels = (inputs, mask_channels);
+            let parts = ConvParts::take(channels, Window::SAME, true, MapLayout::ChannelsLast, &weights);
+            Conv2d::of(parts.relu(), &weights)
         };
         let logits = weights.pp("conv_logits");
+        let upsample = LinearParts::transposed(mask_channels, mask_channels, 2, &weights.pp("upsample"));
         let weight = logits.get(&[classes, mask_channels, 1, 1], "weight");
         Self {
             convs: (0..config.mask_convs).map(conv).collect(),
-            upsample: Linear::transposed(mask_channels, mask_channels, 2, &weights.pp("upsample")).relu(),
+            upsample: Linear::of(upsample.relu(), weights),
             weight: logits.made(&[classes, mask_channels], "weight", weight.flatten(1, D::Minus1)),
             bias: logits.get(&[classes], "bias"),
         }
@@ -394,7 +373,7 @@ impl MaskHead {
         if objects == 0 {
             return Tensor::zeros((0, 2 * h, 2 * w), DType::F32, features.device());
         }
-        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x, None))?;
+        let x = self.convs.iter().try_fold(features.clone(), |x, conv| conv.forward(&x))?;
         let x = self.upsample.forward(&x)?; // [objects, 14, 14, 4C]
         let (_, channels) = self.weight.dims2()?;
         let x = x.reshape((objects, 4 * h * w, channels))?;
@@ -420,7 +399,7 @@ mod tests {
         let backbone = &mut architecture.backbone;
         (backbone.embed_dim, backbone.depths) = (16, vec![1; 4]);
         (backbone.num_heads, backbone.dilations) = (vec![1, 2, 4, 8], vec![vec![1]; 4]);
-        let detector = Detector {
+        let detector = Config {
             classes: 3,
             fpn_channels: 8,
             box_convs: 0,
@@ -442,8 +421,7 @@ mod tests {
         let all = Selection { score_threshold: 0.0, max_detections: 10_000 };
         let pyramid = network.pyramid(&network.maps(&image).unwrap()).unwrap();
         let predictions = network.predict(&pyramid).unwrap();
-        let proposals =
-            proposals(network.recipe(), &predictions, &STRIDES, &[picture.size]).unwrap().remove(0).unwrap();
+        let proposals = network.proposals(&predictions, &[picture.size]).unwrap().remove(0).unwrap();
         let rois: Vec<Corners> = proposals.iter().map(|proposal| proposal.corners).collect();
         let regions = network.regions(&pyramid, rois.clone(), picture).unwrap();
         assert!(regions.deltas.iter().flatten().all(|deltas| deltas.len() == 4));

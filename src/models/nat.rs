@@ -8,36 +8,33 @@ use nat_convert::arch::Backbone as Config;
 use nat_convert::recipe::{EPSILON, Recipe};
 
 use super::block::Block;
-use crate::layers::{Conv2d, LayerNorm, MapLayout, Window};
+use super::levels::Levels;
+use crate::layers::{Conv2d, ConvParts, MapLayout, NormParts, Window};
 use crate::weights::Weights;
 
 /// The overlapping 3x3 convolutions that NAT tokenizes and downsamples with.
 const HALVE: Window = Window { kernel: 3, stride: 2, padding: 1 };
 
 /// NAT or DiNAT without the norms that follow its levels.
-pub struct Nat {
+pub(super) struct Nat {
     patch_embed: ConvTokenizer,
     levels: Vec<Level>,
 }
 
-struct ConvTokenizer {
-    proj: [Conv2d; 2],
-    norm: LayerNorm,
-}
+/// Two convolutions and a norm.
+struct ConvTokenizer([Conv2d; 2]);
 
 struct Level {
     blocks: Vec<Block>,
     downsample: Option<ConvDownsampler>,
 }
 
-struct ConvDownsampler {
-    reduction: Conv2d,
-    norm: LayerNorm,
-}
+/// A convolution and a norm.
+struct ConvDownsampler(Conv2d);
 
 impl Nat {
     /// Takes the tensors `patch_embed.*` and `levels.*`.
-    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
+    pub(super) fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
         let levels =
             (0..config.depths.len()).map(|l| Level::new(config, recipe, l, &weights.pp("levels").pp(l)));
         Self {
@@ -45,13 +42,10 @@ impl Nat {
             levels: levels.collect(),
         }
     }
+}
 
-    /// Images [B, 3, H, W] to each level's map before its downsampler: [B, H/4, W/4, C], …, sides
-    /// rounded up at every halving.
-    ///
-    /// # Errors
-    /// When the images are not [B, 3, H, W].
-    pub fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+impl Levels for Nat {
+    fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         let mut x = self.patch_embed.forward(images)?; // [B, H/4, W/4, C]
         let mut maps = Vec::with_capacity(self.levels.len());
         for level in &self.levels {
@@ -70,19 +64,16 @@ impl Nat {
 impl ConvTokenizer {
     fn new(dim: usize, weights: &Weights) -> Self {
         let conv =
-            |i, channels, layout| Conv2d::new(channels, HALVE, true, layout, &weights.pp("proj").pp(i));
-        Self {
-            proj: [
-                conv(0, (3, dim / 2), MapLayout::ChannelsFirst),
-                conv(1, (dim / 2, dim), MapLayout::ChannelsLast),
-            ],
-            norm: LayerNorm::new(dim, EPSILON, &weights.pp("norm")),
-        }
+            |i, channels, layout| ConvParts::take(channels, HALVE, true, layout, &weights.pp("proj").pp(i));
+        let first = conv(0, (3, dim / 2), MapLayout::ChannelsFirst);
+        let second = conv(1, (dim / 2, dim), MapLayout::ChannelsLast);
+        let norm = Some(NormParts::take(dim, EPSILON, &weights.pp("norm")));
+        Self([first, ConvParts { norm, ..second }].map(|parts| Conv2d::of(parts, weights)))
     }
 
     fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let x = self.proj[0].forward(images, None)?; // [B, 3, H, W] -> [B, H/2, W/2, C/2]
-        self.proj[1].forward(&x, Some(&self.norm)) // -> [B, H/4, W/4, C]
+        let x = self.0[0].forward(images)?; // [B, 3, H, W] -> [B, H/2, W/2, C/2]
+        self.0[1].forward(&x) // -> [B, H/4, W/4, C]
     }
 }
 
@@ -101,14 +92,13 @@ impl Level {
 
 impl ConvDownsampler {
     fn new(dim: usize, weights: &Weights) -> Self {
-        let reduction = weights.pp("reduction");
-        Self {
-            reduction: Conv2d::new((dim, 2 * dim), HALVE, false, MapLayout::ChannelsLast, &reduction),
-            norm: LayerNorm::new(2 * dim, EPSILON, &weights.pp("norm")),
-        }
+        let layout = MapLayout::ChannelsLast;
+        let reduction = ConvParts::take((dim, 2 * dim), HALVE, false, layout, &weights.pp("reduction"));
+        let norm = Some(NormParts::take(2 * dim, EPSILON, &weights.pp("norm")));
+        Self(Conv2d::of(ConvParts { norm, ..reduction }, weights))
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.reduction.forward(x, Some(&self.norm))
+        self.0.forward(x)
     }
 }

@@ -1,25 +1,9 @@
-//! Features of regions: RoIAlign (arXiv 1703.06870) as mmcv computes it with `aligned=True` and an adaptive
-//! sampling grid, and the rule that chooses the pyramid level.
+//! Features of regions from a pyramid, and the rule that chooses the level.
 
-#[cfg(feature = "cuda")]
-use candle_core::Shape;
-use candle_core::{Device, Result, Tensor};
-#[cfg(feature = "cuda")]
-use nat_cuda::regions;
-use rayon::prelude::*;
+use candle_core::{Result, Tensor};
 
 use super::boxes::Corners;
-use crate::layers::with_all_f32;
-
-/// One pyramid level of one picture: values [height, width, channels].
-struct Map<'a> {
-    values: &'a [f32],
-    height: usize,
-    width: usize,
-    channels: usize,
-    /// Positions a pixel.
-    scale: f32,
-}
+use crate::layers::{Maps, Roi};
 
 /// The level of the pyramid, of `levels`, that a region's features come from: the second finest from a side of
 /// twice `finest_scale` on.
@@ -36,146 +20,34 @@ pub fn level([x1, y1, x2, y2]: Corners, levels: usize, finest_scale: f32) -> usi
 /// # Errors
 /// When the maps are not those of one picture.
 pub fn roi_align(
+    ops: Maps,
     maps: &[Tensor],
     strides: &[usize],
     rois: &[Corners],
     finest_scale: f32,
     side: usize,
 ) -> Result<Tensor> {
-    let Some(first) = maps.first() else { candle_core::bail!("regions of no maps") };
-    #[cfg(feature = "cuda")]
-    if first.device().is_cuda() {
-        return on_gpu(maps, strides, rois, finest_scale, side);
-    }
-    let channels = first.dims4()?.3;
-    let values = with_all_f32(maps, |values| {
-        let mut levels = Vec::with_capacity(maps.len());
-        for ((map, values), &stride) in maps.iter().zip(values).zip(strides) {
-            let (batch, height, width, c) = map.dims4()?;
-            if batch != 1 || c != channels || height == 0 || width == 0 {
-                candle_core::bail!("regions of one picture got a map of {:?}", map.shape());
-            }
-            levels.push(Map { values, height, width, channels, scale: 1.0 / stride as f32 });
-        }
-        let mut out = vec![0.0; rois.len() * side * side * channels];
-        out.par_chunks_exact_mut((side * side * channels).max(1))
-            .zip(rois)
-            .for_each(|(out, &roi)| levels[level(roi, levels.len(), finest_scale)].align(roi, side, out));
-        Ok(out)
-    })??;
-    Tensor::from_vec(values, (rois.len(), side, side, channels), &Device::Cpu)?.to_device(first.device())
+    ops.regions(maps, strides, &regions_of(rois, maps.len(), finest_scale), side)
 }
 
-/// As [`roi_align`], of maps on a GPU, where the result stays.
-#[cfg(feature = "cuda")]
-fn on_gpu(
-    maps: &[Tensor],
-    strides: &[usize],
-    rois: &[Corners],
-    finest_scale: f32,
-    side: usize,
-) -> Result<Tensor> {
-    let maps = maps.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
-    let channels = maps[0].dims4()?.3;
-    let mut levels = Vec::with_capacity(maps.len());
-    for (map, &stride) in maps.iter().zip(strides) {
-        let (batch, height, width, c) = map.dims4()?;
-        if batch != 1 || c != channels || height == 0 || width == 0 || map.dtype() != maps[0].dtype() {
-            candle_core::bail!("regions of one picture got a map of {:?}", map.shape());
-        }
-        levels.push(regions::Level { height, width, stride });
-    }
-    // The kernel takes as many maps as the published pyramids have: of fewer the last one stands in.
-    let at = |level: usize| level.min(levels.len() - 1);
-    if levels.len() > regions::LEVELS {
-        candle_core::bail!("regions of {} maps: a GPU takes {}", levels.len(), regions::LEVELS);
-    }
-    let shape = Shape::from((rois.len(), side, side, channels));
-    if rois.is_empty() {
-        return Tensor::zeros(shape, maps[0].dtype(), maps[0].device());
-    }
-    let rois = Tensor::from_vec(rows(rois, levels.len(), finest_scale), (rois.len(), 5), maps[0].device())?;
-    let inputs: [&Tensor; regions::LEVELS] = std::array::from_fn(|level| &maps[at(level)]);
-    let inputs = inputs.into_iter().chain([&rois]).map(Some).collect::<Vec<_>>();
-    let (element, levels) =
-        (crate::cuda::element(maps[0].dtype())?, std::array::from_fn(|level| levels[at(level)]));
-    crate::cuda::tensor_of(maps[0].dtype(), &inputs, &shape, |_| {
-        regions::roi_align(element, levels, channels, shape.dims()[0], side)
-    })
-}
-
-/// Regions as the GPU's kernel takes them, [rois, 5]: level, x1, y1, x2, y2.
-#[cfg(any(test, feature = "cuda"))]
-fn rows(rois: &[Corners], levels: usize, finest_scale: f32) -> Vec<f32> {
-    let row = |&roi: &Corners| std::iter::once(level(roi, levels, finest_scale) as f32).chain(roi);
-    rois.iter().flat_map(row).collect()
-}
-
-/// What one bin takes of one axis: positions and their weights.
-type Bin = Vec<(usize, f32)>;
-
-impl Map<'_> {
-    /// Adds the features of `roi` to `out` [side, side, channels].
-    fn align(&self, [x1, y1, x2, y2]: Corners, side: usize, out: &mut [f32]) {
-        // A sample is bilinear and a bin their mean, so both are a product of one weight for each axis.
-        let rows = bins(y1 * self.scale - 0.5, y2 * self.scale - 0.5, side, self.height);
-        let columns = bins(x1 * self.scale - 0.5, x2 * self.scale - 0.5, side, self.width);
-        let mut out = out.chunks_exact_mut(self.channels);
-        for row in &rows {
-            for column in &columns {
-                let Some(out) = out.next() else { return };
-                for &(y, wy) in row {
-                    for &(x, wx) in column {
-                        let weight = wy * wx;
-                        let from = &self.values[(y * self.width + x) * self.channels..][..self.channels];
-                        for (out, &value) in out.iter_mut().zip(from) {
-                            *out += weight * value;
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The bins of an axis of `size` positions between `start` and `end`: the mean over ceil(bin) samples in each,
-/// each sample spread over its two neighbours, or nothing more than one position outside.
-fn bins(start: f32, end: f32, count: usize, size: usize) -> Vec<Bin> {
-    let bin = (end - start) / count as f32;
-    let grid = bin.ceil() as usize;
-    let last = size - 1;
-    let taps = |p: usize| {
-        let mut taps: Bin = Vec::with_capacity(grid + 1);
-        let mut add = |at: usize, weight: f32| match taps.iter_mut().rev().take(2).find(|(i, _)| *i == at) {
-            Some((_, sum)) => *sum += weight,
-            None => taps.push((at, weight)),
-        };
-        for i in 0..grid {
-            let place = start + p as f32 * bin + (i as f32 + 0.5) * bin / grid as f32;
-            if place < -1.0 || place > size as f32 {
-                continue;
-            }
-            let place = place.max(0.0);
-            let low = place as usize;
-            if low >= last {
-                add(last, 1.0);
-            } else {
-                let part = place - low as f32;
-                add(low, 1.0 - part);
-                add(low + 1, part);
-            }
-        }
-        taps.iter_mut().for_each(|(_, weight)| *weight /= grid as f32);
-        taps
-    };
-    (0..count).map(taps).collect()
+/// Regions with their levels.
+fn regions_of(rois: &[Corners], levels: usize, finest_scale: f32) -> Vec<Roi> {
+    let region = |&corners: &Corners| Roi { level: level(corners, levels, finest_scale), corners };
+    rois.iter().map(region).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device};
+
     use super::*;
+    use crate::weights::Weights;
 
     const FINEST: f32 = 56.0;
+
+    fn maps() -> Maps {
+        Maps::new(&Weights::random(1, DType::F32, Device::Cpu))
+    }
 
     #[test]
     fn levels_double_from_the_finest_scale() {
@@ -240,7 +112,7 @@ mod tests {
             [51.5, 35.5, 52.5, 36.5],
         ];
         for side in [7, 2] {
-            let got = roi_align(std::slice::from_ref(&map), &[4], &rois, FINEST, side).unwrap();
+            let got = roi_align(maps(), std::slice::from_ref(&map), &[4], &rois, FINEST, side).unwrap();
             let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             for c in 0..channels {
                 let plane: Vec<f64> = values.iter().skip(c).step_by(channels).map(|&x| x.into()).collect();
@@ -275,7 +147,8 @@ mod tests {
         for side in [7, 2] {
             let launch = regions::roi_align(Element::F32, levels, channels, rois.len(), side).unwrap();
             let mut out = vec![f32::NAN; rois.len() * side * side * channels];
-            let mut rows = rows(&rois, levels.len(), FINEST);
+            let mut rows: Vec<f32> =
+                regions_of(&rois, levels.len(), FINEST).iter().flat_map(Roi::row).collect();
             let [a, b, c, d] = maps.each_mut().map(|map| map.as_mut_ptr().cast());
             let pointers = [a, b, c, d, rows.as_mut_ptr().cast(), out.as_mut_ptr().cast()];
             // SAFETY: four maps, the regions and the result, of the launch's sizes.

@@ -5,7 +5,7 @@ use nat_convert::arch::Detector;
 use nat_convert::recipe::{Anchors, DetectorRecipe, Proposals};
 
 use super::boxes::{Candidate, Corners, decode, nms_on};
-use crate::layers::{Conv2d, MapLayout, Window};
+use crate::layers::{Conv2d, ConvParts, MapLayout, Maps, Window};
 use crate::weights::Weights;
 
 /// Scores and moves the anchors of every pyramid level.
@@ -28,12 +28,13 @@ impl Rpn {
     pub fn new(config: &Detector, anchors: usize, weights: &Weights) -> Self {
         let channels = config.fpn_channels;
         let conv = |name: &str, outputs, window| {
-            Conv2d::new((channels, outputs), window, true, MapLayout::ChannelsLast, &weights.pp(name))
+            ConvParts::take((channels, outputs), window, true, MapLayout::ChannelsLast, &weights.pp(name))
         };
+        let layer = |parts| Conv2d::of(parts, weights);
         Self {
-            conv: conv("rpn_conv", channels, Window::SAME).relu(),
-            cls: conv("rpn_cls", anchors, Window::POINT),
-            reg: conv("rpn_reg", 4 * anchors, Window::POINT),
+            conv: layer(conv("rpn_conv", channels, Window::SAME).relu()),
+            cls: layer(conv("rpn_cls", anchors, Window::POINT)),
+            reg: layer(conv("rpn_reg", 4 * anchors, Window::POINT)),
         }
     }
 
@@ -42,8 +43,8 @@ impl Rpn {
     /// # Errors
     /// When the map has other channels.
     pub fn forward(&self, map: &Tensor) -> Result<Predictions> {
-        let hidden = self.conv.forward(map, None)?;
-        Ok(Predictions { cls: self.cls.forward(&hidden, None)?, reg: self.reg.forward(&hidden, None)? })
+        let hidden = self.conv.forward(map)?;
+        Ok(Predictions { cls: self.cls.forward(&hidden)?, reg: self.reg.forward(&hidden)? })
     }
 }
 
@@ -54,12 +55,13 @@ impl Rpn {
 /// # Errors
 /// When a tensor can't be read, the recipe has other anchors, or there are not as many pictures as `sizes`.
 pub fn proposals(
+    maps: Maps,
     recipe: &DetectorRecipe,
     levels: &[Predictions],
     strides: &[usize],
     sizes: &[[f32; 2]],
 ) -> Result<Vec<Option<Vec<Candidate>>>> {
-    let device = levels.first().map_or(&Device::Cpu, |first| first.cls.device());
+    let Some(first) = levels.first() else { return Ok(vec![Some(Vec::new()); sizes.len()]) };
     let values =
         |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2::<f32>();
     let mut candidates: Vec<Option<Vec<Candidate>>> = vec![Some(Vec::new()); sizes.len()];
@@ -95,7 +97,7 @@ pub fn proposals(
         }
     }
     let suppress = |candidates: Vec<Candidate>| {
-        let mut kept = nms_on(device, &candidates, proposals.iou_threshold as f32)?;
+        let mut kept = nms_on(maps, &first.cls, &candidates, proposals.iou_threshold as f32)?;
         kept.truncate(proposals.most);
         Ok(kept.into_iter().map(|index| candidates[index]).collect())
     };
@@ -180,6 +182,10 @@ mod tests {
         }
     }
 
+    fn maps() -> Maps {
+        Maps::new(&Weights::random(1, DType::F32, Device::Cpu))
+    }
+
     /// Random predictions of two maps.
     fn predictions(anchors: usize) -> Vec<Predictions> {
         let mut rng = fastrand::Rng::with_seed(4);
@@ -197,7 +203,7 @@ mod tests {
         let run = |alter: &dyn Fn(&mut Proposals)| {
             let mut recipe = DetectorRecipe::default();
             alter(&mut recipe.proposals);
-            proposals(&recipe, &predictions, &[4, 8], &[[128.0, 96.0]]).unwrap().remove(0).unwrap()
+            proposals(maps(), &recipe, &predictions, &[4, 8], &[[128.0, 96.0]]).unwrap().remove(0).unwrap()
         };
         let usual = run(&|_| ());
         assert!(usual.len() > 60);
@@ -231,7 +237,7 @@ mod tests {
         let run = |alter: &dyn Fn(&mut Anchors)| {
             let mut recipe = DetectorRecipe::default();
             alter(&mut recipe.anchors);
-            proposals(&recipe, &predictions(3), &[4, 8], &[[128.0, 96.0]]).unwrap_err().to_string()
+            proposals(maps(), &recipe, &predictions(3), &[4, 8], &[[128.0, 96.0]]).unwrap_err().to_string()
         };
         let error = run(&|anchors| anchors.scales.push(4.0));
         assert!(error.contains("predictions of 3 anchors at a position, the recipe has 6"), "{error}");

@@ -5,9 +5,9 @@ use candle_core::{Result, Tensor};
 use nat_convert::arch::Architecture;
 use nat_convert::recipe::SegmenterRecipe;
 
-use super::Backbone;
-use crate::layers::resample::resized;
-use crate::layers::{Conv2d, MapLayout, PyramidConv2d, Window, adaptive_mean, on_pool};
+use super::backbone::Backbone;
+use super::segmenter::Segmenter;
+use crate::layers::{Conv2d, ConvParts, MapLayout, Maps, PyramidConv2d, Window, adaptive_mean, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// A segmenter.
@@ -22,6 +22,8 @@ pub struct Upernet {
     fpn_convs: Vec<Conv2d>,
     fpn_bottleneck: PyramidConv2d,
     conv_seg: Conv2d,
+    outputs: usize,
+    maps: Maps,
 }
 
 impl Upernet {
@@ -43,7 +45,8 @@ impl Upernet {
         let pools = pool_scales.len();
         let head = weights.pp("decode_head");
         let module = |inputs, window, weights: &Weights| {
-            Conv2d::module((inputs, channels), window, recipe.batch_norm_epsilon, weights)
+            let parts = ConvParts::module((inputs, channels), window, recipe.batch_norm_epsilon, weights);
+            Conv2d::of(parts, weights)
         };
         let network = Self {
             backbone: Backbone::new(backbone, recipe, &weights.pp("backbone")),
@@ -73,17 +76,11 @@ impl Upernet {
                 MapLayout::ChannelsLast,
                 &head.pp("conv_seg"),
             ),
+            outputs: classes,
+            maps: Maps::new(weights),
         };
         weights.finish()?;
         Ok(network)
-    }
-
-    /// Logits [B, H/4, W/4, classes] of normalised images [B, 3, H, W].
-    ///
-    /// # Errors
-    /// When the images do not suit the network.
-    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        on_pool(|| self.classify(&self.decode(&self.backbone.forward(images)?)?))
     }
 
     /// The backbone's maps, [B, H/4, W/4, C] and on.
@@ -102,10 +99,10 @@ impl Upernet {
         let (_, h, w, _) = last.dims4()?;
         let mut parts = vec![last.clone()];
         for (conv, &side) in self.psp_modules.iter().zip(&self.pool_scales) {
-            let pooled = conv.forward(&adaptive_mean(last, side)?, None)?;
-            parts.push(resized(&pooled, [h, w], self.align_corners)?);
+            let pooled = conv.forward(&adaptive_mean(last, side)?)?;
+            parts.push(self.maps.resized(&pooled, [h, w], self.align_corners)?);
         }
-        self.bottleneck.forward(&Tensor::cat(&parts, 3)?, None)
+        self.bottleneck.forward(&Tensor::cat(&parts, 3)?)
     }
 
     /// The backbone's maps, finest first, to one map [B, H/4, W/4, channels].
@@ -118,8 +115,9 @@ impl Upernet {
         let mut levels = vec![above.clone()];
         for ((map, lateral), conv) in lower.iter().zip(&self.lateral_convs).zip(&self.fpn_convs).rev() {
             let (_, h, w, _) = map.dims4()?;
-            above = lateral.forward_residual(map, &resized(&above, [h, w], self.align_corners)?)?;
-            levels.push(conv.forward(&above, None)?);
+            let resized = self.maps.resized(&above, [h, w], self.align_corners)?;
+            above = lateral.forward_residual(map, &resized)?;
+            levels.push(conv.forward(&above)?);
         }
         levels.reverse();
         self.fpn_bottleneck.forward(&levels)
@@ -130,7 +128,18 @@ impl Upernet {
     /// # Errors
     /// When the map is not the decoder's.
     pub fn classify(&self, decoded: &Tensor) -> Result<Tensor> {
-        self.conv_seg.forward(decoded, None)
+        self.conv_seg.forward(decoded)
+    }
+}
+
+impl Segmenter for Upernet {
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// At a quarter of the images' size.
+    fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        on_pool(|| self.classify(&self.decode(&self.backbone.forward(images)?)?))
     }
 }
 
@@ -169,15 +178,15 @@ mod tests {
             let network = Upernet::new(&architecture, 3, 8, &weights).unwrap();
             let mut parts = vec![maps[3].clone()];
             for (conv, side) in network.psp_modules.iter().zip([4, 1, 3]) {
-                let pooled = conv.forward(&adaptive_mean(&maps[3], side).unwrap(), None).unwrap();
+                let pooled = conv.forward(&adaptive_mean(&maps[3], side).unwrap()).unwrap();
                 parts.push(candles(&pooled, &maps[3], align_corners));
             }
-            let mut above = network.bottleneck.forward(&Tensor::cat(&parts, 3).unwrap(), None).unwrap();
+            let mut above = network.bottleneck.forward(&Tensor::cat(&parts, 3).unwrap()).unwrap();
             let mut levels = vec![candles(&above, &maps[0], align_corners)];
             for i in (0..3).rev() {
-                let side = network.lateral_convs[i].forward(&maps[i], None).unwrap();
+                let side = network.lateral_convs[i].forward(&maps[i]).unwrap();
                 above = (side + candles(&above, &maps[i], align_corners)).unwrap();
-                let level = network.fpn_convs[i].forward(&above, None).unwrap();
+                let level = network.fpn_convs[i].forward(&above).unwrap();
                 levels.insert(0, candles(&level, &maps[0], align_corners));
             }
             let expected = network.fpn_bottleneck.forward(&levels).unwrap();

@@ -54,9 +54,9 @@ fn set_outputs(metadata: &mut Metadata, outputs: usize) {
     *classes = outputs;
 }
 
-fn network(task: &Segment) -> &Upernet {
+fn network(task: &Segment) -> &dyn Segmenter {
     let Network::Segmenter(network) = &task.model.network else { panic!() };
-    network
+    &**network
 }
 
 fn fitted(task: &Segment) -> Fitted {

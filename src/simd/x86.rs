@@ -1,17 +1,41 @@
 //! AVX2 and AVX-512: each method is a few instructions; holding the token is the proof that they exist.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 use std::mem::transmute;
 
-use super::{Kernel, Simd, check_weights};
+use super::vector::{KernelFor, Simd, check_weights, transpose_from};
+use super::word::{Pair, Word};
 
-/// Token of [`super::Isa::Avx2`].
+/// Token of [`Isa::Avx2`](super::Isa::Avx2).
 #[derive(Clone, Copy)]
-pub struct Avx2(pub(super) ());
+pub struct Avx2(());
 
-/// Token of [`super::Isa::Avx512`], and with `BF16` of [`super::Isa::Avx512Bf16`].
+/// Token of [`Isa::Avx512`](super::Isa::Avx512), and with [`Pair`]s of
+/// [`Isa::Avx512Bf16`](super::Isa::Avx512Bf16).
 #[derive(Clone, Copy)]
-pub struct Avx512<const BF16: bool>(pub(super) ());
+pub struct Avx512<W>(PhantomData<W>);
+
+/// Runs `kernel` compiled for AVX-512 with AVX512-BF16.
+#[inline(never)]
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub(super) fn run_avx512_bf16<K: KernelFor<Avx512<Pair>>>(kernel: K) -> K::Output {
+    kernel.run(Avx512(PhantomData))
+}
+
+/// Runs `kernel` compiled for AVX-512.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub(super) fn run_avx512<K: KernelFor<Avx512<f32>>>(kernel: K) -> K::Output {
+    kernel.run(Avx512(PhantomData))
+}
+
+/// Runs `kernel` compiled for AVX2 with FMA.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn run_avx2<K: KernelFor<Avx2>>(kernel: K) -> K::Output {
+    kernel.run(Avx2(()))
+}
 
 /// Eight lanes from the `8 - n`-th on are the mask of the first `n` for `vmaskmov`.
 static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -39,6 +63,8 @@ macro_rules! arithmetic {
 impl Simd for Avx2 {
     type V = __m256;
     type Narrow = Self;
+    type Word = f32;
+    type Words = __m256;
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
 
@@ -56,9 +82,9 @@ impl Simd for Avx2 {
         self
     }
     #[inline(always)]
-    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+    fn call<K: KernelFor<Self>>(self, kernel: K) -> K::Output {
         // SAFETY: the token proves AVX2.
-        unsafe { super::run_avx2(kernel) }
+        unsafe { run_avx2(kernel) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
@@ -84,6 +110,24 @@ impl Simd for Avx2 {
     unsafe fn store_first(self, p: *mut f32, v: __m256, n: usize) {
         // SAFETY: masked lanes are not written.
         unsafe { _mm256_maskstore_ps(p, self.first(n), v) }
+    }
+    #[inline(always)]
+    fn splat_word(self, word: f32) -> __m256 {
+        self.splat(word)
+    }
+    #[inline(always)]
+    unsafe fn load_words(self, p: *const f32) -> __m256 {
+        // SAFETY: the caller's promise on `p`.
+        unsafe { self.load(p) }
+    }
+    #[inline(always)]
+    fn dot(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        self.fma(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn store_operands(self, words: *mut f32, at: usize, v: __m256, n: usize) {
+        // SAFETY: a word is a value; the rest is the caller's promise.
+        unsafe { self.store_first(words.add(at), v, n) }
     }
     #[inline(always)]
     fn exp2_whole(self, n: __m256) -> __m256 {
@@ -119,7 +163,7 @@ impl Simd for Avx2 {
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { super::transpose_from(whole, rows, n, to, stride) };
+        unsafe { transpose_from(whole, rows, n, to, stride) };
     }
     #[inline(always)]
     fn weighted_sums(self, rows: &[i16], stride: usize, high: &[i16], low: &[i16]) -> [i32; 4] {
@@ -161,12 +205,103 @@ impl Simd for Avx2 {
     }
 }
 
-impl<const BF16: bool> Simd for Avx512<BF16> {
+/// What AVX-512 multiplies: words of f32, or with AVX512-BF16 of bf16.
+pub trait Operand512: Word {
+    /// Sixteen of them.
+    type Vector: Copy;
+
+    /// Runs `kernel` in a function of its own.
+    fn call<K: KernelFor<Avx512<Self>>>(token: Avx512<Self>, kernel: K) -> K::Output;
+    /// All lanes `self`.
+    fn splat(self, token: Avx512<Self>) -> Self::Vector;
+    /// Reads sixteen words.
+    ///
+    /// # Safety
+    /// `p` is valid for reads of them.
+    unsafe fn load(token: Avx512<Self>, p: *const Self) -> Self::Vector;
+    /// c + a · b
+    fn dot(token: Avx512<Self>, a: Self::Vector, b: Self::Vector, c: __m512) -> __m512;
+    /// Writes the first `n` lanes as operands, from the `at`-th value of `words` on.
+    ///
+    /// # Safety
+    /// `words` is valid for writes of that many operands.
+    unsafe fn store(token: Avx512<Self>, words: *mut Self, at: usize, v: __m512, n: usize);
+}
+
+impl Operand512 for f32 {
+    type Vector = __m512;
+
+    #[inline(always)]
+    fn call<K: KernelFor<Avx512<f32>>>(_: Avx512<f32>, kernel: K) -> K::Output {
+        // SAFETY: the token proves AVX-512.
+        unsafe { run_avx512(kernel) }
+    }
+    #[inline(always)]
+    fn splat(self, token: Avx512<f32>) -> __m512 {
+        Simd::splat(token, self)
+    }
+    #[inline(always)]
+    unsafe fn load(token: Avx512<f32>, p: *const f32) -> __m512 {
+        // SAFETY: the caller's promise on `p`.
+        unsafe { Simd::load(token, p) }
+    }
+    #[inline(always)]
+    fn dot(token: Avx512<f32>, a: __m512, b: __m512, c: __m512) -> __m512 {
+        token.fma(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn store(token: Avx512<f32>, words: *mut f32, at: usize, v: __m512, n: usize) {
+        // SAFETY: a word is a value; the rest is the caller's promise.
+        unsafe { token.store_first(words.add(at), v, n) }
+    }
+}
+
+impl Operand512 for Pair {
+    type Vector = __m512bh;
+
+    #[inline(always)]
+    fn call<K: KernelFor<Avx512<Pair>>>(_: Avx512<Pair>, kernel: K) -> K::Output {
+        // SAFETY: the token proves AVX-512 and AVX512-BF16.
+        unsafe { run_avx512_bf16(kernel) }
+    }
+    #[inline(always)]
+    fn splat(self, _: Avx512<Pair>) -> __m512bh {
+        // SAFETY: the token proves AVX-512; a pair is any 32 bits, and the vectors are any 512.
+        unsafe { transmute(_mm512_set1_epi32(transmute::<Pair, i32>(self))) }
+    }
+    #[inline(always)]
+    unsafe fn load(_: Avx512<Pair>, p: *const Pair) -> __m512bh {
+        // SAFETY: the caller's promise on `p`; the vectors are any 512 bits.
+        unsafe { transmute(_mm512_loadu_si512(p.cast())) }
+    }
+    #[inline(always)]
+    fn dot(_: Avx512<Pair>, a: __m512bh, b: __m512bh, c: __m512) -> __m512 {
+        // SAFETY: the token proves AVX512-BF16.
+        unsafe { _mm512_dpbf16_ps(c, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn store(_: Avx512<Pair>, words: *mut Pair, at: usize, v: __m512, n: usize) {
+        debug_assert!(n <= 16);
+        // SAFETY: the token proves AVX512-BF16; masked lanes are not written.
+        unsafe {
+            let rounded = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+            let to = words.cast::<i16>().add(at);
+            if n == 16 {
+                _mm256_storeu_si256(to.cast(), rounded);
+            } else {
+                _mm256_mask_storeu_epi16(to, ((1u32 << n) - 1) as u16, rounded);
+            }
+        }
+    }
+}
+
+impl<W: Operand512> Simd for Avx512<W> {
     type V = __m512;
     type Narrow = Avx2;
+    type Word = W;
+    type Words = W::Vector;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
-    const WORD: usize = if BF16 { 2 } else { 1 };
 
     arithmetic! { __m512,
         add(a, b) = _mm512_add_ps;
@@ -182,9 +317,8 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         Avx2(())
     }
     #[inline(always)]
-    fn call<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: the token proves AVX-512, and AVX512-BF16 where it says so.
-        unsafe { if BF16 { super::run_avx512_bf16(kernel) } else { super::run_avx512(kernel) } }
+    fn call<K: KernelFor<Self>>(self, kernel: K) -> K::Output {
+        W::call(self, kernel)
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -214,30 +348,22 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v) }
     }
     #[inline(always)]
-    fn dot(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        if !BF16 {
-            return self.fma(a, b, c);
-        }
-        // SAFETY: the token proves AVX512-BF16; both types are any 512 bits.
-        unsafe { _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b)) }
+    fn splat_word(self, word: W) -> W::Vector {
+        word.splat(self)
     }
     #[inline(always)]
-    unsafe fn store_operands(self, words: *mut f32, at: usize, v: __m512, n: usize) {
-        debug_assert!(n <= 16);
-        // SAFETY: the token proves AVX512-BF16 where it says so; masked lanes are not written.
-        unsafe {
-            if BF16 {
-                let rounded = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
-                let to = words.cast::<i16>().add(at);
-                if n == 16 {
-                    _mm256_storeu_si256(to.cast(), rounded);
-                } else {
-                    _mm256_mask_storeu_epi16(to, ((1u32 << n) - 1) as u16, rounded);
-                }
-            } else {
-                self.store_first(words.add(at), v, n);
-            }
-        }
+    unsafe fn load_words(self, p: *const W) -> W::Vector {
+        // SAFETY: the caller's promise on `p`.
+        unsafe { W::load(self, p) }
+    }
+    #[inline(always)]
+    fn dot(self, a: W::Vector, b: W::Vector, c: __m512) -> __m512 {
+        W::dot(self, a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn store_operands(self, words: *mut W, at: usize, v: __m512, n: usize) {
+        // SAFETY: the caller's promise on `words`.
+        unsafe { W::store(self, words, at, v, n) }
     }
     #[inline(always)]
     fn exp2_whole(self, n: __m512) -> __m512 {

@@ -6,7 +6,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 
-use super::with_all_f32;
+use crate::tensors::with_all_f32;
 
 /// What a fused layer computes, on maps of f32.
 pub(super) trait Layer: Send + Sync + 'static {

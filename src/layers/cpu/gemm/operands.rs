@@ -3,55 +3,73 @@
 
 use std::ops::Range;
 
-use super::simd::Simd;
+use super::buffers::Room;
+use crate::simd::{Simd, Word};
 
 /// Rows of words, `stride` from one to the next.
 #[derive(Clone, Copy)]
-pub(crate) struct Operands<'a> {
-    pub(crate) words: &'a [f32],
+pub(crate) struct Operands<'a, W> {
+    pub(crate) words: &'a [W],
     pub(crate) stride: usize,
 }
 
 /// The left operand: rows of `depth` values, from memory or made on demand.
 pub(crate) trait Rows: Sync {
-    /// The rows in `range` as operands: a slice of memory, or made in `scratch`.
-    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a>;
+    /// The rows in `range` as operands: a slice of memory, or made in `room`.
+    fn get<'a, S: Simd>(
+        &'a self,
+        s: S,
+        range: Range<usize>,
+        room: &'a mut Room<S::Word>,
+    ) -> Operands<'a, S::Word>;
 }
 
 /// Rows that lie in memory as f32.
-pub(crate) struct Plain<'a> {
+pub(crate) struct StoredRows<'a> {
     pub(crate) rows: &'a [f32],
     pub(crate) depth: usize,
 }
 
-impl Rows for Plain<'_> {
+impl Rows for StoredRows<'_> {
     #[inline(always)]
-    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a> {
+    fn get<'a, S: Simd>(
+        &'a self,
+        s: S,
+        range: Range<usize>,
+        room: &'a mut Room<S::Word>,
+    ) -> Operands<'a, S::Word> {
         let rows = &self.rows[range.start * self.depth..range.end * self.depth];
-        if S::WORD == 1 && stride(self.depth) == self.depth {
-            return Operands { words: rows, stride: self.depth };
+        if let Some(words) = S::Word::as_words(rows)
+            && stride(self.depth) == self.depth
+        {
+            return Operands { words, stride: self.depth };
         }
-        let stride = room::<S>(scratch, range.len(), self.depth);
-        for (from, to) in rows.chunks_exact(self.depth).zip(scratch.chunks_exact_mut(stride)) {
+        let stride = room_for::<S>(&mut room.words, range.len(), self.depth);
+        for (from, to) in rows.chunks_exact(self.depth).zip(room.words.chunks_exact_mut(stride)) {
             operands(s, from, to, 0);
         }
-        Operands { words: scratch, stride }
+        Operands { words: &room.words, stride }
     }
 }
 
 /// Rows that lie in memory, each value multiplied with its column's factor.
-pub(crate) struct Scaled<'a> {
+pub(crate) struct ScaledRows<'a> {
     pub(crate) rows: &'a [f32],
     pub(crate) factors: &'a [f32],
 }
 
-impl Rows for Scaled<'_> {
+impl Rows for ScaledRows<'_> {
     #[inline(always)]
-    fn get<'a, S: Simd>(&'a self, s: S, range: Range<usize>, scratch: &'a mut Vec<f32>) -> Operands<'a> {
+    fn get<'a, S: Simd>(
+        &'a self,
+        s: S,
+        range: Range<usize>,
+        room: &'a mut Room<S::Word>,
+    ) -> Operands<'a, S::Word> {
         let depth = self.factors.len();
         let rows = &self.rows[range.start * depth..range.end * depth];
-        let stride = room::<S>(scratch, range.len(), depth);
-        for (from, to) in rows.chunks_exact(depth).zip(scratch.chunks_exact_mut(stride)) {
+        let stride = room_for::<S>(&mut room.words, range.len(), depth);
+        for (from, to) in rows.chunks_exact(depth).zip(room.words.chunks_exact_mut(stride)) {
             for i in (0..depth).step_by(S::LANES) {
                 let n = S::LANES.min(depth - i);
                 // SAFETY: `n` values of a row and of the factors from `i` on, and `room` for them.
@@ -62,7 +80,7 @@ impl Rows for Scaled<'_> {
                 }
             }
         }
-        Operands { words: scratch, stride }
+        Operands { words: &room.words, stride }
     }
 }
 
@@ -72,23 +90,23 @@ fn stride(words: usize) -> usize {
     if words.is_multiple_of(512) { words + 16 } else { words }
 }
 
-/// Makes `scratch` as long as `rows` rows of `depth` operands and returns the words from one to the
+/// Makes `words` as long as `rows` rows of `depth` operands and returns the words from one to the
 /// next. What an odd depth leaves of a row's last word is zero.
 #[inline(always)]
-pub(crate) fn room<S: Simd>(scratch: &mut Vec<f32>, rows: usize, depth: usize) -> usize {
-    let words = depth.div_ceil(S::WORD);
-    let stride = stride(words);
-    scratch.resize(rows * stride, 0.0);
-    if !depth.is_multiple_of(S::WORD) {
-        scratch.iter_mut().skip(words - 1).step_by(stride).for_each(|word| *word = 0.0);
+pub(crate) fn room_for<S: Simd>(words: &mut Vec<S::Word>, rows: usize, depth: usize) -> usize {
+    let count = depth.div_ceil(S::Word::VALUES);
+    let stride = stride(count);
+    words.resize(rows * stride, S::Word::default());
+    if !depth.is_multiple_of(S::Word::VALUES) {
+        words.iter_mut().skip(count - 1).step_by(stride).for_each(|word| *word = S::Word::default());
     }
     stride
 }
 
 /// Writes `values` as operands, from the `at`-th of `row` on.
 #[inline(always)]
-pub(crate) fn operands<S: Simd>(s: S, values: &[f32], row: &mut [f32], at: usize) {
-    assert!(at + values.len() <= row.len() * S::WORD);
+pub(crate) fn operands<S: Simd>(s: S, values: &[f32], row: &mut [S::Word], at: usize) {
+    assert!(at + values.len() <= row.len() * S::Word::VALUES);
     for i in (0..values.len()).step_by(S::LANES) {
         let n = S::LANES.min(values.len() - i);
         // SAFETY: `n` values from `i` on, and room for them by the assertion.

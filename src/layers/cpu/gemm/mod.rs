@@ -1,0 +1,44 @@
+//! out = epilogue(rows · weightᵀ + bias): the one matrix product under every layer, with weights
+//! packed at load and everything around the product done while its data is in cache.
+//!
+//! ```text
+//!        depth, in words                     panel: two vectors of outputs       the weight: panels after each other,
+//!      ┌───────────────────┐                ┌────────┬────────┐                  each [depth][columns], the last one
+//!      │ row 0             │              k │ lanes  │ lanes  │ ─┐               filled up with zeros
+//! rows │ row 1             │        depth ↓ │  …     │  …     │  │ load
+//!  of  │  …                │                └────────┴────────┘  ↓
+//!  a   │ row R−1           │   broadcast    ┌────────┬────────┐
+//! block│                   │ ─── row r, k → │ sum r0 │ sum r1 │  R x 2 vectors of sums: R is 13 with AVX-512 (26
+//!      └───────────────────┘                │  …     │  …     │  sums, two of weights and a broadcast fill its 32
+//!      in memory, or made in scratch:       └────────┴────────┘  registers), 6 with AVX2, 3 in the portable form
+//!      normalised, gathered, rounded                 ↓ once the depth is through
+//!                                           epilogue: bias, activation, scale, residual → the output's rows
+//! ```
+//!
+//! A product runs in blocks of rows (`geometry.rs`). The rows of a block come straight from memory or through a
+//! [`Rows`] source (`operands.rs`) into scratch that stays in L2; register tiles (`microkernel.rs`) run over the
+//! whole depth up to [`DEPTH`](geometry::DEPTH), so no partial sums are stored; the [`Epilogue`] finishes a tile on its
+//! way from L1 to the output's cells. `driver.rs` puts these together on all threads.
+//!
+//! Operands are counted in [`Word`](crate::simd::Word)s of 32 bits: one f32, or a pair of bf16 that follow each other
+//! in depth, where a weight is packed for an instruction set that multiplies these. Rows are then rounded on their
+//! way into scratch; sums, epilogues and outputs are f32 in any case.
+
+mod buffers;
+mod cells;
+mod driver;
+mod epilogue;
+mod geometry;
+mod microkernel;
+mod operands;
+mod packed;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use buffers::{Buffers, Room};
+pub(crate) use cells::{Cells, OperandCells, ValueCells, filled};
+pub(crate) use driver::{Then, block, product};
+pub(crate) use epilogue::Epilogue;
+pub(crate) use geometry::Blocks;
+pub(crate) use operands::{Operands, Rows, ScaledRows, StoredRows, operands, room_for};
+pub(crate) use packed::{Packed, PackedLayer};

@@ -1,0 +1,86 @@
+//! What stands between the matrix products, which are cuBLAS's.
+
+use candle_core::{Result, Tensor};
+use nat_cuda::layers;
+use nat_cuda::layers::depth;
+
+use crate::cuda::tensor;
+use crate::layers::parts::{Activation, NormParts, Window};
+use crate::layers::stepwise::{Finish, Steps, product};
+
+/// nat-cuda's kernels.
+#[derive(Clone, Copy)]
+pub(super) struct FusedSteps;
+
+impl Steps for FusedSteps {
+    fn finish(self, x: Tensor, Finish { bias, activation, gamma, residual }: Finish) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        let residual = residual.map(Tensor::contiguous).transpose()?;
+        let activation = match activation {
+            Activation::None => layers::Activation::None,
+            Activation::Gelu => layers::Activation::Gelu,
+            Activation::Relu => layers::Activation::Relu,
+        };
+        let size = rows(&x);
+        for channels in [bias, gamma].into_iter().flatten() {
+            if channels.dims() != [size[1]] {
+                candle_core::bail!("{:?} factors for a map of shape {:?}", channels.shape(), x.shape());
+            }
+        }
+        if let Some(residual) = residual.as_ref().filter(|residual| residual.shape() != x.shape()) {
+            candle_core::bail!("a residual of shape {:?} beside a map of {:?}", residual.shape(), x.shape());
+        }
+        tensor(&[Some(&x), bias, gamma, residual.as_ref()], x.shape(), |element, vectors| {
+            layers::finish(element, size, activation, vectors)
+        })
+    }
+
+    fn layer_norm(self, x: &Tensor, norm: &NormParts) -> Result<Tensor> {
+        let NormParts { weight, bias, epsilon } = norm;
+        let x = x.contiguous()?;
+        let size = rows(&x);
+        if weight.dims() != [size[1]] || bias.dims() != [size[1]] {
+            candle_core::bail!("layer norm over {:?} channels got {:?}", weight.shape(), x.shape());
+        }
+        tensor(&[Some(&x), Some(weight), Some(bias)], x.shape(), |element, vectors| {
+            layers::layer_norm(element, size, *epsilon as f32, vectors)
+        })
+    }
+
+    /// As the second factor of a product with windows: [outputs, depth].
+    fn conv_weight(self, weight: &Tensor) -> (Vec<usize>, Result<Tensor>) {
+        let &[outputs, channels, kernel, _] = weight.dims() else {
+            return (weight.dims().to_vec(), weight.dims4().map(|_| weight.clone()));
+        };
+        let depth = depth(kernel, channels);
+        let flattened = || {
+            let rows = weight.permute((0, 2, 3, 1))?.contiguous()?.flatten_from(1)?;
+            rows.pad_with_zeros(1, 0, depth - kernel * kernel * channels)?.contiguous()
+        };
+        (vec![outputs, depth], flattened())
+    }
+
+    fn convolution(self, x: &Tensor, weight: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor> {
+        match window {
+            Window { kernel: 1, stride: 1, .. } if x.dim(3)? == weight.dim(1)? => product(x, weight),
+            window => product(&windows(x, window, out)?, weight),
+        }
+    }
+}
+
+/// The windows of `x` [B, H, W, C] at `out` positions, [B, H', W', depth], as the rows of a product with a
+/// weight of `depth` columns.
+fn windows(x: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let (batch, height, width, channels) = x.dims4()?;
+    let Window { kernel, stride, padding } = window;
+    let windows = layers::Windows { batch, size: [height, width], channels, out, kernel, stride, padding };
+    let shape = (batch, out[0], out[1], windows.depth()).into();
+    tensor(&[Some(&x)], &shape, |element, vectors| windows.launch(element, vectors))
+}
+
+/// Rows and channels of a map.
+fn rows(x: &Tensor) -> [usize; 2] {
+    let channels = x.dims().last().copied().unwrap_or(0);
+    [x.elem_count() / channels.max(1), channels]
+}

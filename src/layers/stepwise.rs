@@ -1,0 +1,162 @@
+//! The forms of backends that keep weights as tensors: each layer is a few steps, of which the backend has its own.
+
+use candle_core::{Result, Shape, Tensor};
+
+use super::form::{ConvForm, ConvSizes, LinearForm, MapForm, MlpForm, NormForm, PyramidForm};
+use super::parts::{
+    Activation, ConvParts, LinearParts, MapLayout, MlpParts, NormParts, PyramidParts, Window,
+};
+use crate::weights::Weights;
+
+/// What follows a product: residual + gamma · activation(x + bias).
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    pub(super) bias: Option<&'a Tensor>,
+    pub(super) activation: Activation,
+    pub(super) gamma: Option<&'a Tensor>,
+    pub(super) residual: Option<&'a Tensor>,
+}
+
+impl Finish<'_> {
+    /// Applies it to `x` with the steps of a backend, if there is anything to do.
+    fn apply(self, steps: impl Steps, x: Tensor) -> Result<Tensor> {
+        let Self { bias, activation, gamma, residual } = self;
+        match (bias, activation, gamma, residual) {
+            (None, Activation::None, None, None) => Ok(x),
+            _ => steps.finish(x, self),
+        }
+    }
+}
+
+/// What a backend does between matrix products, and how it convolves.
+pub(super) trait Steps: Copy + Send + Sync + 'static {
+    /// Applies what follows a product to `x` [.., channels].
+    fn finish(self, x: Tensor, finish: Finish) -> Result<Tensor>;
+
+    /// Normalises `x` [.., channels].
+    fn layer_norm(self, x: &Tensor, norm: &NormParts) -> Result<Tensor>;
+
+    /// A weight [outputs, inputs, kernel, kernel] as [`Steps::convolution`] takes it, and its shape.
+    fn conv_weight(self, weight: &Tensor) -> (Vec<usize>, Result<Tensor>);
+
+    /// The convolution of `x` [B, H, W, C] at `out` positions: [B, H', W', outputs].
+    fn convolution(self, x: &Tensor, weight: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor>;
+}
+
+/// x · weightᵀ: `x` [.., inputs], `weight` [outputs, inputs].
+pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (outputs, inputs) = weight.dims2()?;
+    let mut shape = x.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = outputs;
+    }
+    // As one product: candle would make one of each row of a map.
+    x.reshape(((), inputs))?.matmul(&weight.t()?)?.reshape(shape)
+}
+
+/// A linear layer by steps.
+pub(super) struct StepLinear<S> {
+    pub(super) parts: LinearParts,
+    pub(super) steps: S,
+}
+
+impl<S: Steps> LinearForm for StepLinear<S> {
+    fn forward(&self, x: &Tensor, residual: Option<&Tensor>, _: &Shape) -> Result<Tensor> {
+        let LinearParts { weight, bias, norm, activation, gamma } = &self.parts;
+        let product = match norm {
+            Some(norm) => product(&self.steps.layer_norm(x, norm)?, weight)?,
+            None => product(x, weight)?,
+        };
+        let (bias, gamma) = (bias.as_ref(), gamma.as_ref());
+        Finish { bias, activation: *activation, gamma, residual }.apply(self.steps, product)
+    }
+}
+
+/// An MLP by steps.
+pub(super) struct StepMlp<S> {
+    fc1: StepLinear<S>,
+    fc2: StepLinear<S>,
+}
+
+impl<S: Steps> StepMlp<S> {
+    pub(super) fn new(MlpParts { norm, fc1, fc2, gamma }: MlpParts, steps: S) -> Self {
+        let fc1 = LinearParts { norm: Some(norm), activation: Activation::Gelu, ..fc1 };
+        let linear = |parts| StepLinear { parts, steps };
+        Self { fc1: linear(fc1), fc2: linear(LinearParts { gamma, ..fc2 }) }
+    }
+}
+
+impl<S: Steps> MlpForm for StepMlp<S> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let hidden = self.fc1.forward(x, None, x.shape())?;
+        self.fc2.forward(&hidden, Some(x), x.shape())
+    }
+}
+
+/// A convolution by steps.
+pub(super) struct StepConv<S> {
+    weight: Tensor,
+    /// The rest of its parts.
+    parts: ConvParts,
+    steps: S,
+}
+
+impl<S: Steps> StepConv<S> {
+    pub(super) fn new(parts: ConvParts, steps: S, weights: &Weights) -> Self {
+        let (shape, weight) = steps.conv_weight(&parts.weight);
+        Self { weight: weights.made(&shape, "weight", weight), parts, steps }
+    }
+}
+
+impl<S: Steps> ConvForm for StepConv<S> {
+    fn forward(&self, x: &Tensor, residual: Option<&Tensor>, sizes: ConvSizes) -> Result<Tensor> {
+        let Self { weight, parts: ConvParts { bias, window, source, activation, norm, .. }, steps } = self;
+        // Images come in any type.
+        let x = match source {
+            MapLayout::ChannelsFirst => x.permute((0, 2, 3, 1))?.to_dtype(weight.dtype())?.contiguous()?,
+            MapLayout::ChannelsLast => x.to_dtype(weight.dtype())?,
+        };
+        let product = steps.convolution(&x, weight, *window, sizes.out)?;
+        let finish = Finish { bias: bias.as_ref(), activation: *activation, gamma: None, residual };
+        let x = finish.apply(*steps, product)?;
+        norm.as_ref().map_or(Ok(x.clone()), |norm| steps.layer_norm(&x, norm))
+    }
+}
+
+/// A layer norm by one step.
+pub(super) struct StepNorm<S> {
+    pub(super) parts: NormParts,
+    pub(super) steps: S,
+}
+
+impl<S: Steps> NormForm for StepNorm<S> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.steps.layer_norm(x, &self.parts)
+    }
+}
+
+/// A convolution over a pyramid as it is written: maps are resampled and concatenated.
+pub(super) struct StepPyramid<S> {
+    conv: StepConv<S>,
+    outputs: usize,
+    align_corners: bool,
+    maps: &'static dyn MapForm,
+}
+
+impl<S: Steps> StepPyramid<S> {
+    pub(super) fn new(parts: PyramidParts, steps: S, maps: &'static dyn MapForm, weights: &Weights) -> Self {
+        let PyramidParts { conv, align_corners, .. } = parts;
+        Self { outputs: conv.outputs(), conv: StepConv::new(conv, steps, weights), align_corners, maps }
+    }
+}
+
+impl<S: Steps> PyramidForm for StepPyramid<S> {
+    fn forward(&self, maps: &[Tensor]) -> Result<Tensor> {
+        let Some(first) = maps.first() else { candle_core::bail!("a pyramid without maps") };
+        let (batch, h, w, _) = first.dims4()?;
+        let resized = maps.iter().map(|map| self.maps.resized(map, [h, w], self.align_corners));
+        let map = Tensor::cat(&resized.collect::<Result<Vec<_>>>()?, 3)?;
+        let sizes = ConvSizes { batch, map: [h, w, map.dim(3)?], out: [h, w], outputs: self.outputs };
+        self.conv.forward(&map, None, sizes)
+    }
+}

@@ -1,0 +1,217 @@
+//! Which instruction sets there are, which of them this processor has, and how a kernel is run with one.
+
+use std::sync::LazyLock;
+
+use super::portable::Portable;
+use super::vector::Kernel;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Whatever the target's baseline is.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// The same with operands of products in bf16, by AVX512-BF16: for weights of that type.
+    Avx512Bf16,
+}
+
+/// A set of what a processor can do beyond the target's baseline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities(u32);
+
+impl Capabilities {
+    /// The baseline alone.
+    pub const NONE: Self = Self(0);
+    /// AVX2 and FMA.
+    pub const AVX2_FMA: Self = Self(1);
+    /// AVX-512 F, BW, DQ and VL.
+    pub const AVX512: Self = Self(1 << 1);
+    /// AVX512-BF16.
+    pub const AVX512_BF16: Self = Self(1 << 2);
+
+    /// Those of this processor.
+    pub fn here() -> Self {
+        static HERE: LazyLock<Capabilities> = LazyLock::new(|| {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use std::arch::is_x86_feature_detected as has;
+                let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+                let found = [
+                    (Capabilities::AVX2_FMA, has!("avx2") && has!("fma")),
+                    (Capabilities::AVX512, avx512),
+                    (Capabilities::AVX512_BF16, has!("avx512bf16")),
+                ];
+                found
+                    .into_iter()
+                    .filter(|(_, has)| *has)
+                    .fold(Capabilities::NONE, |all, (one, _)| all.and(one))
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Capabilities::NONE
+        });
+        *HERE
+    }
+
+    /// Those of either set.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are among them.
+    pub const fn contain(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What is known of an instruction set.
+struct IsaRow {
+    isa: Isa,
+    name: &'static str,
+    needs: Capabilities,
+    /// f32 lanes of a vector.
+    lanes: usize,
+    /// Values in a word of a product's operands.
+    word: usize,
+    /// Where words are not f32: the one whose vectors it has.
+    wide: Option<Isa>,
+}
+
+const AVX512: Capabilities = Capabilities::AVX2_FMA.and(Capabilities::AVX512);
+
+/// Every instruction set; of those that a processor has, the last one is preferred.
+const ROWS: [IsaRow; 4] = [
+    IsaRow { isa: Isa::Portable, name: "portable", needs: Capabilities::NONE, lanes: 8, word: 1, wide: None },
+    IsaRow { isa: Isa::Avx2, name: "avx2", needs: Capabilities::AVX2_FMA, lanes: 8, word: 1, wide: None },
+    IsaRow { isa: Isa::Avx512, name: "avx512", needs: AVX512, lanes: 16, word: 1, wide: None },
+    IsaRow {
+        isa: Isa::Avx512Bf16,
+        name: "avx512bf16",
+        needs: AVX512.and(Capabilities::AVX512_BF16),
+        lanes: 16,
+        word: 2,
+        wide: Some(Isa::Avx512),
+    },
+];
+
+/// The environment variable that asks for an instruction set.
+pub const ISA_VARIABLE: &str = "NAT_INFER_ISA";
+
+static BEST: LazyLock<Isa> = LazyLock::new(|| Isa::from_env().unwrap_or(Isa::preferred(Isa::available())));
+
+static AVAILABLE: LazyLock<Vec<Isa>> =
+    LazyLock::new(|| Isa::all_available().filter(|isa| isa.row().wide.is_none()).collect());
+
+/// That [`ISA_VARIABLE`] asks for what this processor has not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{ISA_VARIABLE}={asked}: possible on this processor are {}", possible.join(", "))]
+pub struct IsaError {
+    /// What it asks for.
+    pub asked: String,
+    /// What could be asked for.
+    pub possible: Vec<&'static str>,
+}
+
+impl Isa {
+    /// The preferred instruction set of this processor that computes in f32, or another one that the
+    /// environment variable `NAT_INFER_ISA` asks for by its [name](Isa::name). What it can't have counts as
+    /// nothing asked: [`Isa::from_env`] tells. Decided once.
+    pub fn best() -> Self {
+        *BEST
+    }
+
+    /// What the environment variable `NAT_INFER_ISA` asks for, or the preferred instruction set where it is not
+    /// set or empty.
+    ///
+    /// # Errors
+    /// When it names none, or one that this processor lacks.
+    pub fn from_env() -> Result<Self, IsaError> {
+        match std::env::var_os(ISA_VARIABLE) {
+            Some(name) => Self::asked(&name.to_string_lossy(), Self::available()),
+            None => Ok(Self::preferred(Self::available())),
+        }
+    }
+
+    /// The one of `available` that `name` names.
+    pub(super) fn asked(name: &str, available: &[Self]) -> Result<Self, IsaError> {
+        if name.is_empty() {
+            return Ok(Self::preferred(available));
+        }
+        let error = || IsaError {
+            asked: name.to_owned(),
+            possible: available.iter().map(|isa| isa.name()).collect(),
+        };
+        available.iter().copied().find(|isa| isa.name() == name).ok_or_else(error)
+    }
+
+    /// The last of `available`.
+    fn preferred(available: &[Self]) -> Self {
+        available.last().copied().unwrap_or(Self::Portable)
+    }
+
+    fn row(self) -> &'static IsaRow {
+        // Every one has a row, which the tests hold; the first is right everywhere.
+        ROWS.iter().find(|row| row.isa == self).unwrap_or(&ROWS[0])
+    }
+
+    /// Its name in lower case: `portable`, `avx2`, `avx512`, `avx512bf16`.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// What a processor must be able to do to run it.
+    pub fn needs(self) -> Capabilities {
+        self.row().needs
+    }
+
+    /// The one of these vectors whose products take bf16, where the processor has it.
+    pub fn with_bf16(self) -> Option<Self> {
+        Self::all_available().find(|isa| isa.row().wide == Some(self))
+    }
+
+    /// Every instruction set for f32 that this processor runs, the preferred one last.
+    pub fn available() -> &'static [Self] {
+        &AVAILABLE
+    }
+
+    /// Every instruction set that this processor runs, those included whose products take bf16.
+    pub fn all_available() -> impl Iterator<Item = Self> {
+        ROWS.iter().filter(|row| Capabilities::here().contain(row.needs)).map(|row| row.isa)
+    }
+
+    /// f32 lanes of this instruction set's vectors.
+    pub fn lanes(self) -> usize {
+        self.row().lanes
+    }
+
+    /// [`Word`](super::Word)s that `values` operands of a product take, the last one filled up.
+    pub fn words(self, values: usize) -> usize {
+        values.div_ceil(self.row().word)
+    }
+
+    /// Runs `kernel` compiled for this instruction set.
+    ///
+    /// # Panics
+    /// When the processor lacks it: values come from the functions above.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        assert!(Capabilities::here().contain(self.needs()), "{self:?} is not available on this processor");
+        match self {
+            // SAFETY: the assertion above is the proof of each instruction set.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => unsafe { x86::run_avx512_bf16(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { x86::run_avx512(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { x86::run_avx2(kernel) },
+            _ => kernel.run(Portable::new()),
+        }
+    }
+}

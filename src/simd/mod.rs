@@ -1,0 +1,27 @@
+//! Vectors of f32 for the CPU kernels: one trait, several instruction sets, chosen at run time.
+//!
+//! A kernel is written once against [`Simd`] as a [`Kernel`]; [`Isa::run`] compiles it for AVX-512,
+//! AVX2 with FMA, and a portable form that is right everywhere (LLVM makes SSE2 or NEON of it).
+//! Kernels get a token of their instruction set; holding one is the proof that the processor has it.
+//!
+//! Products have operands of their own type, a [`Word`]: one f32, or a [`Pair`] of bf16 in the same place, of
+//! which an instruction set that multiplies bf16 adds both products to a sum at once.
+//!
+//! To add an instruction set: a file with its token and `impl Simd`, one row of `isa.rs`'s table and one arm of
+//! [`Isa::run`]. The tests of every kernel then meet it.
+
+mod isa;
+mod portable;
+#[cfg(test)]
+mod tests;
+mod vector;
+mod word;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use isa::{Capabilities, ISA_VARIABLE, Isa, IsaError};
+pub use portable::Portable;
+pub use vector::{Kernel, KernelFor, Simd};
+pub use word::{Pair, Word};
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};

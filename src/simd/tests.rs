@@ -1,0 +1,196 @@
+//! Every instruction set against the definition.
+
+use super::*;
+
+#[derive(Clone, Copy)]
+enum Function {
+    Exp,
+    Gelu,
+    GeluDerivative,
+}
+
+/// A function of each value.
+struct Map<'a>(&'a mut [f32], Function);
+
+impl Kernel for Map<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for chunk in self.0.chunks_mut(S::LANES) {
+            let n = chunk.len();
+            // SAFETY: the chunk holds `n` values.
+            let x = unsafe { s.load_first(chunk.as_ptr(), n) };
+            let y = match self.1 {
+                Function::Exp => s.exp(x),
+                Function::Gelu => s.gelu(x),
+                Function::GeluDerivative => s.gelu_derivative(x),
+            };
+            // SAFETY: as above.
+            unsafe { s.store_first(chunk.as_mut_ptr(), y, n) };
+        }
+    }
+}
+
+struct Reduce<'a>(&'a [f32]);
+
+impl Kernel for Reduce<'_> {
+    type Output = (f32, f32);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f32, f32) {
+        assert!(self.0.len() >= S::LANES);
+        // SAFETY: just checked.
+        let v = unsafe { s.load(self.0.as_ptr()) };
+        (s.reduce_sum(v), s.reduce_max(v))
+    }
+}
+
+struct Weighted<'a>(&'a [i16], usize, [&'a [i16]; 2]);
+
+impl Kernel for Weighted<'_> {
+    type Output = [i32; 4];
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> [i32; 4] {
+        let Self(rows, stride, [high, low]) = self;
+        s.weighted_sums(rows, stride, high, low)
+    }
+}
+
+#[test]
+fn weighted_sums_are_exact_on_every_instruction_set() {
+    let mut rng = fastrand::Rng::with_seed(3);
+    for length in [0, 16, 32, 48, 160, 4096] {
+        let stride = length + 5;
+        let rows: Vec<i16> = (0..4 * stride).map(|_| rng.i16(0..256)).collect();
+        let high: Vec<i16> = (0..length).map(|_| rng.i16(-17_000..17_000)).collect();
+        let low: Vec<i16> = (0..length).map(|_| rng.i16(0..256)).collect();
+        let exact = [0, 1, 2, 3].map(|r| {
+            let weight = |i: usize| 256 * i64::from(high[i]) + i64::from(low[i]);
+            (0..length).map(|i| i64::from(rows[r * stride + i]) * weight(i)).sum::<i64>() as i32
+        });
+        for &isa in Isa::available() {
+            assert_eq!(isa.run(Weighted(&rows, stride, [&high, &low])), exact, "{isa:?}, {length}");
+        }
+    }
+}
+
+#[test]
+fn exp_is_exact_to_two_ulp_on_every_instruction_set() {
+    for &isa in Isa::available() {
+        let x: Vec<f32> = (0..40_003).map(|i| -87.0 + i as f32 * (174.0 / 40_000.0)).collect();
+        let mut y = x.clone();
+        isa.run(Map(&mut y, Function::Exp));
+        for (x, y) in x.iter().zip(&y) {
+            let exact = (*x as f64).exp();
+            let error = (*y as f64 - exact).abs() / exact;
+            assert!(error < 2.0 * f64::from(f32::EPSILON), "{isa:?}: exp({x}) = {y}, off by {error:e}");
+        }
+        let mut ends = [-1e30, f32::NEG_INFINITY];
+        isa.run(Map(&mut ends, Function::Exp));
+        assert!(ends.iter().all(|&e| e < 1.3e-38), "{isa:?} {ends:?}");
+        let mut nan = [f32::NAN];
+        isa.run(Map(&mut nan, Function::Exp));
+        assert!(nan[0].is_nan(), "{isa:?} {nan:?}");
+    }
+}
+
+#[test]
+fn gelu_and_its_derivative_are_exact_to_1e_6_on_every_instruction_set() {
+    let normal = |x: f64| 0.5 * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2));
+    let density = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    for (function, exact) in [
+        (Function::Gelu, &(|x| x * normal(x)) as &dyn Fn(f64) -> f64),
+        (Function::GeluDerivative, &|x| normal(x) + x * density(x)),
+    ] {
+        for &isa in Isa::available() {
+            let x: Vec<f32> = (0..40_003).map(|i| -10.0 + i as f32 * (20.0 / 40_000.0)).collect();
+            let mut y = x.clone();
+            isa.run(Map(&mut y, function));
+            for (&x, &y) in x.iter().zip(&y) {
+                let exact = exact(f64::from(x));
+                // Half a unit in the last place of large results is beyond 1e-6 by itself.
+                let bound = 1e-6 + exact.abs() * 2e-7;
+                assert!((f64::from(y) - exact).abs() < bound, "{isa:?}: f({x}) = {y}, not {exact}");
+            }
+        }
+    }
+}
+
+/// Eight rows of these values, transposed.
+struct Transpose<'a>(&'a [Vec<f32>; 8], &'a mut [f32], usize);
+
+impl Kernel for Transpose<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self(rows, to, stride) = self;
+        assert!(stride >= 8 && to.len() >= rows[0].len() * stride);
+        let from = [0, 1, 2, 3, 4, 5, 6, 7].map(|r| rows[r].as_ptr());
+        // SAFETY: rows are of one length, and `to` has so many of `stride`.
+        unsafe { s.transpose(from, rows[0].len(), to.as_mut_ptr(), stride) };
+    }
+}
+
+#[test]
+fn transpose_moves_every_value() {
+    for &isa in Isa::available() {
+        for (n, stride) in [(1, 8), (8, 8), (32, 16), (37, 11)] {
+            let rows = [0, 1, 2, 3, 4, 5, 6, 7].map(|r| (0..n).map(|c| (100 * r + c) as f32).collect());
+            let mut to = vec![-1.0; n * stride];
+            isa.run(Transpose(&rows, &mut to, stride));
+            for (i, &x) in to.iter().enumerate() {
+                let (c, r) = (i / stride, i % stride);
+                assert_eq!(
+                    x,
+                    if r < 8 { (100 * r + c) as f32 } else { -1.0 },
+                    "{isa:?} n {n} row {r} column {c}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn reductions_see_every_lane() {
+    for &isa in Isa::available() {
+        let lanes = isa.lanes();
+        for at in 0..lanes {
+            let mut x = vec![-1.0; lanes];
+            x[at] = 2.0;
+            assert_eq!(isa.run(Reduce(&x)), (3.0 - lanes as f32, 2.0), "{isa:?} lane {at}");
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_has_its_row() {
+    let all = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+    assert_eq!(all.map(Isa::name), ["portable", "avx2", "avx512", "avx512bf16"]);
+    assert_eq!(all.map(Isa::lanes), [8, 8, 16, 16]);
+    assert_eq!(all.map(|isa| isa.words(7)), [7, 7, 7, 4]);
+    assert!(
+        Isa::Avx512.needs().contain(Isa::Avx2.needs()) && !Isa::Avx2.needs().contain(Isa::Avx512.needs())
+    );
+    assert_eq!(Isa::available()[0], Isa::Portable);
+    assert!(Isa::all_available().all(|isa| Capabilities::here().contain(isa.needs())));
+    assert!(Isa::available().iter().all(|isa| isa.with_bf16().is_none_or(|bf16| bf16.words(2) == 1)));
+}
+
+#[test]
+fn an_instruction_set_is_asked_for_by_its_name() {
+    let all = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    for (name, available, isa) in [
+        ("portable", &all[..], Some(Isa::Portable)),
+        ("avx2", &all, Some(Isa::Avx2)),
+        ("avx512", &all, Some(Isa::Avx512)),
+        ("", &all, Some(Isa::Avx512)),
+        ("", &all[..1], Some(Isa::Portable)),
+        ("avx512", &all[..2], None),
+        ("avx2", &all[..1], None),
+        ("AVX2", &all, None),
+        ("typo", &all, None),
+    ] {
+        assert_eq!(Isa::asked(name, available).ok(), isa, "{name} of {available:?}");
+    }
+    let error = Isa::asked("typo", &all[..2]).unwrap_err().to_string();
+    assert_eq!(error, "NAT_INFER_ISA=typo: possible on this processor are portable, avx2");
+}
