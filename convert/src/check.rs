@@ -1,8 +1,7 @@
 //! Numbers out of a file, held against what can be computed with: metadata is input like any other.
 
 use crate::arch::{Architecture, Backbone, Geometry, MAX_SIDE, Preprocessing};
-use crate::limits::{Checked, MAX_CHANNELS, MAX_CLASSES, MAX_LIST, at_least_one, at_most, number};
-use crate::metadata::Metadata;
+use crate::limits::{Checked, MAX_CHANNELS, MAX_LIST, at_least_one, number};
 use crate::recipe::{BoxCoder, DetectorRecipe, Recipe, SegmenterRecipe, SlidingWindow};
 
 /// More than any network has, so that products of a few of these are far from overflowing.
@@ -12,27 +11,10 @@ const MAX_DILATION: usize = 1 << 12;
 const MAX_BOXES: usize = 1 << 16;
 /// Maps of a detector's pyramid.
 const MAPS: usize = 5;
-/// Longest name of a class in bytes.
-const MAX_NAME: usize = 1 << 12;
 
 /// # Errors
 /// What the first number is that nothing can be computed with.
-pub(crate) fn metadata(metadata: &Metadata) -> Checked {
-    architecture(&metadata.architecture)?;
-    preprocessing(&metadata.preprocessing)?;
-    if let Some(labels) = &metadata.labels {
-        at_most("labels", labels.len(), MAX_CLASSES)?;
-        if let Some(label) = labels.iter().find(|label| label.len() > MAX_NAME) {
-            return Err(format!("a label has {} bytes, more than {MAX_NAME}", label.len()));
-        }
-    }
-    if let Some(palette) = &metadata.palette {
-        at_most("palette", palette.len(), MAX_CLASSES)?;
-    }
-    Ok(())
-}
-
-fn architecture(architecture: &Architecture) -> Checked {
+pub(crate) fn architecture(architecture: &Architecture) -> Checked {
     backbone(&architecture.backbone)?;
     architecture.head.check(&architecture.recipe)?;
     recipe(&architecture.recipe)

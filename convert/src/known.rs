@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::arch::{Architecture, Dilations, Geometry, Head, Preprocessing, Task};
-use crate::checkpoint::{Options, resembles};
 use crate::error::{ConvertError, quoted};
 use crate::infer::Hints;
 use crate::layout::{self, Layout, Mapped};
+use crate::likeness::resembles;
 use crate::metadata::Metadata;
 use crate::openmmlab::{self, Meta};
+use crate::options::Options;
 use crate::recipe::{EPSILON, Recipe};
 use crate::report;
 use crate::source::{Source, Value};

@@ -7,11 +7,11 @@ use std::path::Path;
 use serde::{Serialize, Serializer};
 
 use crate::arch::{Architecture, Dilations, Geometry, Preprocessing};
-use crate::checkpoint::Tensor;
 use crate::layout::{Dropped, Layout};
 use crate::metadata::Metadata;
 use crate::source::{Container, DType};
 use crate::terminal::one_line;
+pub use crate::warning::{Remedy, Warning};
 
 /// What was found in a checkpoint. [`fmt::Display`] gives the short form, one fact per line, without the warnings,
 /// with which a caller says what can be done; [`Report::tensor_table`] the tensors. Both are fit for a terminal, whatever the file holds; the fields
@@ -57,41 +57,6 @@ pub struct Report {
     pub warnings: Vec<Warning>,
 }
 
-/// Something that can make an answer another one than was meant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(into = "String")]
-pub struct Warning {
-    /// What it is, without what to do.
-    pub text: String,
-    /// What a caller can say about it.
-    pub remedy: Option<Remedy>,
-}
-
-/// What a caller of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open) can say so that a warning has no
-/// reason any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// [`Options::arch`](crate::checkpoint::Options::arch) or
-    /// [`Options::dilations`](crate::checkpoint::Options::dilations) states the dilations.
-    Dilations,
-    /// [`Options::weights_key`](crate::checkpoint::Options::weights_key) takes the other weights.
-    WeightsKey,
-    /// [`Options::ignore`](crate::checkpoint::Options::ignore) leaves the weights out that are taken.
-    Ignore,
-}
-
-impl From<String> for Warning {
-    fn from(text: String) -> Self {
-        Self { text, remedy: None }
-    }
-}
-
-impl From<Warning> for String {
-    fn from(warning: Warning) -> Self {
-        warning.text
-    }
-}
-
 /// A kept tensor.
 #[derive(Clone, Debug, Serialize)]
 pub struct TensorLine {
@@ -114,7 +79,7 @@ pub(crate) struct Findings<'a> {
     pub metadata: &'a Metadata,
     pub dilations_from: Option<String>,
     pub looks_like: Vec<&'static str>,
-    pub tensors: &'a [Tensor],
+    pub tensors: Vec<TensorLine>,
     pub dropped: Vec<Dropped>,
     pub notes: Vec<String>,
     pub warnings: Vec<Warning>,
@@ -123,11 +88,6 @@ pub(crate) struct Findings<'a> {
 impl Report {
     pub(crate) fn new(f: Findings) -> Self {
         let architecture = &f.metadata.architecture;
-        let line = |tensor: &Tensor| TensorLine {
-            name: tensor.name.clone(),
-            shape: tensor.shape.clone(),
-            dtype: tensor.dtype,
-        };
         Self {
             file: file_name(f.path),
             container: f.container,
@@ -142,7 +102,7 @@ impl Report {
             dilations_from: f.dilations_from,
             preprocessing: f.metadata.preprocessing.clone(),
             labels: f.metadata.labels.clone(),
-            tensors: f.tensors.iter().map(line).collect(),
+            tensors: f.tensors,
             dropped: f.dropped,
             notes: f.notes,
             warnings: f.warnings,

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::wrappers::{is_average, words};
+use super::words::{is_average, words};
 use crate::arch::Family;
 
 /// What wrappers of modules (DataParallel, torch.compile, FSDP, DeepSpeed, activation checkpoints) put between
