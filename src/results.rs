@@ -100,12 +100,12 @@ pub struct Segmentation {
     /// Height of the image in pixels.
     pub height: usize,
     /// What covers it, largest first.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<ClassShare>,
 }
 
 /// The pixels of one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Segment {
+pub struct ClassShare {
     /// Index among the network's classes.
     pub index: usize,
     /// Name of the class; the index where no names are known.

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use nat_infer::zoo::{self, Entry, Env, FetchError, Located, Reference, Settings, Watch, ZooError};
+use nat_infer::zoo::{self, Access as Settings, Entry, Env, FetchError, Located, Reference, Watch, ZooError};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 

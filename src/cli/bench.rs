@@ -14,11 +14,12 @@ use nat_infer::tasks::bench::{Bench, Pass};
 use nat_infer::weights::Weights;
 use nat_infer::zoo::{self, Reference, Task};
 
-use super::Verbosity;
 use super::exit::{Exit, OrFailed, one_line, say};
-use super::output::{End, Output, Record};
+use super::output::{End, Output};
+use super::record::Record;
 use super::settings::{Settings, default_model};
-use super::shared::{Format, ModelOptions, OutputOptions, at_least_one, size};
+use super::shared::{ModelOptions, OutputFormat, OutputOptions, at_least_one, size};
+use super::verbosity::Verbosity;
 
 /// Time a network on this machine
 ///
@@ -28,7 +29,7 @@ use super::shared::{Format, ModelOptions, OutputOptions, at_least_one, size};
 /// lists the MACs of a network.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub struct BenchArguments {
     /// Size of the input in pixels: N or WIDTHxHEIGHT [default: the model's]
     #[arg(long, value_name = "N", value_parser = size)]
     resolution: Option<[usize; 2]>,
@@ -112,7 +113,7 @@ impl Args for TimedOptions {
 const BATCH_SIZE: &str = "batch_size";
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: BenchArguments, verbosity: Verbosity) -> Result<Exit> {
     let TimedOptions { model: mut options, mut batch_sizes } = arguments.timed;
     // Here --arch alone is a network of random weights.
     let random = match (&options.weights, &options.model) {
@@ -165,7 +166,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         (_, true) => Output::open::<LayerTiming>(&arguments.output)?,
         _ => Output::open::<NetworkTiming>(&arguments.output)?,
     };
-    let watch = Watch::new(verbosity);
+    let watch = Stopwatch::new(verbosity);
     let several = batch_sizes.len() > 1;
     let timed = batch_sizes.into_iter().try_for_each(|batch_size| {
         bench.batch_size = batch_size;
@@ -176,7 +177,7 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
         } else if arguments.profile {
             let timings = bench.layers(&network).context("the network can't be timed").or_failed()?;
             watch.without_bar(|| {
-                if several && output.format() == Format::Table {
+                if several && output.format() == OutputFormat::Table {
                     output.text(&format!("batch {batch_size}\n"))?;
                 }
                 timings.iter().try_for_each(|timing| output.write(timing))
@@ -193,14 +194,14 @@ pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
 }
 
 /// What is seen on stderr of a measurement: how far it is, on a terminal and while it lasts, and what it took.
-struct Watch {
+struct Stopwatch {
     bar: ProgressBar,
     begin: Instant,
     /// Timed passes of all that was measured.
     passes: Arc<AtomicUsize>,
 }
 
-impl Watch {
+impl Stopwatch {
     fn new(verbosity: Verbosity) -> Self {
         // A new bar is drawn on stderr, where that is a terminal.
         let bar = if verbosity.quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
@@ -240,7 +241,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Stopwatch {
     /// Leaves no bar behind an error's line.
     fn drop(&mut self) {
         self.bar.finish_and_clear();

@@ -10,19 +10,19 @@ use nat_infer::tasks::Classify;
 use nat_infer::tasks::classify::ClassifyOptions;
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions};
 use super::settings::Settings;
 use super::shared::{CropOptions, ModelOptions};
+use super::verbosity::Verbosity;
 
 /// Say what is on images: the most probable classes of each
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub struct ClassifyArguments {
     #[command(flatten)]
     images: ImageOptions,
     #[command(flatten)]
@@ -47,7 +47,7 @@ Examples:
   curl -s https://example.org/photo.jpg | nat-infer classify -";
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: ClassifyArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?;
     let read = [settings.file(), arguments.names.labels.as_deref()];
     let job = Job::plan::<Classification>(&arguments.images, &arguments.results, None, &read, verbosity)?;

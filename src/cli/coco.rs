@@ -45,7 +45,7 @@ struct Annotations {
 
 /// A file of images without annotations, as COCO's tools take it.
 #[derive(Serialize)]
-struct List<'a> {
+struct ImageList<'a> {
     info: Info,
     images: &'a [Image],
     categories: &'a [Category],
@@ -147,7 +147,7 @@ impl Numbers {
             return Ok(None);
         }
         let info = Info { description: DESCRIPTION.to_owned() };
-        let list = serde_json::to_vec(&List { info, images, categories, annotations: [] })?;
+        let list = serde_json::to_vec(&ImageList { info, images, categories, annotations: [] })?;
         let write = || {
             let mut to = NewFile::create(file)?;
             to.write_all(&list)?;

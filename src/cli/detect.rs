@@ -12,16 +12,16 @@ use nat_infer::tasks::Detect;
 use nat_infer::tasks::detect::{DetectOptions, save as draw};
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::coco::{Category, Numbers};
 use super::exit::{Exit, one_line, say};
 use super::folder::Folder;
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
-use super::shared::{Format, ModelOptions, OutputOptions, at_least_one, size};
+use super::shared::{ModelOptions, OutputFormat, OutputOptions, at_least_one, size};
+use super::verbosity::Verbosity;
 
 /// Find objects: their boxes, classes and masks
 ///
@@ -30,7 +30,7 @@ use super::shared::{Format, ModelOptions, OutputOptions, at_least_one, size};
 /// below what was named; a picture of an earlier run is replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub struct DetectArguments {
     #[command(flatten)]
     images: ImageOptions,
     /// Bounds of the resized image's long and short side in pixels [default: the model's, 1333x800]
@@ -70,13 +70,13 @@ Examples:
   nat-infer detect photo.jpg --weights epoch_36.pth --no-masks --score-threshold 0.5";
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Detect), verbosity)?;
     let folder = arguments.save.as_deref().map(Folder::new);
     let save = folder.as_ref().map(|folder| Save { folder, extensions: &["png"], draws: true });
     let read = [settings.file(), arguments.names.labels.as_deref(), arguments.annotations.as_deref()];
     let OutputOptions { format, output, overwrite } = &arguments.results.output;
-    let coco = *format == Some(Format::Coco);
+    let coco = *format == Some(OutputFormat::Coco);
     if coco && arguments.annotations.is_none() && arguments.images.shard.is_some() {
         bail!("--format coco numbers the images of each shard from 1; --annotations FILE numbers them all");
     }

@@ -12,14 +12,14 @@ use nat_infer::tasks::ExtractFeatures;
 use nat_infer::tasks::features::save;
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
 use super::images::ImageOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
 use super::shared::{CropOptions, ModelOptions};
+use super::verbosity::Verbosity;
 
 /// Save what a network computes of images, as tensors
 ///
@@ -29,7 +29,7 @@ use super::shared::{CropOptions, ModelOptions};
 /// the images are in below what was named; those of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub struct FeaturesArguments {
     #[command(flatten)]
     images: ImageOptions,
     #[command(flatten)]
@@ -49,7 +49,7 @@ Examples:
   nat-infer features photos/ --save features/ --weights backbone.safetensors --resolution 384";
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: FeaturesArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.backbone();
     let folder = Folder::new(&arguments.save);
     let files = Save { folder: &folder, extensions: &["safetensors"], draws: false };

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use nat_infer::pipeline::{Place, Source, SourceError, name_of, plain};
+use nat_infer::pipeline::{Location, Source, SourceError, name_of, plain};
 use nat_infer::tasks::TaskError;
 use nat_infer::tasks::files::is_ours;
 
@@ -155,13 +155,13 @@ fn shared<'a>(
 /// All names that lead down to an image; `real` ones where links and `..` make two of one.
 fn whole_path(source: &Source, real: bool) -> PathBuf {
     match &source.place {
-        Place::File(path) if real => plain(&path.canonicalize().unwrap_or_else(|_| path.clone())),
-        Place::File(path) => plain(path),
-        Place::Url(address) => {
+        Location::File(path) if real => plain(&path.canonicalize().unwrap_or_else(|_| path.clone())),
+        Location::File(path) => plain(path),
+        Location::Url(address) => {
             let address = address.split(['?', '#']).next().unwrap_or(address);
             plain(Path::new(address.split_once("://").map_or(address, |(_, rest)| rest)))
         }
-        Place::Memory { .. } => source.below.clone(),
+        Location::Memory { .. } => source.below.clone(),
     }
 }
 

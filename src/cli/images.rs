@@ -8,9 +8,9 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use nat_infer::images::{Exif, Limits};
-use nat_infer::pipeline::{Listing, Place, Source, SourceError};
+use nat_infer::pipeline::{Listing, Location, Source, SourceError};
 
-use super::Verbosity;
+use super::verbosity::Verbosity;
 
 /// Which images.
 #[derive(Args)]
@@ -118,8 +118,8 @@ impl ImageOptions {
 /// The files among the images.
 pub fn files(sources: &[Result<Source, SourceError>]) -> impl Iterator<Item = &Path> {
     sources.iter().flatten().filter_map(|source| match &source.place {
-        Place::File(path) => Some(path.as_path()),
-        Place::Url(_) | Place::Memory { .. } => None,
+        Location::File(path) => Some(path.as_path()),
+        Location::Url(_) | Location::Memory { .. } => None,
     })
 }
 

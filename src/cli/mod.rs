@@ -3,13 +3,12 @@
 //! writer chosen). The library knows neither.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic;
 use std::process;
 
 use anyhow::{Result, anyhow};
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nat_convert::terminal;
 use nat_infer::crash::panic_message;
 use nat_infer::zoo::Task;
@@ -18,6 +17,7 @@ mod bench;
 mod classify;
 mod coco;
 mod detect;
+mod earlier;
 mod exit;
 mod features;
 mod folder;
@@ -25,17 +25,21 @@ mod generate;
 mod images;
 mod interrupt;
 mod labels;
+mod listing;
 mod models;
 mod output;
 mod progress;
+mod record;
 mod resume;
 mod run;
 mod saliency;
 mod segment;
 mod settings;
 mod shared;
+mod verbosity;
 
-use exit::Exit;
+use self::exit::Exit;
+use self::verbosity::Verbosity;
 
 /// Neighborhood Attention Transformers (NAT, DiNAT) on images
 ///
@@ -62,36 +66,15 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
-    Classify(classify::Arguments),
-    Detect(detect::Arguments),
-    Segment(segment::Arguments),
-    Saliency(saliency::Arguments),
-    Features(features::Arguments),
-    Bench(bench::Arguments),
-    Models(models::Arguments),
+    Classify(classify::ClassifyArguments),
+    Detect(detect::DetectArguments),
+    Segment(segment::SegmentArguments),
+    Saliency(saliency::SaliencyArguments),
+    Features(features::FeaturesArguments),
+    Bench(bench::BenchArguments),
+    Models(models::ModelsArguments),
     Completions(generate::Completions),
     Man(generate::Man),
-}
-
-/// How much is said on stderr.
-#[derive(Args, Clone, Copy)]
-struct Verbosity {
-    /// Say less: errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    quiet: bool,
-    /// Say more: what was resolved, from arguments, environment and files
-    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
-    verbose: bool,
-}
-
-impl Verbosity {
-    /// With `--verbose`, one line on stderr about something that was resolved.
-    fn explain(self, name: &str, value: impl Display) {
-        if self.verbose {
-            // stderr may be closed; the results are elsewhere.
-            writeln!(io::stderr(), "{name:>12}  {}", exit::one_line(&value.to_string())).ok();
-        }
-    }
 }
 
 /// What clap knows of the program: [`Cli`], with each command's own default model in its help.

@@ -1,55 +1,29 @@
 //! Results, in four formats, to stdout or a file.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Stdout, Write};
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nat_convert::terminal::{escape_json, lines};
 use nat_infer::pipeline::partial::{Partial, partial_path};
 use nat_infer::pipeline::{Source, SourceError, name_of};
-use nat_infer::results::{
-    Classification, Detections, LayerTiming, NetworkTiming, OperatorTiming, SavedFeatures, SavedSaliency,
-    Segmentation,
-};
-use serde::Serialize;
-use serde_json::{Map, Value};
 
+use super::earlier::may_be_replaced;
 use super::exit::OrFailed;
-use super::models;
+use super::record::{Record, csv_lines};
 use super::resume::{Last, Resumed};
-use super::shared::{Format, OutputOptions};
-
-/// A result that every format can hold.
-pub trait Record: Serialize {
-    /// Names of the columns.
-    const COLUMNS: &'static [&'static str];
-
-    /// Rows of a CSV file, at least one.
-    fn rows(&self) -> Vec<Vec<String>>;
-
-    /// Lines for a person.
-    fn table(&self) -> String;
-
-    /// Members of COCO's list of results, in JSON; `None` of what is no result of COCO's.
-    fn coco(&self) -> Option<Vec<String>> {
-        None
-    }
-
-    /// Whether [`Record::coco`] gives something.
-    const COCO: bool = false;
-}
+use super::shared::{OutputFormat, OutputOptions};
 
 /// Where the records of a command will go: chosen before work begins, opened when it does.
-pub struct Plan {
-    format: Format,
+pub struct OutputPlan {
+    format: OutputFormat,
     path: Option<PathBuf>,
     resumed: Option<(Resumed, Partial)>,
 }
 
 /// Where the records of a command go, one after the other.
 pub struct Output {
-    format: Format,
+    format: OutputFormat,
     sink: Sink,
     records: usize,
     /// Members of the array that has been begun.
@@ -74,7 +48,7 @@ pub enum End {
     Early,
 }
 
-impl Plan {
+impl OutputPlan {
     /// Chooses format and place, and sees to it that nothing is lost: of `inputs` none is ever replaced, and a file that
     /// is no earlier result only if that was asked for. `saves` says whether the command leaves other files too.
     ///
@@ -88,13 +62,13 @@ impl Plan {
     ) -> Result<Self> {
         let path = options.output.clone().filter(|path| path != Path::new("-"));
         let for_a_person = path.is_none() && io::stdout().is_terminal();
-        let by_extension = path.as_deref().and_then(Format::of_extension);
-        let otherwise = if for_a_person { Format::Table } else { Format::Jsonl };
+        let by_extension = path.as_deref().and_then(OutputFormat::of_extension);
+        let otherwise = if for_a_person { OutputFormat::Table } else { OutputFormat::Jsonl };
         let format = options.format.or(by_extension).unwrap_or(otherwise);
-        if format == Format::Coco && !R::COCO {
+        if format == OutputFormat::Coco && !R::COCO {
             bail!("--format coco is of the objects that `detect` finds");
         }
-        if resume && !matches!(format, Format::Jsonl | Format::Csv) {
+        if resume && !matches!(format, OutputFormat::Jsonl | OutputFormat::Csv) {
             bail!(
                 "--resume goes on with jsonl and csv alone; --format chooses one, or an --output of that extension"
             );
@@ -207,13 +181,13 @@ impl Output {
     /// Begins to write the records of a command that has no images.
     ///
     /// # Errors
-    /// As [`Plan::new`] and [`Plan::open`].
+    /// As [`OutputPlan::new`] and [`OutputPlan::open`].
     pub fn open<R: Record>(options: &OutputOptions) -> Result<Self> {
-        Plan::new::<R>(options, false, false, [])?.open::<R>(None)
+        OutputPlan::new::<R>(options, false, false, [])?.open::<R>(None)
     }
 
     /// The format that was asked for or chosen.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> OutputFormat {
         self.format
     }
 
@@ -223,15 +197,15 @@ impl Output {
     /// When it can't be written, or is not what an interrupted run had.
     pub fn write<R: Record>(&mut self, record: &R) -> Result<()> {
         let text = match self.format {
-            Format::Table => record.table(),
-            Format::Json => self.member(&serde_json::to_string(record)?),
-            Format::Coco => {
+            OutputFormat::Table => record.table(),
+            OutputFormat::Json => self.member(&serde_json::to_string(record)?),
+            OutputFormat::Coco => {
                 let members = record.coco().unwrap_or_default();
                 members.iter().map(|member| self.member(member)).collect()
             }
             // Read by a machine it is the same, and a terminal is not moved by it.
-            Format::Jsonl => escape_json(&serde_json::to_string(record)?).into_owned() + "\n",
-            Format::Csv => csv_lines(&record.rows())?,
+            OutputFormat::Jsonl => escape_json(&serde_json::to_string(record)?).into_owned() + "\n",
+            OutputFormat::Csv => csv_lines(&record.rows())?,
         };
         // Images that failed before come first, if they do not fail again.
         let is_it = |(last, _): &mut (Last, PathBuf)| record.rows()[0].first() == Some(&last.image);
@@ -291,7 +265,7 @@ impl Output {
         let partial = file.path().map(name_of);
         match (end, partial) {
             (End::Early, Some(partial)) if self.records > 0 => {
-                let on = if matches!(self.format, Format::Jsonl | Format::Csv) {
+                let on = if matches!(self.format, OutputFormat::Jsonl | OutputFormat::Csv) {
                     ", --resume goes on there"
                 } else {
                     ""
@@ -314,7 +288,7 @@ impl Output {
     }
 }
 
-impl Format {
+impl OutputFormat {
     /// The format that a file's name asks for.
     fn of_extension(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
@@ -340,12 +314,6 @@ impl Format {
     }
 }
 
-pub(super) fn csv_lines(rows: &[Vec<String>]) -> Result<String> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    rows.iter().try_for_each(|row| writer.write_record(row))?;
-    Ok(String::from_utf8(writer.into_inner()?)?)
-}
-
 /// Refuses a path at which no file can be, in words.
 fn has_a_place(path: &Path) -> Result<()> {
     let (name, folder) = (name_of(path), path.parent().filter(|folder| !folder.as_os_str().is_empty()));
@@ -360,106 +328,6 @@ fn has_a_place(path: &Path) -> Result<()> {
             bail!("{name}: can't be written: {} is no folder", name_of(folder))
         }
         _ => Ok(()),
-    }
-}
-
-/// Refuses to replace what is no earlier result, and results that an interrupted run left.
-fn may_be_replaced(path: &Path, resume: bool, format: Format) -> Result<()> {
-    let foreign = |path: &Path| path.is_file() && !is_result(path);
-    let partial = partial_path(path);
-    if let Some(path) = [path, &partial].into_iter().find(|path| foreign(path)) {
-        let name = name_of(path);
-        bail!("{name} is there already and is no result of an earlier run; --overwrite replaces it");
-    }
-    if !resume && partial.is_file() && has_records(&partial) {
-        let on = match format {
-            Format::Jsonl | Format::Csv => "--resume goes on with it",
-            Format::Json | Format::Coco | Format::Table => "move it to keep it",
-        };
-        bail!("{} has the results of an interrupted run; {on}, --overwrite begins anew", name_of(&partial));
-    }
-    Ok(())
-}
-
-/// What a record of each kind has, in JSON and as the header of CSV.
-const KINDS: [(&[&str], &[&str]); 10] = [
-    (&["image", "model", "top"], Classification::COLUMNS),
-    (&["image", "model", "width", "height", "detections"], Detections::COLUMNS),
-    (&["image", "model", "width", "height", "segments"], Segmentation::COLUMNS),
-    (&["image", "model", "file", "tensors"], SavedFeatures::COLUMNS),
-    (&["image", "model", "method", "class", "map", "picture"], SavedSaliency::COLUMNS),
-    (&["engine", "model", "batch", "median_ms"], NetworkTiming::COLUMNS),
-    (&["level", "batch", "kernel_size", "median_ms"], OperatorTiming::COLUMNS),
-    (&["kind", "ms", "share", "gflops"], LayerTiming::COLUMNS),
-    (&["name", "task", "parameters", "macs"], models::Row::COLUMNS),
-    (&["name", "task", "parameters", "macs"], models::Details::COLUMNS),
-];
-
-/// What a member of COCO's list of results has.
-const COCO_KEYS: &[&str] = &["image_id", "category_id", "bbox", "score"];
-
-/// Whether a file holds what this program wrote as results, or nothing.
-fn is_result(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    let mut file = BufReader::new(file);
-    let Ok(begin) = file.fill_buf() else { return false };
-    match begin {
-        [] => true,
-        [b'{' | b'[', ..] => is_json_result(file),
-        // One line of a picture or a checkpoint may be all of it.
-        _ => {
-            let mut lines = file.take(1 << 16).lines();
-            let [first, second] = [lines.next(), lines.next()].map(|line| line.and_then(io::Result::ok));
-            let Some(first) = first else { return false };
-            // A kill may leave a part of the header.
-            let is_header = |(_, columns): &(_, &[&str])| {
-                let header = columns.join(",");
-                first == header || (second.is_none() && first.len() > 10 && header.starts_with(&first))
-            };
-            // A table's, under the image's name: "   97.93%  nine".
-            let is_score = |line: &str| {
-                let rest = line.strip_prefix("  ").map(str::trim_start);
-                let score = rest.and_then(|rest| rest.split_once("%  ")).map(|(score, _)| score);
-                score.is_some_and(|score| score.contains('.') && score.parse::<f64>().is_ok())
-            };
-            KINDS.iter().any(is_header) || second.as_deref().is_some_and(is_score)
-        }
-    }
-}
-
-fn is_json_result(mut file: impl BufRead) -> bool {
-    let mut first = [0];
-    if matches!(file.fill_buf(), Ok([b'[', ..])) && file.read_exact(&mut first).is_err() {
-        return false;
-    }
-    if matches!(file.fill_buf(), Ok([b']', ..])) {
-        return true;
-    }
-    let begin = file.fill_buf().map(<[u8]>::to_vec).unwrap_or_default();
-    let mut records = serde_json::Deserializer::from_reader(file).into_iter::<Map<String, Value>>();
-    match records.next() {
-        Some(Ok(record)) => {
-            let keys = KINDS.iter().map(|(keys, _)| *keys).chain([COCO_KEYS]);
-            keys.into_iter().any(|keys| keys.iter().all(|key| record.contains_key(*key)))
-        }
-        // A kill may leave a part of the first record.
-        Some(Err(error)) if error.is_eof() => {
-            [&b"{\"image\":\""[..], b"{\"image_id\":", b"{\"engine\":\"nat-infer\"", b"{\"level\":"]
-                .iter()
-                .any(|lead| begin.starts_with(lead) || lead.starts_with(&begin))
-        }
-        _ => false,
-    }
-}
-
-/// Whether a file of results has one.
-fn has_records(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    let mut lines = BufReader::new(file).lines();
-    match (lines.next(), lines.next()) {
-        (Some(Ok(first)), None) => first.starts_with('{') || (first.starts_with('[') && first != "[]"),
-        (Some(_), Some(_)) => true,
-        _ => false,
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Verbosity;
 use super::exit::say;
+use super::verbosity::Verbosity;
 
 /// The progress of a run over images.
 pub struct Progress {

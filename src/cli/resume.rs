@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::exit::say;
-use super::output::csv_lines;
-use super::shared::Format;
+use super::record::csv_lines;
+use super::shared::OutputFormat;
 
 /// The finished records of a file.
 ///
@@ -57,11 +57,11 @@ impl Resumed {
     ///
     /// # Errors
     /// When it can't be read, or something in it is no record.
-    pub fn read(path: PathBuf, format: Format, columns: &[&str]) -> Result<Self> {
+    pub fn read(path: PathBuf, format: OutputFormat, columns: &[&str]) -> Result<Self> {
         let file = File::open(&path).with_context(|| name_of(&path))?;
         let empty = Self { path, whole: 0, records: 0, model: None, last: None, images: Vec::new() };
         let resumed = match format {
-            Format::Csv => empty.csv(file, columns),
+            OutputFormat::Csv => empty.csv(file, columns),
             _ => empty.jsonl(file),
         }?;
         Ok(Self { records: resumed.images.len(), ..resumed })
@@ -184,7 +184,7 @@ impl Last {
     }
 
     /// Whether a new record of the image says the same.
-    pub fn is_like(&self, text: &str, format: Format) -> bool {
+    pub fn is_like(&self, text: &str, format: OutputFormat) -> bool {
         let rows = if self.cut { self.text.lines().count() } else { usize::MAX };
         let text: String = text.split_inclusive('\n').take(rows).collect();
         alike(&self.text, &text, format)
@@ -192,7 +192,7 @@ impl Last {
 }
 
 /// Whether two records say the same but for the last digits of their numbers, which differ between processors.
-fn alike(a: &str, b: &str, format: Format) -> bool {
+fn alike(a: &str, b: &str, format: OutputFormat) -> bool {
     let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * (1.0 + b.abs());
     fn values(near: &dyn Fn(f64, f64) -> bool, a: &Value, b: &Value) -> bool {
         match (a, b) {
@@ -216,7 +216,7 @@ fn alike(a: &str, b: &str, format: Format) -> bool {
         return true;
     }
     let parsed: [Option<Value>; 2] = match format {
-        Format::Csv => [a, b].map(csv_values),
+        OutputFormat::Csv => [a, b].map(csv_values),
         _ => [a, b].map(|text| serde_json::from_str(text).ok()),
     };
     matches!(parsed, [Some(a), Some(b)] if values(&near, &a, &b))
@@ -239,7 +239,7 @@ mod tests {
 
     const COLUMNS: [&str; 4] = ["image", "model", "rank", "score"];
 
-    fn read(text: &str, format: Format) -> Result<Resumed> {
+    fn read(text: &str, format: OutputFormat) -> Result<Resumed> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         fs::write(&path, text).unwrap();
@@ -262,27 +262,39 @@ mod tests {
         let lines = [line("a"), line("b"), line("c")].concat();
         let table = [header.clone(), rows("a"), rows("b"), rows("c")].concat();
         for (text, format, whole, records, last) in [
-            (lines.clone(), Format::Jsonl, lines.clone(), 3, Some("c")),
-            (lines.clone() + "{\"ima", Format::Jsonl, lines.clone(), 3, Some("c")),
-            (line("a"), Format::Jsonl, line("a"), 1, Some("a")),
-            (lines.clone() + &line("gone"), Format::Jsonl, lines.clone() + &line("gone"), 4, None),
-            ("{\"im".to_owned(), Format::Jsonl, String::new(), 0, None),
-            (String::new(), Format::Jsonl, String::new(), 0, None),
-            (table.clone(), Format::Csv, table.clone(), 3, Some("c")),
+            (lines.clone(), OutputFormat::Jsonl, lines.clone(), 3, Some("c")),
+            (lines.clone() + "{\"ima", OutputFormat::Jsonl, lines.clone(), 3, Some("c")),
+            (line("a"), OutputFormat::Jsonl, line("a"), 1, Some("a")),
+            (lines.clone() + &line("gone"), OutputFormat::Jsonl, lines.clone() + &line("gone"), 4, None),
+            ("{\"im".to_owned(), OutputFormat::Jsonl, String::new(), 0, None),
+            (String::new(), OutputFormat::Jsonl, String::new(), 0, None),
+            (table.clone(), OutputFormat::Csv, table.clone(), 3, Some("c")),
             // Of c or of the next: what is not known to be whole is done again.
-            (table.clone() + "c,m,", Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2, None),
-            (table.clone() + "c", Format::Csv, [header.clone(), rows("a"), rows("b")].concat(), 2, None),
-            (table.clone() + "d", Format::Csv, table.clone(), 3, Some("c")),
-            (table.clone() + "\"d\nd", Format::Csv, table.clone(), 3, Some("c")),
+            (
+                table.clone() + "c,m,",
+                OutputFormat::Csv,
+                [header.clone(), rows("a"), rows("b")].concat(),
+                2,
+                None,
+            ),
+            (
+                table.clone() + "c",
+                OutputFormat::Csv,
+                [header.clone(), rows("a"), rows("b")].concat(),
+                2,
+                None,
+            ),
+            (table.clone() + "d", OutputFormat::Csv, table.clone(), 3, Some("c")),
+            (table.clone() + "\"d\nd", OutputFormat::Csv, table.clone(), 3, Some("c")),
             (
                 [header.clone(), rows("a")].concat(),
-                Format::Csv,
+                OutputFormat::Csv,
                 [header.clone(), rows("a")].concat(),
                 1,
                 Some("a"),
             ),
-            (header.clone(), Format::Csv, header.clone(), 0, None),
-            ("image,mo".to_owned(), Format::Csv, String::new(), 0, None),
+            (header.clone(), OutputFormat::Csv, header.clone(), 0, None),
+            ("image,mo".to_owned(), OutputFormat::Csv, String::new(), 0, None),
         ] {
             let mut resumed = read(&text, format).unwrap();
             let mut sources = sources(&["a", "x", "b", "c", "d"]);
@@ -295,10 +307,10 @@ mod tests {
             assert_eq!(resumed.last.map(|last| last.image).as_deref(), last, "{text}");
         }
         for (text, format) in [
-            (line("a") + "no record\n", Format::Jsonl),
-            (line("a") + "\n" + &line("b"), Format::Jsonl),
-            ("image,model,pixels,score\n".to_owned(), Format::Csv),
-            (header + "a,m\n" + &rows("b"), Format::Csv),
+            (line("a") + "no record\n", OutputFormat::Jsonl),
+            (line("a") + "\n" + &line("b"), OutputFormat::Jsonl),
+            ("image,model,pixels,score\n".to_owned(), OutputFormat::Csv),
+            (header + "a,m\n" + &rows("b"), OutputFormat::Csv),
         ] {
             assert!(read(&text, format).is_err(), "{text}");
         }
@@ -310,7 +322,7 @@ mod tests {
         let row = |image: &str| format!("{image},m,1,0.5\n{image},m,2,0.25\n");
         let lines = ["a", "a", "b"].map(line).concat();
         let rows = "image,model,rank,score\n".to_owned() + &["a", "a", "b"].map(row).concat();
-        for (text, format) in [(&lines, Format::Jsonl), (&rows, Format::Csv)] {
+        for (text, format) in [(&lines, OutputFormat::Jsonl), (&rows, OutputFormat::Csv)] {
             for (names, done, rest) in [
                 (&["a", "a", "b", "c"][..], 2, &["b", "c"][..]),
                 (&["a", "a", "a", "b"], 2, &["a", "b"]),
@@ -338,17 +350,17 @@ mod tests {
             (r#"{"counts":"a","x":1}"#, r#"{"counts":"b","x":1}"#, true),
             (r#"{"x":1}"#, r#"{"y":1}"#, false),
         ] {
-            assert_eq!(alike(a, b, Format::Jsonl), like, "{a} {b}");
+            assert_eq!(alike(a, b, OutputFormat::Jsonl), like, "{a} {b}");
         }
         for (a, b, like) in [
             ("a,m,1,0.5\n", "a,m,1,0.5000001\n", true),
             ("a,m,1,0.5\n", "a,m,1,0.6\n", false),
             ("a,m,1,0.5\n", "a,m,1,0.5\na,m,2,0.1\n", false),
         ] {
-            assert_eq!(alike(a, b, Format::Csv), like, "{a} {b}");
+            assert_eq!(alike(a, b, OutputFormat::Csv), like, "{a} {b}");
         }
         let last = |cut| Last { image: "a".into(), start: 0, text: "a,m,1,0.5\n".into(), cut };
-        assert!(last(true).is_like("a,m,1,0.5\na,m,2,0.1\n", Format::Csv));
-        assert!(!last(false).is_like("a,m,1,0.5\na,m,2,0.1\n", Format::Csv));
+        assert!(last(true).is_like("a,m,1,0.5\na,m,2,0.1\n", OutputFormat::Csv));
+        assert!(!last(false).is_like("a,m,1,0.5\na,m,2,0.1\n", OutputFormat::Csv));
     }
 }

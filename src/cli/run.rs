@@ -16,11 +16,13 @@ use nat_infer::tasks::{ImageTask, TaskError, files};
 use super::exit::{self, Exit, Failed, is_broken_pipe};
 use super::folder::Folder;
 use super::images::{self, ImageOptions};
-use super::output::{End, Plan, Record};
+use super::interrupt;
+use super::output::{End, OutputPlan};
 use super::progress::{Progress, time};
+use super::record::Record;
 use super::settings::Settings;
 use super::shared::OutputOptions;
-use super::{Verbosity, interrupt};
+use super::verbosity::Verbosity;
 
 /// How results of images are written, and where.
 #[derive(Args)]
@@ -48,7 +50,7 @@ pub struct Job {
     sources: Vec<Result<Source, SourceError>>,
     /// Images that an earlier run finished.
     before: usize,
-    plan: Plan,
+    plan: OutputPlan,
     folder: Option<Folder>,
     draws: bool,
     reader: Reader,
@@ -75,7 +77,7 @@ impl Job {
             folder.plan(extensions, &mut sources, &read, &results.output)?;
         }
         let inputs = images::files(&sources).chain(read);
-        let mut plan = Plan::new::<R>(&results.output, results.resume, save.is_some(), inputs)?;
+        let mut plan = OutputPlan::new::<R>(&results.output, results.resume, save.is_some(), inputs)?;
         images.take_share(&mut sources);
         let finished = if results.resume { plan.resume::<R>(&mut sources)? } else { Vec::new() };
         if let Some(Save { folder, extensions, .. }) = &save {
@@ -202,7 +204,7 @@ fn concerns_all(failure: &Failure) -> bool {
     }
 }
 
-impl Plan {
+impl OutputPlan {
     /// Ends a run in which no image is left: reports what gave none.
     fn end_without_images<R: Record>(
         self,

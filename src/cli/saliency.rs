@@ -13,15 +13,15 @@ use nat_infer::tasks::files::save_png;
 use nat_infer::tasks::saliency::{Method, SaliencyOptions, SmoothGrad};
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
 use super::shared::{CropOptions, ModelOptions, at_most};
+use super::verbosity::Verbosity;
 
 /// Show which pixels of an image speak for a class
 ///
@@ -32,7 +32,7 @@ use super::shared::{CropOptions, ModelOptions, at_most};
 /// earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub struct SaliencyArguments {
     #[command(flatten)]
     images: ImageOptions,
     #[command(flatten)]
@@ -94,7 +94,7 @@ Examples:
   nat-infer saliency digit.png --model demo-digits --save maps/ --class 4 --samples 50 --raw";
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: SaliencyArguments, verbosity: Verbosity) -> Result<Exit> {
     let asked = arguments.model.batch_size;
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.gradients(asked);
     let method = method(arguments.method, &arguments.smooth_grad, asked, settings.batch_size)?;

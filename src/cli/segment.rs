@@ -13,15 +13,15 @@ use nat_infer::tasks::Segment;
 use nat_infer::tasks::segment::SegmentOptions;
 use nat_infer::zoo::Task;
 
-use super::Verbosity;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
-use super::output::Record;
+use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
 use super::shared::{ModelOptions, size};
+use super::verbosity::Verbosity;
 
 /// Name every pixel: what covers an image, and how much of it
 ///
@@ -30,7 +30,7 @@ use super::shared::{ModelOptions, size};
 /// files of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Arguments {
+pub struct SegmentArguments {
     #[command(flatten)]
     images: ImageOptions,
     /// Bounds of the resized image's long and short side in pixels [default: the model's, 2048x512]
@@ -63,7 +63,7 @@ Examples:
   nat-infer segment photo.jpg --weights iter_160000.pth";
 
 /// Runs the command.
-pub fn run(arguments: Arguments, verbosity: Verbosity) -> Result<Exit> {
+pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Segment), verbosity)?;
     let folder = arguments.save.as_deref().map(Folder::new);
     let save = folder.as_ref().map(|folder| Save { folder, extensions: &["labels.png", "png"], draws: true });
@@ -98,7 +98,7 @@ impl Record for Segmentation {
         &["image", "model", "width", "height", "index", "label", "pixels", "fraction"];
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |segment: &nat_infer::results::Segment| {
+        let row = |segment: &nat_infer::results::ClassShare| {
             vec![
                 self.image.clone(),
                 self.model.clone(),

@@ -14,10 +14,10 @@ use nat_infer::simd::Isa;
 use nat_infer::tasks::{Classify, LoadOptions, Model, TaskError};
 use nat_infer::zoo::{self, Bars, Entry, Env, Located, Reference, Repository, Task, ZooError};
 
-use super::Verbosity;
 use super::exit::say;
 use super::labels::LabelOptions;
 use super::shared::{DTypeName, DeviceName, ModelOptions};
+use super::verbosity::Verbosity;
 
 /// The model of a task where none is named.
 pub(super) fn default_model(task: Option<Task>) -> &'static str {
@@ -32,7 +32,7 @@ pub(super) fn default_model(task: Option<Task>) -> &'static str {
 const EMBEDDED_MODEL: &str = "demo-digits";
 
 /// Where a model comes from.
-enum Origin {
+enum ModelOrigin {
     Zoo(&'static Entry),
     Repository(Repository),
     Checkpoint(PathBuf),
@@ -42,7 +42,7 @@ enum Origin {
 
 /// A model that is chosen but not loaded, and how it will compute.
 pub struct Settings {
-    origin: Origin,
+    origin: ModelOrigin,
     load: LoadOptions,
     /// What the model is for; `None` takes any.
     task: Option<Task>,
@@ -64,14 +64,14 @@ impl Settings {
         }
         let origin = match (options.weights, options.model) {
             (Some(path), _) => match path.to_str().filter(|text| zoo::is_web_address(text)) {
-                Some(url) => Origin::Web(url.to_owned()),
-                None => Origin::Checkpoint(path),
+                Some(url) => ModelOrigin::Web(url.to_owned()),
+                None => ModelOrigin::Checkpoint(path),
             },
-            (None, Some(Reference::Repository(repository))) => Origin::Repository(repository),
-            (None, Some(Reference::Entry(entry))) => Origin::Zoo(entry),
-            (None, None) => Origin::Zoo(zoo::find(default_model(task))?),
+            (None, Some(Reference::Repository(repository))) => ModelOrigin::Repository(repository),
+            (None, Some(Reference::Entry(entry))) => ModelOrigin::Zoo(entry),
+            (None, None) => ModelOrigin::Zoo(zoo::find(default_model(task))?),
         };
-        if let Origin::Zoo(Entry { name, .. }) = &origin {
+        if let ModelOrigin::Zoo(Entry { name, .. }) = &origin {
             if let Some(arch) = options.arch {
                 bail!(
                     "--arch says what a file of --weights is; --model {} takes the published one",
@@ -133,14 +133,14 @@ impl Settings {
     /// The file or folder of --weights.
     pub fn file(&self) -> Option<&Path> {
         match &self.origin {
-            Origin::Checkpoint(path) => Some(path),
-            Origin::Web(_) | Origin::Repository(_) | Origin::Zoo(_) => None,
+            ModelOrigin::Checkpoint(path) => Some(path),
+            ModelOrigin::Web(_) | ModelOrigin::Repository(_) | ModelOrigin::Zoo(_) => None,
         }
     }
 
     /// Reads images from the web, where that is not forbidden.
     pub fn fetch(&self) -> Arc<Fetch> {
-        let settings = zoo::Settings { offline: self.offline, env: Env::from_process() };
+        let settings = zoo::Access { offline: self.offline, env: Env::from_process() };
         Arc::new(move |url, limit| zoo::fetch_image(url, &settings, limit).map_err(|error| error.to_string()))
     }
 
@@ -206,7 +206,9 @@ impl Settings {
 
     /// Says what was found in a checkpoint that nobody published here: its warnings, and with -v the rest.
     fn say_report(&self, model: &Model) {
-        let Some(report) = model.report().filter(|_| !matches!(self.origin, Origin::Zoo(_))) else { return };
+        let Some(report) = model.report().filter(|_| !matches!(self.origin, ModelOrigin::Zoo(_))) else {
+            return;
+        };
         for Warning { text, remedy } in &report.warnings {
             let advice = match remedy {
                 Some(Remedy::Dilations) => "; --arch or --dilations states them if it is a DiNAT",
@@ -233,20 +235,20 @@ impl Settings {
     pub fn load(&self) -> Result<Model> {
         let (offline, verbosity) = (self.offline, self.verbosity);
         let (model, from) = match &self.origin {
-            Origin::Checkpoint(path) => {
+            ModelOrigin::Checkpoint(path) => {
                 (Model::open(path, &self.load).map_err(unreadable)?, path.display().to_string())
             }
-            Origin::Web(url) => {
+            ModelOrigin::Web(url) => {
                 let path = locate_file(url, offline, verbosity)?;
                 (Model::open(&path, &self.load).map_err(unreadable)?, path.display().to_string())
             }
-            Origin::Repository(repository) => {
+            ModelOrigin::Repository(repository) => {
                 let path = locate_repository(repository, offline, verbosity)?;
                 let opened = Model::open_as(repository.to_string(), &path, &self.load).map_err(unreadable);
                 let model = opened.with_context(|| format!("the repository {repository} can't be used"))?;
                 (model, path.display().to_string())
             }
-            Origin::Zoo(entry) => {
+            ModelOrigin::Zoo(entry) => {
                 // Said before hundreds of megabytes are fetched for nothing.
                 if let Some(wanted) = self.task.filter(|task| !self.load.backbone && entry.task != *task) {
                     let (model, task) = (entry.name.clone(), entry.task.name());
@@ -315,8 +317,8 @@ fn locate_file(url: &str, offline: bool, verbosity: Verbosity) -> Result<PathBuf
     zoo::locate_file(url, &settings, &mut bars).map_err(|error| advised(error, ""))
 }
 
-fn fetching(offline: bool, verbosity: Verbosity) -> (zoo::Settings, Bars) {
-    let settings = zoo::Settings { offline, env: Env::from_process() };
+fn fetching(offline: bool, verbosity: Verbosity) -> (zoo::Access, Bars) {
+    let settings = zoo::Access { offline, env: Env::from_process() };
     let bars = Bars::new(&settings.env, verbosity.quiet);
     (settings, bars)
 }

@@ -70,7 +70,7 @@ pub struct CropOptions {
 pub struct OutputOptions {
     /// How results are written [default: by the extension of --output, else table on a terminal and jsonl otherwise]
     #[arg(short, long, value_enum)]
-    pub format: Option<Format>,
+    pub format: Option<OutputFormat>,
     /// File for the results, - for stdout; it grows as PATH.partial and gets its name when the run ends
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
@@ -81,7 +81,7 @@ pub struct OutputOptions {
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// For people
     Table,
     /// One array

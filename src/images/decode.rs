@@ -28,116 +28,12 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
 
+use super::error::{ImageError, ImageErrorKind};
 use super::formats::allowance::Allowance;
-use super::formats::kind::{self, Kind};
+use super::formats::kind::{self, FileKind};
 use super::formats::{bmp, gif, png, tiff, webp};
-
 use super::jpeg;
-
-/// What is done with the orientation that a camera wrote into the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Exif {
-    /// Turn the pixels upright.
-    #[default]
-    Apply,
-    /// Leave them as stored: the published accuracies were measured so.
-    Ignore,
-}
-
-/// What an image may cost. Files come from anywhere, and a few kilobytes can ask for gigabytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Width times height.
-    pub pixels: u64,
-    /// Bytes of the file and of everything that decoding it takes at once: rows, parts and copies of the
-    /// pixels, the image. Counted before they are taken; decoders' tables, well under a megabyte, are not.
-    pub memory: u64,
-}
-
-impl Default for Limits {
-    /// 2^28 pixels (the largest telephone cameras have 2 * 10^8) and 1 GiB.
-    fn default() -> Self {
-        Self { pixels: 1 << 28, memory: 1 << 30 }
-    }
-}
-
-/// Why there are no pixels: one line that begins with the image's name.
-#[derive(Debug, thiserror::Error)]
-#[error("{name}: {kind}")]
-pub struct ImageError {
-    /// The path, or what the caller calls the bytes.
-    pub name: String,
-    /// What is wrong.
-    pub kind: ImageErrorKind,
-}
-
-/// What can be wrong with an image.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ImageErrorKind {
-    /// There is no such file.
-    #[error("no such file")]
-    Missing,
-    /// The file can't be read.
-    #[error("can't be read: {0}")]
-    Unreadable(#[source] io::Error),
-    /// The bytes are something else.
-    #[error("not an image, it looks like {looks_like}; JPEG, PNG, WebP, BMP, GIF and TIFF are read")]
-    NotAnImage {
-        /// A guess at what the bytes are, with its article.
-        looks_like: String,
-    },
-    /// A picture or a film in a format that no decoder here takes.
-    #[error("{format}, a format that is not read; JPEG, PNG, WebP, BMP, GIF and TIFF are")]
-    OtherFormat {
-        /// The format, with its article.
-        format: &'static str,
-    },
-    /// Bytes that stand where an image should be.
-    #[error("{what}")]
-    NoContent {
-        /// What they are, and what to do.
-        what: &'static str,
-    },
-    /// The file ends before its pixels do.
-    #[error("truncated {format} image: the file ends before its pixels do; copy or download it again")]
-    Truncated {
-        /// The format by its usual name.
-        format: &'static str,
-    },
-    /// The file uses a feature of its format that is not read.
-    #[error("{format} with {feature}, which is not read; save it anew without, as PNG for example")]
-    Unsupported {
-        /// The format by its usual name.
-        format: &'static str,
-        /// The feature by its usual name.
-        feature: String,
-    },
-    /// The file is wrong inside, or uses a feature of its format that is not supported.
-    #[error("damaged or unsupported {format} image: {reason}")]
-    Damaged {
-        /// The format by its usual name.
-        format: &'static str,
-        /// The decoder's words.
-        reason: String,
-    },
-    /// Width times height is over [`Limits::pixels`].
-    #[error("{width}x{height} is over the limit of {limit} pixels; make it smaller first")]
-    TooManyPixels {
-        /// Pixels in a row.
-        width: u32,
-        /// Rows.
-        height: u32,
-        /// The limit.
-        limit: u64,
-    },
-    /// The file or its decoding is over [`Limits::memory`].
-    #[error("needs more memory than the limit of {} MiB; make it smaller first", limit >> 20)]
-    TooMuchMemory {
-        /// The limit in bytes.
-        limit: u64,
-    },
-}
+use super::limits::{Exif, Limits};
 
 /// Reads images, all in the same way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -177,7 +73,7 @@ impl Reader {
 
     /// How many bytes the image in `bytes` has once it is decoded, as its header says; 0 where that can't be told.
     pub fn decoded_bytes(&self, bytes: &[u8]) -> u64 {
-        let Some(kind) = Kind::of(bytes) else { return 0 };
+        let Some(kind) = FileKind::of(bytes) else { return 0 };
         let size = catch_unwind(|| kind.dimensions(bytes)).ok().flatten();
         size.map_or(0, |(width, height)| 3 * u64::from(width) * u64::from(height))
     }
@@ -214,19 +110,19 @@ impl Reader {
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
-        let kind = Kind::of(bytes).ok_or_else(|| kind::no_image(bytes))?;
+        let kind = FileKind::of(bytes).ok_or_else(|| kind::no_image(bytes))?;
         fenced(kind, || self.decode_trusting(kind, bytes))
     }
 
-    fn decode_trusting(&self, kind: Kind, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
+    fn decode_trusting(&self, kind: FileKind, bytes: &[u8]) -> Result<RgbImage, ImageErrorKind> {
         let mut allowance = Allowance::new(self.limits, self.exif, bytes.len());
         match kind {
-            Kind::Jpeg => self.decode_jpeg(bytes),
-            Kind::Png => png::read(bytes, &mut allowance),
-            Kind::WebP => webp::read(bytes, &mut allowance),
-            Kind::Bmp => bmp::read(bytes, &mut allowance),
-            Kind::Gif => gif::read(bytes, &mut allowance),
-            Kind::Tiff => tiff::read(bytes, &mut allowance),
+            FileKind::Jpeg => self.decode_jpeg(bytes),
+            FileKind::Png => png::read(bytes, &mut allowance),
+            FileKind::WebP => webp::read(bytes, &mut allowance),
+            FileKind::Bmp => bmp::read(bytes, &mut allowance),
+            FileKind::Gif => gif::read(bytes, &mut allowance),
+            FileKind::Tiff => tiff::read(bytes, &mut allowance),
         }
     }
 
@@ -244,7 +140,7 @@ impl Reader {
 
 /// Files come from anywhere and decoders are not perfect: one that panics is one bad image.
 fn fenced(
-    kind: Kind,
+    kind: FileKind,
     decode: impl FnOnce() -> Result<RgbImage, ImageErrorKind>,
 ) -> Result<RgbImage, ImageErrorKind> {
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
@@ -411,7 +307,8 @@ mod tests {
     #[test]
     fn a_decoder_that_panics_is_one_bad_image() {
         for (bytes, format) in [(&b"\xFF\xD8\xFF"[..], "JPEG"), (b"GIF89a", "GIF")] {
-            let error = fenced(Kind::of(bytes).unwrap(), || panic!("index {} out of range", 8)).unwrap_err();
+            let error =
+                fenced(FileKind::of(bytes).unwrap(), || panic!("index {} out of range", 8)).unwrap_err();
             let says = "its decoder crashed (index 8 out of range)";
             assert_eq!(error.to_string(), format!("damaged or unsupported {format} image: {says}"));
         }

@@ -32,7 +32,7 @@ pub enum MaskError {
 
 /// Where a pixel's centre lies on one axis of the grid: between two cells, `None` outside, `part` of
 /// the way to the second.
-struct Place {
+struct CellPosition {
     cells: [Option<usize>; 2],
     part: f32,
 }
@@ -64,7 +64,7 @@ pub fn paste(grid: &[f32], side: usize, corners: [f32; 4], size: [usize; 2], thr
 }
 
 /// The first pixel of an axis that an object may cover, and where it and those after it lie in the grid.
-fn places(low: f32, high: f32, side: usize, size: usize) -> (usize, Vec<Place>) {
+fn places(low: f32, high: f32, side: usize, size: usize) -> (usize, Vec<CellPosition>) {
     let first = (low.floor() - 1.0).clamp(0.0, size as f32) as usize;
     let end = (high.ceil() + 1.0).clamp(first as f32, size as f32) as usize;
     let place = |pixel: usize| {
@@ -73,7 +73,7 @@ fn places(low: f32, high: f32, side: usize, size: usize) -> (usize, Vec<Place>) 
         let within = if within.is_finite() { within } else { 0.0 };
         let at = ((within + 1.0) * side as f32 - 1.0) / 2.0;
         let cell = |at: f32| (at >= 0.0 && at < side as f32).then_some(at as usize);
-        Place { cells: [cell(at.floor()), cell(at.floor() + 1.0)], part: at - at.floor() }
+        CellPosition { cells: [cell(at.floor()), cell(at.floor() + 1.0)], part: at - at.floor() }
     };
     (first, (first..end).map(place).collect())
 }

@@ -3,18 +3,20 @@
 
 pub mod decode;
 pub mod draw;
+mod error;
 mod formats;
 pub mod heat;
 mod jpeg;
+mod limits;
 pub mod mask;
 pub mod opencv;
 pub mod palette;
 pub mod preprocess;
 pub mod resize;
+pub(crate) mod software;
 
-/// What our PNG files say made them, as a text of this keyword: so that they can be told from anybody else's.
-pub(crate) const SOFTWARE: [&str; 2] = ["Software", "nat-infer"];
-
-pub use decode::{Exif, ImageError, Limits, Reader};
+pub use decode::Reader;
+pub use error::{ImageError, ImageErrorKind};
 pub use image::RgbImage;
+pub use limits::{Exif, Limits};
 pub use preprocess::{CenterCrop, Fitted, KeepRatio};

@@ -9,14 +9,14 @@ const ONE: f32 = 2048.0;
 
 /// The two source pixels of an output pixel on one axis, and their weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tap {
+struct PixelPair {
     at: [usize; 2],
     weights: [i32; 2],
 }
 
 /// The taps of every output position. At the ends a column takes the outermost pixel alone; a row
 /// keeps its weights and takes that pixel twice, which rounds differently.
-fn taps(from: usize, to: usize, columns: bool) -> Vec<Tap> {
+fn taps(from: usize, to: usize, columns: bool) -> Vec<PixelPair> {
     let scale = 1.0 / (to as f64 / from as f64);
     let last = from as i64 - 1;
     let tap = |d: usize| {
@@ -27,7 +27,7 @@ fn taps(from: usize, to: usize, columns: bool) -> Vec<Tap> {
         }
         let weight = |part: f32| (part * ONE).round_ties_even() as i32;
         let at = [first, first + 1].map(|at| at.clamp(0, last) as usize);
-        Tap { at, weights: [weight(1.0 - part), weight(part)] }
+        PixelPair { at, weights: [weight(1.0 - part), weight(part)] }
     };
     (0..to).map(tap).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::SOFTWARE;
+use super::software::SOFTWARE;
 
 /// The colours in which ADE20K's 150 classes are usually shown, by index. `assets/labels/README.md` says where they
 /// come from.

@@ -12,12 +12,12 @@ use std::path::{Component, Path, PathBuf};
 pub(super) struct Glob {
     /// The folder before the first name with a wildcard.
     pub base: PathBuf,
-    names: Vec<Name>,
+    names: Vec<PatternPart>,
 }
 
 /// What stands between two separators of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Name {
+enum PatternPart {
     /// `**`
     Folders,
     /// One name.
@@ -45,15 +45,15 @@ impl Glob {
             components.iter().position(|c| matches!(c, Component::Normal(name) if has_wildcard(name)))?;
         let (base, names) = components.split_at(first);
         let name = |component: &Component| match component.as_os_str() {
-            name if name == "**" => Name::Folders,
-            name => Name::One(tokens(&units(name))),
+            name if name == "**" => PatternPart::Folders,
+            name => PatternPart::One(tokens(&units(name))),
         };
         Some(Self { base: base.iter().collect(), names: names.iter().map(name).collect() })
     }
 
     /// How many names below [`Glob::base`] a match has; `None` where `**` makes it any number.
     pub fn depth(&self) -> Option<usize> {
-        (!self.names.contains(&Name::Folders)).then_some(self.names.len())
+        (!self.names.contains(&PatternPart::Folders)).then_some(self.names.len())
     }
 
     /// Whether a file of this path below [`Glob::base`] is a match.
@@ -78,8 +78,8 @@ impl Glob {
             for (i, own) in self.names.iter().enumerate().filter(|(i, _)| before[*i]) {
                 match own {
                     // It stands for this folder, and may for more.
-                    Name::Folders => matched[i] |= name.first() != Some(&u32::from('.')),
-                    Name::One(tokens) => matched[i + 1] |= one_matches(tokens, &name),
+                    PatternPart::Folders => matched[i] |= name.first() != Some(&u32::from('.')),
+                    PatternPart::One(tokens) => matched[i + 1] |= one_matches(tokens, &name),
                 }
             }
             self.let_folders_be_none(&mut matched);
@@ -89,7 +89,7 @@ impl Glob {
 
     fn let_folders_be_none(&self, matched: &mut [bool]) {
         for (i, name) in self.names.iter().enumerate() {
-            matched[i + 1] |= matched[i] && *name == Name::Folders;
+            matched[i + 1] |= matched[i] && *name == PatternPart::Folders;
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Partial {
     file: File,
-    form: Form,
+    form: Staging,
     /// Length of what was appended, without the closing.
     length: u64,
     /// What follows the last append, so that the file is well formed at any time, such as the end of a JSON array.
@@ -20,7 +20,7 @@ pub struct Partial {
 }
 
 #[derive(Debug)]
-enum Form {
+enum Staging {
     Staged {
         partial: PathBuf,
         target: PathBuf,
@@ -65,7 +65,7 @@ impl Partial {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Ok(found) if !found.is_file() => {
                 let file = File::options().write(true).open(&target)?;
-                return Ok(Self { file, form: Form::Direct, length: 0, closing });
+                return Ok(Self { file, form: Staging::Direct, length: 0, closing });
             }
             _ => {}
         }
@@ -76,7 +76,7 @@ impl Partial {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let length = file.metadata()?.len();
-        Ok(Self { file, form: Form::Staged { partial, target }, length, closing })
+        Ok(Self { file, form: Staging::Staged { partial, target }, length, closing })
     }
 
     /// Leaves the first `length` bytes; the next append follows them.
@@ -84,7 +84,7 @@ impl Partial {
     /// # Errors
     /// When the file can't be cut.
     pub fn cut(&mut self, length: u64) -> io::Result<()> {
-        if let Form::Direct = self.form {
+        if let Staging::Direct = self.form {
             return Ok(());
         }
         self.file.set_len(length)?;
@@ -112,7 +112,7 @@ impl Partial {
     /// # Errors
     /// When it can't be written, as on a full disk. What was appended before is there.
     pub fn append(&mut self, text: &str) -> io::Result<()> {
-        if let Form::Direct = self.form {
+        if let Staging::Direct = self.form {
             return self.file.write_all(text.as_bytes());
         }
         let all = text.to_owned() + self.closing;
@@ -134,9 +134,9 @@ impl Partial {
     /// # Errors
     /// When it can't be moved; it is then where [`Partial::path`] says.
     pub fn finish(mut self) -> io::Result<()> {
-        match std::mem::replace(&mut self.form, Form::Direct) {
-            Form::Direct => self.file.write_all(self.closing.as_bytes()),
-            Form::Staged { partial, target } => {
+        match std::mem::replace(&mut self.form, Staging::Direct) {
+            Staging::Direct => self.file.write_all(self.closing.as_bytes()),
+            Staging::Staged { partial, target } => {
                 // What the system says after this line is true after a power cut too.
                 self.file.sync_all()?;
                 fs::rename(partial, target)
@@ -152,8 +152,8 @@ impl Partial {
     /// Where the results are until they are finished; `None` of a pipe or a device.
     pub fn path(&self) -> Option<&Path> {
         match &self.form {
-            Form::Staged { partial, .. } => Some(partial),
-            Form::Direct => None,
+            Staging::Staged { partial, .. } => Some(partial),
+            Staging::Direct => None,
         }
     }
 }
@@ -161,7 +161,7 @@ impl Partial {
 impl Drop for Partial {
     /// What has nothing in it is no use to anybody.
     fn drop(&mut self) {
-        if let (Form::Staged { partial, .. }, 0) = (&self.form, self.length) {
+        if let (Staging::Staged { partial, .. }, 0) = (&self.form, self.length) {
             // An empty file that stays is no harm.
             let _ = fs::remove_file(partial);
         }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
-use super::Failure;
+use super::failure::Failure;
 
 /// What one image became: its input, and the picture itself where it is wanted again.
-pub(super) struct Prepared<I> {
+pub(super) struct PreparedImage<I> {
     pub input: I,
     pub picture: Option<RgbImage>,
     /// Width and height of the picture.
@@ -33,7 +33,7 @@ pub(super) struct Bounds {
 
 /// The threads' end and the taker's end of the queue.
 pub(super) struct Queue<I> {
-    state: Mutex<State<I>>,
+    state: Mutex<QueueState<I>>,
     changed: Condvar,
     bounds: Bounds,
     count: usize,
@@ -70,12 +70,12 @@ impl<I: Send + 'static> Worker<'_, I> {
     }
 }
 
-struct State<I> {
+struct QueueState<I> {
     /// The image that a thread takes up next.
     next: usize,
     /// The image that is taken next.
     taken: usize,
-    ready: BTreeMap<usize, Result<Prepared<I>, Failure>>,
+    ready: BTreeMap<usize, Result<PreparedImage<I>, Failure>>,
     /// Bytes of what is ready, of what was taken and not given back, and of what is being decoded.
     bytes: u64,
     closed: bool,
@@ -91,9 +91,9 @@ impl<I: Send + 'static> Queue<I> {
         count: usize,
         bounds: Bounds,
         stop: Arc<AtomicBool>,
-        make: impl Fn(usize, &Worker<I>) -> Result<Prepared<I>, Failure> + Send + Sync + 'static,
+        make: impl Fn(usize, &Worker<I>) -> Result<PreparedImage<I>, Failure> + Send + Sync + 'static,
     ) -> io::Result<Arc<Self>> {
-        let state = State { next: 0, taken: 0, ready: BTreeMap::new(), bytes: 0, closed: false };
+        let state = QueueState { next: 0, taken: 0, ready: BTreeMap::new(), bytes: 0, closed: false };
         let queue = Arc::new(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -143,7 +143,7 @@ impl<I: Send + 'static> Queue<I> {
         }
     }
 
-    fn put(&self, index: usize, made: Result<Prepared<I>, Failure>, admitted: u64) {
+    fn put(&self, index: usize, made: Result<PreparedImage<I>, Failure>, admitted: u64) {
         let mut state = self.state();
         state.bytes += made.as_ref().map_or(0, |made| made.bytes);
         state.bytes -= admitted;
@@ -152,7 +152,7 @@ impl<I: Send + 'static> Queue<I> {
     }
 
     /// The next image in order, with how long it was waited for; `None` after the last, or when the user stops.
-    pub fn take(&self) -> Option<(Result<Prepared<I>, Failure>, Duration)> {
+    pub fn take(&self) -> Option<(Result<PreparedImage<I>, Failure>, Duration)> {
         // A signal's handler sets the flag and nothing else: it is looked at again and again.
         const LOOK: Duration = Duration::from_millis(50);
         let begin = Instant::now();
@@ -193,7 +193,7 @@ impl<I: Send + 'static> Queue<I> {
         self.changed.notify_all();
     }
 
-    fn state(&self) -> MutexGuard<'_, State<I>> {
+    fn state(&self) -> MutexGuard<'_, QueueState<I>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -204,8 +204,8 @@ mod tests {
 
     use super::*;
 
-    fn prepared(index: usize) -> Result<Prepared<usize>, Failure> {
-        Ok(Prepared { input: index, picture: None, size: [1, 1], bytes: 10 })
+    fn prepared(index: usize) -> Result<PreparedImage<usize>, Failure> {
+        Ok(PreparedImage { input: index, picture: None, size: [1, 1], bytes: 10 })
     }
 
     /// What is ahead never exceeds either bound, whatever the threads do, and comes in order.

@@ -234,17 +234,17 @@ impl Bench {
     fn matmul_peak(&self) -> candle_core::Result<f64> {
         let (side, dtype) = if self.device.is_cpu() { (1024, DType::F32) } else { (8192, self.dtype) };
         let a = Tensor::randn(0f32, 1.0, (side, side), &self.device)?.to_dtype(dtype)?;
-        let best = Times::measure(Some(15), |_| (), || a.matmul(&a)?.device().synchronize())?.min();
+        let best = RunTimes::measure(Some(15), |_| (), || a.matmul(&a)?.device().synchronize())?.min();
         Ok(2e-9 * (side as f64).powi(3) / best)
     }
 
-    fn measure(&self, run: impl FnMut() -> candle_core::Result<()>) -> candle_core::Result<Times> {
-        Times::measure(self.runs, |pass| self.progress.iter().for_each(|progress| progress(pass)), run)
+    fn measure(&self, run: impl FnMut() -> candle_core::Result<()>) -> candle_core::Result<RunTimes> {
+        RunTimes::measure(self.runs, |pass| self.progress.iter().for_each(|progress| progress(pass)), run)
     }
 }
 
 /// What was measured.
-struct Times {
+struct RunTimes {
     /// Seconds of each timed run, ascending; never empty.
     sorted: Vec<f64>,
     /// Seconds of all runs, the warm-up's too.
@@ -253,7 +253,7 @@ struct Times {
     passes: usize,
 }
 
-impl Times {
+impl RunTimes {
     fn measure(
         runs: Option<usize>,
         progress: impl Fn(Pass),

@@ -228,11 +228,11 @@ pub fn save(mut image: RgbImage, objects: &[Object], threshold: f32, path: &Path
     let drawn = objects.iter().filter(|object| object.detection.score > threshold);
     let drawn: Vec<(&Detection, Option<Mask>)> =
         drawn.map(|object| (&object.detection, object.mask())).collect();
-    let drawn: Vec<draw::Object> = drawn
+    let drawn: Vec<draw::DrawnObject> = drawn
         .iter()
         .map(|(detection, mask)| {
             let [x, y, w, h] = detection.bbox;
-            draw::Object {
+            draw::DrawnObject {
                 index: detection.index,
                 label: &detection.label,
                 score: detection.score,

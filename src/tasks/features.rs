@@ -35,7 +35,7 @@ pub enum Preparation {
 
 /// An image as the network takes it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Prepared {
+pub struct FeatureInput {
     /// [3, height, width]
     pub(super) values: Vec<f32>,
     /// Width and height.
@@ -47,12 +47,12 @@ impl Preparation {
     ///
     /// # Panics
     /// When the image has no pixels.
-    pub fn apply(&self, image: &RgbImage) -> Prepared {
+    pub fn apply(&self, image: &RgbImage) -> FeatureInput {
         match self {
-            Self::Crop(crop) => Prepared { values: crop.apply(image), size: [crop.resolution(); 2] },
+            Self::Crop(crop) => FeatureInput { values: crop.apply(image), size: [crop.resolution(); 2] },
             Self::Fit(fit) => {
                 let fitted = fit.apply(image);
-                Prepared { values: fitted.values, size: fitted.size }
+                FeatureInput { values: fitted.values, size: fitted.size }
             }
         }
     }
@@ -127,7 +127,7 @@ impl ExtractFeatures {
 }
 
 impl ImageTask for ExtractFeatures {
-    type Input = Prepared;
+    type Input = FeatureInput;
     type Output = Tensors;
 
     fn model(&self) -> &Model {

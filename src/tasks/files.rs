@@ -9,13 +9,13 @@ use image::{ImageBuffer, PixelWithColorType};
 use tempfile::{Builder, NamedTempFile};
 
 use super::TaskError;
-use crate::images::SOFTWARE;
+use crate::images::software::SOFTWARE;
 
 /// A file that grows under a temporary name beside its target and takes the target's name when it is
 /// kept. Dropped before, it leaves nothing. What is no plain file (a pipe, a device) is written as it
 /// is.
 pub struct NewFile {
-    form: BufWriter<Form>,
+    form: BufWriter<Destination>,
     _unfinished: RwLockReadGuard<'static, ()>,
 }
 
@@ -28,7 +28,7 @@ pub fn settle() -> RwLockWriteGuard<'static, ()> {
     UNFINISHED.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-enum Form {
+enum Destination {
     Staged { file: NamedTempFile, target: PathBuf },
     Direct(File),
 }
@@ -44,7 +44,7 @@ impl NewFile {
         let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
         let form = match fs::metadata(&target) {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-            Ok(found) if !found.is_file() => Form::Direct(File::options().write(true).open(&target)?),
+            Ok(found) if !found.is_file() => Destination::Direct(File::options().write(true).open(&target)?),
             _ => {
                 let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let mut builder = Builder::new();
@@ -55,7 +55,7 @@ impl NewFile {
                 let file = builder.tempfile_in(folder.unwrap_or(Path::new(".")));
                 // The path of the temporary file is none of the user's business.
                 let file = file.map_err(|e| io::Error::from(e.kind()))?;
-                Form::Staged { file, target }
+                Destination::Staged { file, target }
             }
         };
         Ok(Self { form: BufWriter::new(form), _unfinished: unfinished })
@@ -67,8 +67,8 @@ impl NewFile {
     /// When the last bytes can't be written.
     pub fn keep(self) -> io::Result<()> {
         match self.form.into_inner().map_err(io::IntoInnerError::into_error)? {
-            Form::Staged { file, target } => file.persist(target).map(drop).map_err(|e| e.error),
-            Form::Direct(_) => Ok(()),
+            Destination::Staged { file, target } => file.persist(target).map(drop).map_err(|e| e.error),
+            Destination::Direct(_) => Ok(()),
         }
     }
 }
@@ -83,7 +83,7 @@ impl Write for NewFile {
     }
 }
 
-impl Write for Form {
+impl Write for Destination {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Staged { file, .. } => file.as_file_mut().write(bytes),

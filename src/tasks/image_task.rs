@@ -206,7 +206,7 @@ mod tests {
             };
             tensors.iter().map(|(name, t)| (name.clone(), t.dims().to_vec(), bits(t))).collect::<Vec<_>>()
         };
-        let spoil = |input: &mut crate::tasks::features::Prepared| input.values[5000] = f32::NAN;
+        let spoil = |input: &mut crate::tasks::features::FeatureInput| input.values[5000] = f32::NAN;
         batches_are_their_images(&task, &images(&golden("digits/images/digit-0-012.png")), values, spoil);
     }
 

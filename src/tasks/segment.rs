@@ -11,7 +11,7 @@ use nat_convert::recipe::SegmenterRecipe;
 use nat_convert::zoo::Task;
 use rayon::prelude::*;
 
-use self::views::{Pass, Scores, Scratch, View, Windows};
+use self::views::{PassLogits, PassRows, PixelScores, Scratch, SlidingWindows};
 use super::files::{NewFile, save_png};
 use super::image_task::{one, unwatched};
 use super::{ImageTask, Model, TaskError};
@@ -20,7 +20,7 @@ use crate::layers::softmax::likeliest;
 use crate::layers::with_all_f32;
 use crate::models::Network;
 use crate::models::segmenter::Segmenter;
-use crate::results::Segment as Share;
+use crate::results::ClassShare;
 
 mod views;
 
@@ -123,24 +123,24 @@ impl Segment {
         images: &Tensor,
         resized: [usize; 2],
         mirrored: bool,
-    ) -> candle_core::Result<View> {
+    ) -> candle_core::Result<PassLogits> {
         let images = if mirrored { mirror(images, resized[0])? } else { images.clone() };
         let size = [images.dim(3)?, images.dim(2)?];
-        let windows = Windows::new(size, self.recipe().window);
+        let windows = SlidingWindows::new(size, self.recipe().window);
         let logits = |part: candle_core::Result<Tensor>| {
             network.forward(&part?)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)
         };
         let logits = windows.parts(&images).map(logits).collect::<candle_core::Result<_>>()?;
-        Ok(View { logits, windows, size, resized, mirrored })
+        Ok(PassLogits { logits, windows, size, resized, mirrored })
     }
 
     /// What each of so many passes gives of a pixel, which are then added up.
-    fn scores(&self, passes: usize) -> Scores {
+    fn scores(&self, passes: usize) -> PixelScores {
         match (self.outputs, passes) {
-            (1, _) => Scores::Sigmoid,
+            (1, _) => PixelScores::Sigmoid,
             // Of one pass the largest logit is the largest probability.
-            (_, 1) => Scores::Logits,
-            _ => Scores::Softmax,
+            (_, 1) => PixelScores::Logits,
+            _ => PixelScores::Softmax,
         }
     }
 
@@ -153,7 +153,7 @@ impl Segment {
     }
 
     /// The class of every pixel of image `b` of a batch, which has this `size`.
-    fn label_map(&self, views: &[View], b: usize, size: [usize; 2]) -> Result<LabelMap, TaskError> {
+    fn label_map(&self, views: &[PassLogits], b: usize, size: [usize; 2]) -> Result<LabelMap, TaskError> {
         let failed = |error| self.model.compute_error(error);
         let outputs = self.outputs;
         let logits = views.iter().flat_map(|view| &view.logits).map(|logits| logits.narrow(0, b, 1));
@@ -164,9 +164,9 @@ impl Segment {
             let passes = views.iter().map(|view| {
                 let (logits, others) = rest.split_at(view.logits.len());
                 rest = others;
-                Pass::new(view, logits, size, self.recipe().align_corners)
+                PassRows::new(view, logits, size, self.recipe().align_corners)
             });
-            let passes = passes.collect::<candle_core::Result<Vec<Pass>>>()?;
+            let passes = passes.collect::<candle_core::Result<Vec<PassRows>>>()?;
             let scores = self.scores(passes.len());
             // Strips, not all rows at once: at full size the logits of a photograph take gigabytes.
             let strip = size[1].div_ceil(4 * rayon::current_num_threads()).clamp(1, 64);
@@ -200,16 +200,17 @@ impl Segment {
     }
 
     /// What covers how much of an image, largest first.
-    pub fn shares(&self, map: &LabelMap) -> Vec<Share> {
+    pub fn shares(&self, map: &LabelMap) -> Vec<ClassShare> {
         let mut pixels = vec![0; self.labels.len()];
         map.classes.iter().for_each(|&class| pixels[class as usize] += 1);
-        let share = |(index, &pixels): (usize, &usize)| Share {
+        let share = |(index, &pixels): (usize, &usize)| ClassShare {
             index,
             label: self.labels[index].clone(),
             pixels,
             fraction: pixels as f64 / map.classes.len() as f64,
         };
-        let mut shares: Vec<Share> = pixels.iter().enumerate().filter(|(_, n)| **n > 0).map(share).collect();
+        let mut shares: Vec<ClassShare> =
+            pixels.iter().enumerate().filter(|(_, n)| **n > 0).map(share).collect();
         shares.sort_by_key(|share| std::cmp::Reverse(share.pixels));
         shares
     }
@@ -249,14 +250,14 @@ impl Segment {
         &self,
         mut image: RgbImage,
         map: &LabelMap,
-        shares: &[Share],
+        shares: &[ClassShare],
         path: &Path,
     ) -> Result<(), TaskError> {
-        let largest: Vec<draw::Object> = shares
+        let largest: Vec<draw::DrawnObject> = shares
             .iter()
             .filter(|share| share.fraction >= 0.01)
             .take(LEGEND)
-            .map(|share| draw::Object {
+            .map(|share| draw::DrawnObject {
                 index: share.index,
                 label: &share.label,
                 score: share.fraction as f32,

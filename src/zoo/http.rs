@@ -120,19 +120,19 @@ pub struct Client<'a> {
     pub(super) env: &'a Env,
     pub(super) endpoint: &'a str,
     /// Where the token may go.
-    home: Origin,
+    home: ServerOrigin,
     token: Option<String>,
 }
 
 /// Scheme, host and port: what a token's permission is bound to.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct ServerOrigin {
     https: bool,
     pub(super) host: String,
     port: u16,
 }
 
-impl Origin {
+impl ServerOrigin {
     pub(super) fn of(uri: &Uri) -> Option<Self> {
         let https = match uri.scheme_str()? {
             "https" => true,
@@ -156,7 +156,7 @@ impl<'a> Client<'a> {
     /// When `HF_ENDPOINT` is not a web address.
     pub fn new(env: &'a Env) -> Result<Self, FetchError> {
         let endpoint = env.endpoint();
-        let home = endpoint.parse().ok().as_ref().and_then(Origin::of);
+        let home = endpoint.parse().ok().as_ref().and_then(ServerOrigin::of);
         let home = home.ok_or_else(|| FetchError::BadEndpoint { endpoint: endpoint.to_owned() })?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -240,7 +240,7 @@ impl<'a> Client<'a> {
         let protocol = |what: &str| protocol(url, what);
         let mut uri: Uri = url.parse().map_err(|_| bad_address(url))?;
         for _ in 0..=REDIRECTS {
-            let origin = Origin::of(&uri).ok_or_else(|| bad_address(url))?;
+            let origin = ServerOrigin::of(&uri).ok_or_else(|| bad_address(url))?;
             let mut request = request(&self.agent, &uri.to_string());
             if let Some(token) = self.token_for(&origin) {
                 request = request.header("authorization", format!("Bearer {token}"));
@@ -253,7 +253,7 @@ impl<'a> Client<'a> {
             }
             let location = header(&response, "location").and_then(|to| resolve(&uri, to));
             let next = location.ok_or_else(|| protocol("its redirect leads nowhere"))?;
-            if origin.https && Origin::of(&next).is_some_and(|next| !next.https) {
+            if origin.https && ServerOrigin::of(&next).is_some_and(|next| !next.https) {
                 return Err(protocol("its redirect leaves https"));
             }
             uri = next;
@@ -265,11 +265,11 @@ impl<'a> Client<'a> {
     fn judged(
         &self,
         url: &str,
-        origin: &Origin,
+        origin: &ServerOrigin,
         response: Response<Body>,
     ) -> Result<Response<Body>, FetchError> {
         let asked_the_hub =
-            url.parse().ok().as_ref().and_then(Origin::of).is_some_and(|asked| asked == self.home);
+            url.parse().ok().as_ref().and_then(ServerOrigin::of).is_some_and(|asked| asked == self.home);
         let url = shown(url);
         match response.status().as_u16() {
             200..=399 | 416 => Ok(response),
@@ -290,14 +290,14 @@ impl<'a> Client<'a> {
     }
 
     /// The token, if `origin` may see it.
-    fn token_for(&self, origin: &Origin) -> Option<&str> {
+    fn token_for(&self, origin: &ServerOrigin) -> Option<&str> {
         let may = *origin == self.home && (origin.https || origin.is_this_machine());
         self.token.as_deref().filter(|_| may)
     }
 
     /// The proxy for `origin`, as curl chooses it: by scheme, and none for a host that `NO_PROXY`
     /// names or that is this machine.
-    fn proxy(&self, origin: &Origin) -> Result<Option<Proxy>, FetchError> {
+    fn proxy(&self, origin: &ServerOrigin) -> Result<Option<Proxy>, FetchError> {
         let names: &[_] = match origin.https {
             true => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
             false => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
@@ -374,7 +374,7 @@ fn resolve(base: &Uri, location: &str) -> Option<Uri> {
         l if l.starts_with('/') => format!("{scheme}://{authority}{l}"),
         l => l.to_owned(),
     };
-    absolute.parse().ok().filter(|uri: &Uri| Origin::of(uri).is_some())
+    absolute.parse().ok().filter(|uri: &Uri| ServerOrigin::of(uri).is_some())
 }
 
 /// An address as messages may show it: a login before the host and what follows `?` may be secret.
@@ -398,8 +398,8 @@ pub(super) fn encoded(url: &str) -> String {
 mod tests {
     use super::*;
 
-    fn origin(url: &str) -> Origin {
-        Origin::of(&url.parse().unwrap()).unwrap()
+    fn origin(url: &str) -> ServerOrigin {
+        ServerOrigin::of(&url.parse().unwrap()).unwrap()
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use super::http::{Client, FetchError};
 
 use super::{
     cache::{self, CONFIG, WEIGHTS, file_name},
-    http::{CHUNK, Origin, bad_address, broke_off, encoded, header, protocol, retried, shown},
+    http::{CHUNK, ServerOrigin, bad_address, broke_off, encoded, header, protocol, retried, shown},
     record,
     reference::Repository,
     watch::Watch,
@@ -322,7 +322,7 @@ impl Client<'_> {
 pub(super) fn mirrored(url: &str, mirror: &str) -> Result<String, FetchError> {
     let bad = || FetchError::BadMirror { mirror: mirror.to_owned() };
     let place: Uri = mirror.parse().map_err(|_| bad())?;
-    Origin::of(&place).ok_or_else(bad)?;
+    ServerOrigin::of(&place).ok_or_else(bad)?;
     if place.query().is_some() || mirror.contains(['#', '@']) {
         return Err(bad());
     }
@@ -337,7 +337,7 @@ pub(super) fn mirrored(url: &str, mirror: &str) -> Result<String, FetchError> {
 /// When that is no web address of a file.
 pub(super) fn web_place(url: &str) -> Result<[String; 2], FetchError> {
     let sent = encoded(url);
-    let origin = sent.parse().ok().as_ref().and_then(Origin::of);
+    let origin = sent.parse().ok().as_ref().and_then(ServerOrigin::of);
     let host = origin.ok_or_else(|| bad_address(url))?.host;
     let plain = |c: char| if c.is_ascii_alphanumeric() || ".-".contains(c) { c } else { '_' };
     let host: String = host.chars().map(plain).collect();

@@ -25,7 +25,7 @@ pub(super) struct Altered {
 }
 
 /// What is known of a file.
-struct Record {
+struct HashRecord {
     sha256: String,
     /// [`stamp`] of the file that was hashed, where the record has it.
     stamp: Option<String>,
@@ -121,11 +121,11 @@ pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn read(file: &Path) -> Option<Record> {
+fn read(file: &Path) -> Option<HashRecord> {
     let text = std::fs::read_to_string(beside(file)).ok()?;
     let hash = text.lines().filter(|line| !line.starts_with('#')).find_map(|line| line.split(' ').next());
     let sha256 = hash.filter(|hash| is_sha256(hash))?.to_ascii_lowercase();
-    Some(Record { sha256, stamp: text.lines().find(|line| line.starts_with('#')).map(str::to_owned) })
+    Some(HashRecord { sha256, stamp: text.lines().find(|line| line.starts_with('#')).map(str::to_owned) })
 }
 
 /// What changes when a file is written to, as the record's comment says it.

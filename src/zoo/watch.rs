@@ -39,10 +39,10 @@ impl Watch for () {}
 /// asks for quiet.
 pub struct Bars {
     bar: ProgressBar,
-    style: Style,
+    style: BarStyle,
 }
 
-enum Style {
+enum BarStyle {
     Quiet,
     Bar,
     Lines(Box<dyn Write + Send>),
@@ -52,24 +52,24 @@ impl Bars {
     /// Bars or lines on stderr, as fits it; nothing if `quiet` or `env` says so.
     pub fn new(env: &Env, quiet: bool) -> Self {
         let style = match () {
-            () if quiet || env.hides_progress() => Style::Quiet,
-            () if io::stderr().is_terminal() => Style::Bar,
-            () => Style::Lines(Box::new(io::stderr())),
+            () if quiet || env.hides_progress() => BarStyle::Quiet,
+            () if io::stderr().is_terminal() => BarStyle::Bar,
+            () => BarStyle::Lines(Box::new(io::stderr())),
         };
         Self { bar: ProgressBar::hidden(), style }
     }
 
     /// Lines into `out`.
     pub fn lines(out: impl Write + Send + 'static) -> Self {
-        Self { bar: ProgressBar::hidden(), style: Style::Lines(Box::new(out)) }
+        Self { bar: ProgressBar::hidden(), style: BarStyle::Lines(Box::new(out)) }
     }
 }
 
 impl Watch for Bars {
     fn begin(&mut self, name: &str, size: Option<u64>, url: &str) {
         match &mut self.style {
-            Style::Quiet => {}
-            Style::Bar => {
+            BarStyle::Quiet => {}
+            BarStyle::Bar => {
                 let template = match size {
                     Some(_) => "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes}, {eta} left",
                     None => "{msg} {spinner} {decimal_bytes}",
@@ -82,7 +82,7 @@ impl Watch for Bars {
                 self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                 self.bar.set_message(one_line(name));
             }
-            Style::Lines(out) => {
+            BarStyle::Lines(out) => {
                 let size = match size {
                     Some(size) if size < WORTH_A_LINE => return,
                     Some(size) => format!(" ({})", megabytes(size)),
@@ -104,9 +104,9 @@ impl Watch for Bars {
     fn waiting(&mut self, name: &str) {
         let line = format!("waiting for another process that fetches {name}");
         match &mut self.style {
-            Style::Quiet => {}
-            Style::Bar => say(&mut io::stderr(), &line),
-            Style::Lines(out) => say(out, &line),
+            BarStyle::Quiet => {}
+            BarStyle::Bar => say(&mut io::stderr(), &line),
+            BarStyle::Lines(out) => say(out, &line),
         }
     }
 }
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn quiet_is_quiet() {
         let env = Env::from_vars::<String, String>([]);
-        assert!(matches!(Bars::new(&env, true).style, Style::Quiet));
+        assert!(matches!(Bars::new(&env, true).style, BarStyle::Quiet));
         let env = Env::from_vars([("HF_HUB_DISABLE_PROGRESS_BARS", "1")]);
-        assert!(matches!(Bars::new(&env, false).style, Style::Quiet));
+        assert!(matches!(Bars::new(&env, false).style, BarStyle::Quiet));
     }
 }

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::io;
 
 use super::canvas::{CHANNELS, Canvas, Orientation};
-use crate::images::decode::{Exif, ImageErrorKind, Limits};
+use crate::images::error::ImageErrorKind;
+use crate::images::limits::{Exif, Limits};
 
 /// What an image may still cost while it is decoded.
 #[derive(Clone, Debug)]

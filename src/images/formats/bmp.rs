@@ -7,8 +7,8 @@ use image::RgbImage;
 
 use super::allowance::Allowance;
 use super::canvas::CHANNELS;
-use super::{bits_at, extend_pixels};
-use crate::images::decode::ImageErrorKind;
+use super::samples::{bits_at, extend_pixels};
+use crate::images::error::ImageErrorKind;
 
 const FORMAT: &str = "BMP";
 /// Before the header there are the signature, the file's size and where the pixels are.
@@ -65,7 +65,7 @@ struct Header {
     compression: u32,
     /// Black where the file has no colour.
     palette: [[u8; CHANNELS]; 256],
-    masks: [Mask; CHANNELS],
+    masks: [ChannelBits; CHANNELS],
     /// Where the pixels are in the file.
     pixels: usize,
 }
@@ -116,7 +116,7 @@ impl Header {
             ([0, 0, 0], _) | (_, 24) => [0xFF_0000, 0xFF00, 0xFF],
             (stored, _) => stored,
         };
-        let masks = masks.map(Mask::new);
+        let masks = masks.map(ChannelBits::new);
         let palette_at = if compression == MASKS && size == INFO_HEADER { masks_at + 12 } else { end };
 
         let colours = match (bits, colours) {
@@ -166,12 +166,12 @@ impl Header {
 }
 
 /// The bits of a pixel that are one channel.
-struct Mask {
+struct ChannelBits {
     shift: u32,
     largest: u32,
 }
 
-impl Mask {
+impl ChannelBits {
     fn new(mask: u32) -> Self {
         let shift = mask.trailing_zeros() % u32::BITS;
         Self { shift, largest: mask >> shift }

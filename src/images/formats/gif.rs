@@ -12,8 +12,8 @@ use image::RgbImage;
 
 use super::allowance::Allowance;
 use super::canvas::CHANNELS;
-use super::extend_pixels;
-use crate::images::decode::ImageErrorKind;
+use super::samples::extend_pixels;
+use crate::images::error::ImageErrorKind;
 
 const FORMAT: &str = "GIF";
 /// Signature, version, screen.
@@ -103,7 +103,7 @@ fn no_frame() -> ImageErrorKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::decode::{Exif, Limits};
+    use crate::images::limits::{Exif, Limits};
 
     /// One pixel on a screen of 16000 x 16000: a few bytes that ask for 768 MB.
     const SCREEN: &[u8] =

@@ -3,12 +3,12 @@
 use image::ImageFormat;
 
 use super::{bmp, gif, png, tiff, webp};
-use crate::images::decode::ImageErrorKind;
+use crate::images::error::ImageErrorKind;
 use crate::images::jpeg;
 
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     Jpeg,
     Png,
     WebP,
@@ -17,7 +17,7 @@ pub enum Kind {
     Tiff,
 }
 
-impl Kind {
+impl FileKind {
     /// What `bytes` are, if it is read.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         if tiff::is_tiff(bytes) {

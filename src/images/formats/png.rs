@@ -11,8 +11,8 @@ use png::{BitDepth, ColorType, DecodeOptions, Decoder, Transformations};
 
 use super::allowance::Allowance;
 use super::canvas::{CHANNELS, Orientation};
-use super::{bits_at, extend_pixels, full_scale};
-use crate::images::decode::ImageErrorKind;
+use super::samples::{bits_at, extend_pixels, full_scale};
+use crate::images::error::ImageErrorKind;
 
 const FORMAT: &str = "PNG";
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -33,7 +33,7 @@ pub fn read(bytes: &[u8], allowance: &mut Allowance) -> Result<RgbImage, ImageEr
     options.set_ignore_adler32(false);
     options.set_ignore_text_chunk(true);
     options.set_ignore_iccp_chunk(true);
-    let mut decoder = Decoder::new_with_options(Pixels::new(bytes), options);
+    let mut decoder = Decoder::new_with_options(PixelChunks::new(bytes), options);
     decoder.set_transformations(Transformations::IDENTITY);
     decoder.set_limits(png::Limits { bytes: usize::try_from(allowance.left()).unwrap_or(usize::MAX) });
     let header = decoder.read_header_info().map_err(|e| allowance.failure(FORMAT, &e))?;
@@ -159,21 +159,21 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
 
 /// A file without the chunks that say nothing about its first image's pixels: what they say may be wrong, and
 /// much. What is left of a chunk that is cut is kept.
-struct Pixels<'a> {
+struct PixelChunks<'a> {
     /// What is not read yet of a chunk that is kept.
     piece: &'a [u8],
     /// The chunks after it.
     rest: &'a [u8],
 }
 
-impl<'a> Pixels<'a> {
+impl<'a> PixelChunks<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         let (piece, rest) = bytes.split_at(bytes.len().min(SIGNATURE.len()));
         Self { piece, rest }
     }
 }
 
-impl Read for Pixels<'_> {
+impl Read for PixelChunks<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut next = self.fill_buf()?;
         let read = next.read(buffer)?;
@@ -182,7 +182,7 @@ impl Read for Pixels<'_> {
     }
 }
 
-impl BufRead for Pixels<'_> {
+impl BufRead for PixelChunks<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.piece.is_empty()
             && let Some((length, named)) = self.rest.split_first_chunk()
@@ -204,7 +204,7 @@ impl BufRead for Pixels<'_> {
     }
 }
 
-impl Seek for Pixels<'_> {
+impl Seek for PixelChunks<'_> {
     /// The decoder asks for it and never goes back.
     fn seek(&mut self, _: SeekFrom) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())
@@ -271,7 +271,7 @@ fn unhex(text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::decode::{Exif, Limits};
+    use crate::images::limits::{Exif, Limits};
 
     fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
         let mut sum = flate2::Crc::new();

@@ -4,7 +4,7 @@ use image::RgbImage;
 
 use super::allowance::Allowance;
 use super::canvas::{CHANNELS, Orientation};
-use crate::images::decode::ImageErrorKind;
+use crate::images::error::ImageErrorKind;
 
 /// RGB of pixels that have `channels`, 3 or 4, in the same memory.
 pub fn drop_alpha(pixels: &mut Vec<u8>, channels: usize) {

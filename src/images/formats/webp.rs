@@ -9,7 +9,7 @@ use image_webp::WebPDecoder;
 use super::allowance::Allowance;
 use super::canvas::{CHANNELS, Orientation};
 use super::raster;
-use crate::images::decode::ImageErrorKind;
+use crate::images::error::ImageErrorKind;
 
 const FORMAT: &str = "WebP";
 /// The largest side, and the bits that it has.

@@ -159,10 +159,10 @@ fn windows_give_what_they_give_one_by_one() {
         let view = task.view(network(&task), &input(&task), fitted(&task).resized, false).unwrap();
         let mut sums = vec![0.0; naive.len()];
         with_all_f32(&view.logits, |logits| {
-            let pass = Pass::new(&view, logits, size, align_corners).unwrap();
+            let pass = PassRows::new(&view, logits, size, align_corners).unwrap();
             let mut scratch = Scratch::default();
             for (y, sums) in sums.chunks_exact_mut(size[0] * task.outputs).enumerate() {
-                pass.add(y, &mut scratch, Scores::Logits, sums);
+                pass.add(y, &mut scratch, PixelScores::Logits, sums);
             }
         })
         .unwrap();

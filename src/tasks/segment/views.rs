@@ -8,14 +8,14 @@ use crate::layers::resample::{Tap, row, taps};
 use crate::layers::softmax::softmax;
 
 /// The windows of one size through which the network looks at an input.
-pub(super) struct Windows {
+pub(super) struct SlidingWindows {
     /// Width and height of each window.
     size: [usize; 2],
     /// Where windows begin across and down.
     starts: [Vec<usize>; 2],
 }
 
-impl Windows {
+impl SlidingWindows {
     /// Of an input of this width and height; one of its size unless a window slides.
     pub(super) fn new(input: [usize; 2], sliding: Option<SlidingWindow>) -> Self {
         let Some(SlidingWindow { crop, stride }) = sliding else {
@@ -51,10 +51,10 @@ impl Windows {
 }
 
 /// What one pass gave.
-pub(super) struct View {
+pub(super) struct PassLogits {
     /// Of each window [B, h, w, outputs], f32, on the CPU.
     pub(super) logits: Vec<Tensor>,
-    pub(super) windows: Windows,
+    pub(super) windows: SlidingWindows,
     /// Width and height of the input.
     pub(super) size: [usize; 2],
     /// Width and height of the picture in it, at its left and top; the rest is padding.
@@ -64,7 +64,7 @@ pub(super) struct View {
 
 /// What a pass gives of each pixel.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scores {
+pub(super) enum PixelScores {
     Logits,
     /// Probabilities of classes of which one holds.
     Softmax,
@@ -74,9 +74,9 @@ pub(super) enum Scores {
 
 /// The way of a pass's logits to rows of the original picture: to the windows' size, where windows overlap
 /// to their mean, then to the original size, both bilinear.
-pub(super) struct Pass<'a> {
+pub(super) struct PassRows<'a> {
     logits: &'a [&'a [f32]],
-    windows: &'a Windows,
+    windows: &'a SlidingWindows,
     /// Width of a window's logits in values.
     stride: usize,
     outputs: usize,
@@ -98,13 +98,13 @@ pub(super) struct Scratch {
     out: Vec<f32>,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> PassRows<'a> {
     /// Of a view with the values of its `logits`, to width and height `size`.
     ///
     /// # Errors
     /// When the view has no logits.
     pub(super) fn new(
-        view: &'a View,
+        view: &'a PassLogits,
         logits: &'a [&'a [f32]],
         size: [usize; 2],
         align_corners: bool,
@@ -127,7 +127,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Adds the scores of row `y` of the original picture to `sums` [width, outputs].
-    pub(super) fn add(&self, y: usize, scratch: &mut Scratch, scores: Scores, sums: &mut [f32]) {
+    pub(super) fn add(&self, y: usize, scratch: &mut Scratch, scores: PixelScores, sums: &mut [f32]) {
         let Scratch { rows, part, out } = scratch;
         let tap = self.to_original[1][y];
         // A row is needed by several: it stays in the place of its parity.
@@ -143,9 +143,9 @@ impl<'a> Pass<'a> {
         out.resize(width * self.outputs, 0.0);
         row(lines, tap.part, &self.to_original[0], self.outputs, out);
         match scores {
-            Scores::Logits => {}
-            Scores::Softmax => softmax(out, self.outputs),
-            Scores::Sigmoid => out.iter_mut().for_each(|x| *x = sigmoid(*x)),
+            PixelScores::Logits => {}
+            PixelScores::Softmax => softmax(out, self.outputs),
+            PixelScores::Sigmoid => out.iter_mut().for_each(|x| *x = sigmoid(*x)),
         }
         for (x, scores) in out.chunks_exact(self.outputs).enumerate() {
             let x = if self.mirrored { width - 1 - x } else { x };
@@ -207,14 +207,14 @@ mod tests {
         for (crop, stride) in [(512, 341), (512, 512), (7, 3), (7, 7), (1, 1), (5, 1)] {
             for side in [1, 2, 6, 7, 8, 10, 14, 15, 511, 512, 513, 853, 854, 1024] {
                 let sliding = SlidingWindow { crop: [crop, 4], stride: [stride, 4] };
-                let windows = Windows::new([9, side], Some(sliding));
+                let windows = SlidingWindows::new([9, side], Some(sliding));
                 assert_eq!(windows.starts, [vec![0, 4, 5], slide(side as i64, crop as i64, stride as i64)]);
                 assert_eq!(windows.size, [4, crop.min(side)]);
                 assert!(windows.counts(1, side).iter().all(|count| *count > 0));
                 assert_eq!(windows.counts(0, 9), [1, 1, 1, 1, 1, 2, 2, 2, 1]);
             }
         }
-        let whole = Windows::new([9, 5], None);
+        let whole = SlidingWindows::new([9, 5], None);
         assert_eq!((whole.size, whole.starts), ([9, 5], [vec![0], vec![0]]));
     }
 

@@ -2,11 +2,11 @@
 
 use half::f16;
 
-use super::directory::{Directory, Layout, SampleKind, compression, tag};
-use super::{damaged, unsupported};
-use crate::images::decode::ImageErrorKind;
+use super::directory::{Directory, PixelStorage, SampleKind, compression, tag};
+use super::error::{damaged, unsupported};
+use crate::images::error::ImageErrorKind;
 use crate::images::formats::canvas::CHANNELS;
-use crate::images::formats::{bits_at, extend_pixels, full_scale};
+use crate::images::formats::samples::{bits_at, extend_pixels, full_scale};
 
 /// What the samples of a pixel are.
 enum Space {
@@ -51,26 +51,26 @@ const ASSOCIATED_ALPHA: u64 = 1;
 impl Colours {
     /// # Errors
     /// When the photometric interpretation is not read, or the samples don't fit it.
-    pub fn new(layout: &Layout, directory: &Directory) -> Result<Self, ImageErrorKind> {
-        let integer = layout.kind == SampleKind::Unsigned;
-        let (space, used) = match layout.photometric {
+    pub fn new(storage: &PixelStorage, directory: &Directory) -> Result<Self, ImageErrorKind> {
+        let integer = storage.kind == SampleKind::Unsigned;
+        let (space, used) = match storage.photometric {
             // Pillow takes wider samples as they are.
-            0 if layout.bits <= 8 => (Space::WhiteIsZero, 1),
+            0 if storage.bits <= 8 => (Space::WhiteIsZero, 1),
             0 | 1 => (Space::Grey, 1),
-            2 if layout.extra.first() == Some(&ASSOCIATED_ALPHA) && layout.samples >= 4 => {
+            2 if storage.extra.first() == Some(&ASSOCIATED_ALPHA) && storage.samples >= 4 => {
                 (Space::Multiplied, 4)
             }
             2 => (Space::Rgb, 3),
-            3 if integer && layout.bits <= 8 => (Space::Palette(palette(directory, layout.bits)?), 1),
-            3 => return Err(unsupported(format!("a palette for samples of {} bits", layout.bits))),
+            3 if integer && storage.bits <= 8 => (Space::Palette(palette(directory, storage.bits)?), 1),
+            3 => return Err(unsupported(format!("a palette for samples of {} bits", storage.bits))),
             5 => (Space::Cmyk, 4),
-            YCBCR if layout.samples == 1 => (Space::Grey, 1),
-            YCBCR if is_subsampled(layout, directory)? => {
+            YCBCR if storage.samples == 1 => (Space::Grey, 1),
+            YCBCR if is_subsampled(storage, directory)? => {
                 return Err(unsupported("YCbCr of fewer colours than pixels, other than as JPEG".to_owned()));
             }
             // Of JPEG they are made red, green and blue on the way.
-            YCBCR if layout.compression == compression::JPEG => (Space::Rgb, 3),
-            YCBCR if layout.compression == compression::NONE => (Space::PlainYCbCr, 3),
+            YCBCR if storage.compression == compression::JPEG => (Space::Rgb, 3),
+            YCBCR if storage.compression == compression::NONE => (Space::PlainYCbCr, 3),
             YCBCR => (Space::YCbCr, 3),
             4 => return Err(unsupported("a mask for pixels".to_owned())),
             8..=10 => return Err(unsupported("CIE Lab colours".to_owned())),
@@ -78,11 +78,11 @@ impl Colours {
             32844 | 32845 => return Err(unsupported("LogLuv colours".to_owned())),
             number => return Err(unsupported(format!("photometric interpretation {number}"))),
         };
-        if usize::from(layout.samples) < used {
-            return Err(damaged(format!("its pixels have {} samples of {used}", layout.samples)));
+        if usize::from(storage.samples) < used {
+            return Err(damaged(format!("its pixels have {} samples of {used}", storage.samples)));
         }
-        let sample = Sample { kind: layout.kind, bits: layout.bits };
-        let stride = usize::from(layout.samples / layout.planes());
+        let sample = Sample { kind: storage.kind, bits: storage.bits };
+        let stride = usize::from(storage.samples / storage.planes());
         Ok(Self { space, sample, stride, used })
     }
 
@@ -169,14 +169,14 @@ fn palette(directory: &Directory, bits: u16) -> Result<Vec<[u8; CHANNELS]>, Imag
 }
 
 /// Whether colours are stored for blocks of pixels, which JPEG's decoder knows how to spread.
-fn is_subsampled(layout: &Layout, directory: &Directory) -> Result<bool, ImageErrorKind> {
-    if layout.compression == compression::JPEG {
+fn is_subsampled(storage: &PixelStorage, directory: &Directory) -> Result<bool, ImageErrorKind> {
+    if storage.compression == compression::JPEG {
         return Ok(false);
     }
     let sampling = directory.numbers(tag::SUBSAMPLING)?;
     // Without the tag it is two by two; but writers of whole colours forget it.
-    let whole = u64::from(layout.width) * u64::from(layout.height) * u64::from(layout.samples);
-    let is_whole = layout.compression == compression::NONE && layout.lengths.iter().sum::<u64>() >= whole;
+    let whole = u64::from(storage.width) * u64::from(storage.height) * u64::from(storage.samples);
+    let is_whole = storage.compression == compression::NONE && storage.lengths.iter().sum::<u64>() >= whole;
     Ok(if sampling.is_empty() { !is_whole } else { sampling.iter().any(|&by| by != 1) })
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{TRUNCATED, damaged, unsupported};
-use crate::images::decode::ImageErrorKind;
+use super::error::{TRUNCATED, damaged, unsupported};
+use crate::images::error::ImageErrorKind;
 
 /// Tags of a directory that say how pixels are stored.
 pub mod tag {
@@ -50,11 +50,11 @@ pub mod compression {
 pub struct Directory<'a> {
     bytes: &'a [u8],
     big_endian: bool,
-    entries: BTreeMap<u16, Entry>,
+    entries: BTreeMap<u16, TagValues>,
 }
 
 /// Where a tag's values are: in the file's bytes.
-struct Entry {
+struct TagValues {
     kind: u16,
     count: u64,
     at: u64,
@@ -82,7 +82,7 @@ impl<'a> Directory<'a> {
             let inline = width_of(kind as u16).checked_mul(count).is_some_and(|width| width <= word);
             let at = if inline { value } else { this.number(value, word).ok_or(TRUNCATED)? };
             // Both fit: they were read from two bytes.
-            this.entries.insert(tag as u16, Entry { kind: kind as u16, count, at });
+            this.entries.insert(tag as u16, TagValues { kind: kind as u16, count, at });
         }
         Ok(this)
     }
@@ -124,7 +124,7 @@ impl<'a> Directory<'a> {
         self.entries.get(&tag).and_then(|entry| self.slice(entry, width_of(entry.kind))).unwrap_or_default()
     }
 
-    fn slice(&self, entry: &Entry, width: u64) -> Option<&'a [u8]> {
+    fn slice(&self, entry: &TagValues, width: u64) -> Option<&'a [u8]> {
         let start = usize::try_from(entry.at).ok()?;
         let length = usize::try_from(entry.count.checked_mul(width)?).ok()?;
         self.bytes.get(start..start.checked_add(length)?)
@@ -166,7 +166,7 @@ pub enum SampleKind {
 }
 
 /// How pixels are stored.
-pub struct Layout {
+pub struct PixelStorage {
     pub width: u32,
     pub height: u32,
     /// Bits of every sample.
@@ -193,7 +193,7 @@ pub struct Layout {
     pub lengths: Vec<u64>,
 }
 
-impl Layout {
+impl PixelStorage {
     /// # Errors
     /// When the directory is wrong, or asks for what is not read.
     pub fn new(directory: &Directory) -> Result<Self, ImageErrorKind> {

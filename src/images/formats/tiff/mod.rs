@@ -8,19 +8,20 @@
 
 mod colour;
 mod directory;
+mod error;
 mod jpeg;
 mod unpack;
 
 use image::RgbImage;
 
 use self::colour::Colours;
-use self::directory::{Directory, Layout, compression, tag};
+use self::directory::{Directory, PixelStorage, compression, tag};
+use self::error::{FORMAT, TRUNCATED};
 use self::unpack::Unpacker;
 use super::allowance::Allowance;
 use super::canvas::{CHANNELS, Orientation};
-use crate::images::decode::ImageErrorKind;
+use crate::images::error::ImageErrorKind;
 
-const FORMAT: &str = "TIFF";
 /// What a file begins with: both byte orders, the version's bytes in order or not, TIFF and BigTIFF.
 const MAGIC: [&[u8]; 6] = [b"II\x2a\0", b"MM\0\x2a", b"II\0\x2a", b"MM\x2a\0", b"II\x2b\0", b"MM\0\x2b"];
 
@@ -35,25 +36,25 @@ pub fn read(bytes: &[u8], allowance: &mut Allowance) -> Result<RgbImage, ImageEr
     // Values take eight bytes here, and as few as one in the file.
     let lists = [tag::STRIP_OFFSETS, tag::STRIP_BYTES, tag::TILE_OFFSETS, tag::TILE_BYTES, tag::COLOURS];
     allowance.take(lists.iter().map(|&list| 8 * directory.bytes(list).len() as u64).sum())?;
-    let layout = Layout::new(&directory)?;
-    let colours = Colours::new(&layout, &directory)?;
+    let storage = PixelStorage::new(&directory)?;
+    let colours = Colours::new(&storage, &directory)?;
     let turned = match directory.first(tag::ORIENTATION, 0)? {
         0 => Orientation::of_xmp(directory.bytes(tag::XMP)),
         value => Some(Orientation::new(value)),
     };
-    let mut canvas = allowance.canvas(FORMAT, layout.width, layout.height, turned)?;
+    let mut canvas = allowance.canvas(FORMAT, storage.width, storage.height, turned)?;
 
-    let row_bytes = row_bytes(&layout);
-    let part_bytes = row_bytes.saturating_mul(u64::from(layout.chunk_height) * u64::from(layout.planes()));
+    let row_bytes = row_bytes(&storage);
+    let part_bytes = row_bytes.saturating_mul(u64::from(storage.chunk_height) * u64::from(storage.planes()));
     // JPEG is unpacked in one piece, Zstandard keeps what it refers to; rows are copied.
-    let copies = match layout.compression {
+    let copies = match storage.compression {
         compression::JPEG | compression::ZSTANDARD => 2,
         _ => 1,
     };
-    let longest = layout.lengths.iter().max().copied().unwrap_or_default().min(bytes.len() as u64);
+    let longest = storage.lengths.iter().max().copied().unwrap_or_default().min(bytes.len() as u64);
     let stored_copy =
-        if layout.low_bit_first || layout.compression == compression::JPEG { longest } else { 0 };
-    let row_copies = row_bytes + (CHANNELS as u64) * u64::from(layout.chunk_width);
+        if storage.low_bit_first || storage.compression == compression::JPEG { longest } else { 0 };
+    let row_copies = row_bytes + (CHANNELS as u64) * u64::from(storage.chunk_width);
     allowance.take(part_bytes.saturating_mul(copies).saturating_add(stored_copy + row_copies))?;
     let [row_bytes, part_bytes] = [row_bytes, part_bytes].map(|bytes| bytes as usize);
 
@@ -61,22 +62,22 @@ pub fn read(bytes: &[u8], allowance: &mut Allowance) -> Result<RgbImage, ImageEr
     if tables.is_empty() && directory.has(tag::JPEG_TABLES) {
         return Err(TRUNCATED);
     }
-    let unpacker = Unpacker { layout: &layout, big_endian: directory.is_big_endian(), bytes, tables };
+    let unpacker = Unpacker { storage: &storage, big_endian: directory.is_big_endian(), bytes, tables };
     let mut part = vec![0; part_bytes];
-    let mut rgb = Vec::with_capacity(CHANNELS * layout.chunk_width as usize);
-    let chunks = layout.chunks() as usize;
+    let mut rgb = Vec::with_capacity(CHANNELS * storage.chunk_width as usize);
+    let chunks = storage.chunks() as usize;
     for chunk in 0..chunks {
-        let x = chunk as u32 % layout.across() * layout.chunk_width;
-        let y = chunk as u32 / layout.across() * layout.chunk_height;
-        let columns = layout.chunk_width.min(layout.width - x) as usize;
-        let rows = layout.chunk_height.min(layout.height - y) as usize;
+        let x = chunk as u32 % storage.across() * storage.chunk_width;
+        let y = chunk as u32 / storage.across() * storage.chunk_height;
+        let columns = storage.chunk_width.min(storage.width - x) as usize;
+        let rows = storage.chunk_height.min(storage.height - y) as usize;
         // The last strip has only the rows that are left, the last tiles are whole.
-        let plane_bytes = row_bytes * if layout.tiled { layout.chunk_height as usize } else { rows };
-        for plane in 0..usize::from(layout.planes()) {
+        let plane_bytes = row_bytes * if storage.tiled { storage.chunk_height as usize } else { rows };
+        for plane in 0..usize::from(storage.planes()) {
             let out = &mut part[plane * plane_bytes..][..plane_bytes];
             unpacker.chunk(plane * chunks + chunk, out, row_bytes)?;
         }
-        let unpacked = &part[..plane_bytes * usize::from(layout.planes())];
+        let unpacked = &part[..plane_bytes * usize::from(storage.planes())];
         for row in 0..rows {
             let planes =
                 unpacked.chunks_exact(plane_bytes).map(|plane| &plane[row * row_bytes..][..row_bytes]);
@@ -90,34 +91,20 @@ pub fn read(bytes: &[u8], allowance: &mut Allowance) -> Result<RgbImage, ImageEr
 
 /// Width and height of the first image, upright or not.
 pub fn dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
-    let layout = Layout::new(&Directory::new(bytes).ok()?).ok()?;
-    Some((layout.width, layout.height))
+    let storage = PixelStorage::new(&Directory::new(bytes).ok()?).ok()?;
+    Some((storage.width, storage.height))
 }
 
 /// Bytes of a chunk's row; rows begin at whole bytes.
-fn row_bytes(layout: &Layout) -> u64 {
-    let samples = u64::from(layout.samples / layout.planes());
-    (u64::from(layout.chunk_width) * samples * u64::from(layout.bits)).div_ceil(8)
-}
-
-const TRUNCATED: ImageErrorKind = ImageErrorKind::Truncated { format: FORMAT };
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn damaged(reason: String) -> ImageErrorKind {
-    ImageErrorKind::Damaged { format: FORMAT, reason }
-}
-
-fn unsupported(feature: String) -> ImageErrorKind {
-    ImageErrorKind::Unsupported { format: FORMAT, feature }
+fn row_bytes(storage: &PixelStorage) -> u64 {
+    let samples = u64::from(storage.samples / storage.planes());
+    (u64::from(storage.chunk_width) * samples * u64::from(storage.bits)).div_ceil(8)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::decode::{Exif, Limits};
+    use crate::images::limits::{Exif, Limits};
 
     /// A little-endian TIFF of one strip at the end of the file; values are shorts.
     pub fn tiff(tags: &[(u16, u16)], strip: &[u8]) -> Vec<u8> {

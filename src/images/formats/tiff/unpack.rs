@@ -8,13 +8,14 @@ use flate2::read::ZlibDecoder;
 use ruzstd::decoding::StreamingDecoder;
 use weezl::{BitOrder, LzwStatus};
 
-use super::directory::{Layout, compression};
-use super::{TRUNCATED, damaged, jpeg, one_line, unsupported};
-use crate::images::decode::ImageErrorKind;
+use super::directory::{PixelStorage, compression};
+use super::error::{TRUNCATED, damaged, one_line, unsupported};
+use super::jpeg;
+use crate::images::error::ImageErrorKind;
 
 /// Unpacks the chunks of one file.
 pub struct Unpacker<'a> {
-    pub layout: &'a Layout,
+    pub storage: &'a PixelStorage,
     pub big_endian: bool,
     /// The file.
     pub bytes: &'a [u8],
@@ -38,14 +39,14 @@ impl Unpacker<'_> {
 
     fn unpack(&self, stored: &[u8], out: &mut [u8], row_bytes: usize) -> Result<(), ImageErrorKind> {
         let reversed: Vec<u8>;
-        let stored = if self.layout.low_bit_first {
+        let stored = if self.storage.low_bit_first {
             reversed = stored.iter().map(|byte| byte.reverse_bits()).collect();
             &reversed
         } else {
             stored
         };
-        match self.layout.compression {
-            compression::JPEG => return jpeg::unpack(self.layout, self.tables, stored, out),
+        match self.storage.compression {
+            compression::JPEG => return jpeg::unpack(self.storage, self.tables, stored, out),
             compression::NONE => fill(stored, out)?,
             compression::PACK_BITS => unpack_bits(stored, out)?,
             compression::LZW => unlzw(stored, out)?,
@@ -53,12 +54,12 @@ impl Unpacker<'_> {
             compression::ZSTANDARD => {
                 fill(StreamingDecoder::new(stored).map_err(|e| damaged(one_line(&e.to_string())))?, out)?;
             }
-            compression::GROUP_3 => unfax_3(stored, self.layout.chunk_width, out, row_bytes)?,
-            _ => unfax_4(stored, self.layout.chunk_width, out, row_bytes)?,
+            compression::GROUP_3 => unfax_3(stored, self.storage.chunk_width, out, row_bytes)?,
+            _ => unfax_4(stored, self.storage.chunk_width, out, row_bytes)?,
         }
-        let width = usize::from(self.layout.bits / 8);
-        let samples = usize::from(self.layout.samples / self.layout.planes());
-        match self.layout.predictor {
+        let width = usize::from(self.storage.bits / 8);
+        let samples = usize::from(self.storage.samples / self.storage.planes());
+        match self.storage.predictor {
             3 => out.chunks_exact_mut(row_bytes).for_each(|row| undo_float_predictor(row, width, samples)),
             predictor => {
                 if self.big_endian != cfg!(target_endian = "big") && width > 1 {
@@ -74,13 +75,13 @@ impl Unpacker<'_> {
 
     /// The chunk as it stands in the file, as far as the file goes, and whether it goes that far.
     fn stored(&self, index: usize, unpacked: usize) -> (&[u8], bool) {
-        let start = usize::try_from(self.layout.offsets[index]).unwrap_or(usize::MAX);
+        let start = usize::try_from(self.storage.offsets[index]).unwrap_or(usize::MAX);
         let rest = self.bytes.get(start..).unwrap_or_default();
         // What is not packed is as long as its pixels, whatever the file says.
-        let length = if self.layout.compression == compression::NONE {
+        let length = if self.storage.compression == compression::NONE {
             unpacked
         } else {
-            usize::try_from(self.layout.lengths[index]).unwrap_or(usize::MAX)
+            usize::try_from(self.storage.lengths[index]).unwrap_or(usize::MAX)
         };
         (&rest[..length.min(rest.len())], length <= rest.len())
     }

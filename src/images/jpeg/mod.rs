@@ -7,21 +7,22 @@
 //! library's memory back whatever happens (a program built with `panic = "abort"` ends at a damaged file).
 //! Sizes are checked after the header, before memory is taken.
 
+mod headers;
+
 use std::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::{mem, ptr, slice};
 
 use image::RgbImage;
-use image::metadata::Orientation;
 use mozjpeg_sys as sys;
 
-use super::decode::{ImageErrorKind, Limits};
+pub(super) use self::headers::{dimensions, orientation};
+use self::headers::{frame, unread};
+use super::error::ImageErrorKind;
+use super::limits::Limits;
 
 /// How this format is called in errors.
 const FORMAT: &str = "JPEG";
-
-/// What Exif begins with in an APP1 segment.
-const EXIF: &[u8] = b"Exif\0\0";
 
 /// Scans that a file may have. Encoders write a dozen, and each scan, be it a few bytes, costs a walk over the
 /// whole image: this many are seconds on the largest.
@@ -40,8 +41,8 @@ const ROWS: usize = 16;
 const MESSAGE_LENGTH: usize = 200;
 
 /// How the library words a message: as it is, and as the crate declares it.
-type Format = unsafe extern "C-unwind" fn(*mut sys::jpeg_common_struct, *mut c_char);
-type Declared = unsafe extern "C-unwind" fn(&mut sys::jpeg_common_struct, &[u8; 80]);
+type FormatMessage = unsafe extern "C-unwind" fn(*mut sys::jpeg_common_struct, *mut c_char);
+type DeclaredFormatMessage = unsafe extern "C-unwind" fn(&mut sys::jpeg_common_struct, &[u8; 80]);
 
 /// The pixels of a JPEG file as they are stored, in RGB. `copies` says how many times the caller will hold
 /// them at once: 2 where they are to be turned.
@@ -68,124 +69,6 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits, copies: u64) -> Result<RgbIm
     })
 }
 
-/// Width and height, as the frame's header says.
-pub(super) fn dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
-    let (_, payload) = frame(bytes)?;
-    let &[_, h1, h0, w1, w0, ..] = payload else { return None };
-    Some((u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into()))
-}
-
-/// The frame's header and its marker, which tells how the frame is coded.
-fn frame(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    // Between the frames' markers stand those of Huffman's tables, of extensions, of arithmetic coding.
-    segments(bytes).find(|(marker, _)| matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC))
-}
-
-/// How a frame is coded that the library does not know.
-fn unread(bytes: &[u8]) -> String {
-    let coding = match frame(bytes) {
-        Some((0xC3 | 0xCB, _)) => "lossless",
-        Some((0xC5..=0xC7 | 0xCD..=0xCF, _)) => "hierarchical",
-        _ => "an unknown",
-    };
-    format!("{coding} coding, which is not read")
-}
-
-/// How a camera says that the pixels are to be turned: in Exif or, where that says nothing, in XMP, as Pillow
-/// looks for it.
-pub(super) fn orientation(bytes: &[u8]) -> Orientation {
-    const APP1: u8 = 0xE1;
-    let chunks = |begin: &'static [u8]| {
-        let app1 = segments(bytes).filter(|&(marker, _)| marker == APP1);
-        app1.filter_map(move |(_, payload)| payload.strip_prefix(begin))
-    };
-    // Exif of more than 64 kB goes on in the next segment; what is looked for stands at its beginning.
-    let exif = chunks(EXIF).take(2).collect::<Vec<_>>().concat();
-    match exif_orientation(&exif) {
-        Some(value) => u8::try_from(value).ok().and_then(Orientation::from_exif),
-        None => chunks(b"http://ns.adobe.com/xap/1.0/\0").last().and_then(xmp_orientation),
-    }
-    .unwrap_or(Orientation::NoTransforms)
-}
-
-/// The value of Exif's orientation, 0 where it is no number. The `image` crate reads it as a short alone.
-fn exif_orientation(mut exif: &[u8]) -> Option<u32> {
-    const ORIENTATION: u16 = 0x112;
-    const SHORT: u16 = 3;
-    const LONG: u16 = 4;
-    const SIGNED_SHORT: u16 = 8;
-    const SIGNED_LONG: u16 = 9;
-    while let Some(rest) = exif.strip_prefix(EXIF) {
-        exif = rest;
-    }
-    let little = match exif.get(..4)? {
-        b"II*\0" => true,
-        b"MM\0*" => false,
-        _ => return None,
-    };
-    let two = |at: usize| {
-        let bytes = exif.get(at..at.checked_add(2)?)?.try_into().ok()?;
-        Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
-    };
-    let four = |at: usize| {
-        let bytes = exif.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        Some(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
-    };
-    let directory = four(4)? as usize;
-    let entries = (0..usize::from(two(directory)?)).map(|entry| directory.saturating_add(2 + 12 * entry));
-    let at = entries.take_while(|&at| at < exif.len()).find(|&at| two(at) == Some(ORIENTATION))?;
-    let kind = two(at + 2)?;
-    let size: u64 = match kind {
-        SHORT | SIGNED_SHORT => 2,
-        LONG | SIGNED_LONG => 4,
-        _ => return Some(0),
-    };
-    // More than four bytes stand elsewhere; if they do not, the entry does not count.
-    let size = size * u64::from(four(at + 4)?);
-    let at = if size <= 4 { at + 8 } else { four(at + 8)? as usize };
-    if at as u64 + size > exif.len() as u64 {
-        return None;
-    }
-    if matches!(kind, SHORT | SIGNED_SHORT) { two(at).map(u32::from) } else { four(at) }
-}
-
-/// The first orientation in XMP, as an attribute or an element.
-fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
-    const NAME: &[u8] = b"tiff:Orientation";
-    let after = |at: usize| &xmp[at + NAME.len()..];
-    let digit = (0..xmp.len()).filter(|&at| xmp[at..].starts_with(NAME)).find_map(|at| match after(at) {
-        [b'=', b'"', digit @ b'0'..=b'9', ..] | [b'>', digit @ b'0'..=b'9', ..] => Some(digit - b'0'),
-        _ => None,
-    });
-    digit.and_then(Orientation::from_exif)
-}
-
-/// The marker segments before the first scan: each marker's second byte, and what its segment holds. What is
-/// between segments is passed over, as libjpeg does.
-fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    const START_OF_SCAN: u8 = 0xDA;
-    const END_OF_IMAGE: u8 = 0xD9;
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        loop {
-            let at = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF))?;
-            let marker = rest[at + 1];
-            rest = &rest[at + 2..];
-            match marker {
-                START_OF_SCAN | END_OF_IMAGE => return None,
-                // These stand alone.
-                0x01 | 0xD0..=0xD8 => continue,
-                _ => {}
-            }
-            let &[high, low, ..] = rest else { return None };
-            let length = usize::from(u16::from_be_bytes([high, low])).max(2).min(rest.len());
-            let payload = &rest[2..length];
-            rest = &rest[length..];
-            return Some((marker, payload));
-        }
-    })
-}
-
 /// What an error callback unwinds with.
 struct Stop {
     code: c_int,
@@ -204,22 +87,22 @@ struct Notes {
 }
 
 /// What the library works with; the first field points to the others.
-struct State {
+struct DecoderState {
     library: sys::jpeg_decompress_struct,
     errors: sys::jpeg_error_mgr,
     progress: sys::jpeg_progress_mgr,
     notes: Notes,
 }
 
-/// Owns a [`State`] in a box that does not move.
-struct Decompressor(*mut State);
+/// Owns a [`DecoderState`] in a box that does not move.
+struct Decompressor(*mut DecoderState);
 
 impl Decompressor {
     /// Unwinds with [`Stop`] when there is no memory for it.
     fn new() -> Self {
         // SAFETY: they consist of integers, pointers and optional functions, for which zeros are valid.
         let (library, errors, progress) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
-        let state = State { library, errors, progress, notes: Notes::default() };
+        let state = DecoderState { library, errors, progress, notes: Notes::default() };
         let new = Self(Box::into_raw(Box::new(state)));
         // SAFETY: the box lives until `drop`, and its fields are reached by this pointer alone. The callbacks
         // are in place before the library can call them; from here on `drop` may destroy the library's state,
@@ -364,13 +247,13 @@ unsafe extern "C-unwind" fn stop(library: &mut sys::jpeg_common_struct) {
     let mut text = [0; MESSAGE_LENGTH];
     // SAFETY: the library calls this with the state of a `Decompressor`, to which `client_data` points.
     let (errors, dry) = unsafe {
-        let state = library.client_data.cast::<State>();
+        let state = library.client_data.cast::<DecoderState>();
         (&(*state).errors, (*state).notes.dry)
     };
     let code = errors.msg_code;
     if let Some(format) = errors.format_message {
         // SAFETY: it is one function to C. The crate declares the text as shorter and never written to.
-        let format = unsafe { mem::transmute::<Declared, Format>(format) };
+        let format = unsafe { mem::transmute::<DeclaredFormatMessage, FormatMessage>(format) };
         // SAFETY: the text is as long as the library wants it.
         unsafe { format(library, text.as_mut_ptr()) };
     }
@@ -381,7 +264,7 @@ unsafe extern "C-unwind" fn stop(library: &mut sys::jpeg_common_struct) {
 
 /// Takes down the warnings that tell whether pixels are missing. The rest is read over, as Pillow does.
 unsafe extern "C-unwind" fn note(library: &mut sys::jpeg_common_struct, _level: c_int) {
-    let state = library.client_data.cast::<State>();
+    let state = library.client_data.cast::<DecoderState>();
     // SAFETY: as in `stop`; nobody else uses the notes meanwhile.
     let (code, notes) = unsafe { ((*state).errors.msg_code, &mut (*state).notes) };
     notes.dry |= code == sys::JWRN_JPEG_EOF as c_int;
@@ -391,7 +274,7 @@ unsafe extern "C-unwind" fn note(library: &mut sys::jpeg_common_struct, _level: 
 /// Ends the reading of endless scans.
 unsafe extern "C-unwind" fn count_scans(library: &mut sys::jpeg_common_struct) {
     // SAFETY: as in `stop`.
-    let scans = unsafe { (*library.client_data.cast::<State>()).library.input_scan_number };
+    let scans = unsafe { (*library.client_data.cast::<DecoderState>()).library.input_scan_number };
     if scans > MAX_SCANS {
         let reason = format!("it has more than {MAX_SCANS} scans");
         resume_unwind(Box::new(Stop { code: 0, reason, dry: false }))
@@ -405,6 +288,8 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use sha2::{Digest, Sha256};
+
+    use image::metadata::Orientation;
 
     use super::*;
     use crate::images::{Exif, Reader};
