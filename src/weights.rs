@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use candle_core::{DType, Device, Shape, Tensor};
 use memmap2::{Mmap, UncheckedAdvice};
+use nat_convert::arch::Weight;
 use nat_convert::checkpoint::Checkpoint;
 use nat_convert::source;
 use safetensors::SafeTensors;
@@ -219,10 +220,15 @@ impl Weights {
         self.state(|state| state.parameters)
     }
 
-    /// The tensor `name` below the prefix, of this shape, on the device of these weights and rounded to
+    /// The tensor `name` below the prefix, of this shape, as [`Weights::take`] gives it.
+    pub fn get(&self, shape: &[usize], name: &str) -> Tensor {
+        self.take(&Weight { name: name.to_owned(), shape: shape.to_vec(), learnt: true })
+    }
+
+    /// A tensor of a network, its name below the prefix, on the device of these weights and rounded to
     /// their type: in that type for plain layers, as f32 for packed ones. A problem is noted for
     /// [`Weights::finish`], and zeros stand in.
-    pub fn get(&self, shape: &[usize], name: &str) -> Tensor {
+    pub fn take(&self, Weight { name, shape, learnt }: &Weight) -> Tensor {
         let name = format!("{}{name}", self.prefix);
         let tensor = match &self.shared.origin {
             Origin::Random(seed) => random(*seed, &name, shape),
@@ -241,7 +247,7 @@ impl Weights {
         });
         self.state(|state| {
             state.used.insert(name.clone());
-            if !name.contains(".running_") {
+            if *learnt {
                 state.parameters += shape.iter().product::<usize>() as u64;
             }
             placed.unwrap_or_else(|problem| {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
-use nat_convert::arch::{Dilations, Family, Geometry, Head};
+use nat_convert::arch::{ClassifierWidths, Dilations, Family, Geometry, Head};
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::write::{WriteOptions, write};
 use nat_convert::zoo::{self, Task};
@@ -300,7 +300,7 @@ fn weights_that_do_not_fit_are_one_error_that_lists_them() {
     let mut architecture = checkpoint.metadata().architecture.clone();
     architecture.backbone.depths[1] = 3;
     architecture.backbone.dilations[1] = vec![1; 3];
-    architecture.head = Head::Classifier { classes: 7 };
+    architecture.head = Head::Classifier(ClassifierWidths { classes: 7 });
     let weights = Weights::from_checkpoint(checkpoint, DType::F32, Device::Cpu).unwrap();
     let error = Classifier::new(&architecture, &weights).err().unwrap().to_string();
     assert!(
@@ -328,7 +328,7 @@ fn every_classifier_of_the_zoo_has_its_published_size() {
         let side = if entry.architecture.backbone.family == Family::VitRpb { resolution } else { 40 };
         let logits =
             model.forward(&Tensor::ones((1, 3, side, side), DType::F32, &Device::Cpu).unwrap()).unwrap();
-        let Head::Classifier { classes } = entry.architecture.head else {
+        let Head::Classifier(ClassifierWidths { classes }) = entry.architecture.head else {
             panic!("{} has no head", entry.name)
         };
         assert_eq!(logits.dims(), [1, classes], "{}", entry.name);

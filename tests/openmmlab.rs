@@ -13,7 +13,8 @@ use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_infer::images::{Reader, RgbImage};
 use nat_infer::layers::bilinear;
 use nat_infer::models::boxes::Corners;
-use nat_infer::models::mask_rcnn::{MaskRcnn, Picture, mean_sigmoid};
+use nat_infer::models::detector::Picture;
+use nat_infer::models::mask_rcnn::{MaskRcnn, mean_sigmoid};
 use nat_infer::models::uper::Upernet;
 use nat_infer::results::Detection;
 use nat_infer::tasks::detect::DetectOptions;
@@ -282,9 +283,9 @@ fn every_map_is_mmsegs() {
         for (path, device) in runs(&folder) {
             let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
             let architecture = checkpoint.metadata().architecture.clone();
-            let Head::Upernet { classes, channels } = architecture.head else { panic!("{path:?}") };
+            let Head::Upernet(widths) = architecture.head else { panic!("{path:?}") };
             let weights = Weights::from_checkpoint(checkpoint, DType::F32, device.clone()).unwrap();
-            let network = Upernet::new(&architecture, classes, channels, &weights).unwrap();
+            let network = Upernet::new(&architecture, &widths, &weights).unwrap();
             assert_eq!(weights.parameters(), architecture.parameters(), "{path:?}");
 
             let task = segmenter(&path, &SegmentOptions::default(), &Device::Cpu);

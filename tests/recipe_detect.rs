@@ -13,7 +13,8 @@ use nat_convert::metadata::Metadata;
 use nat_convert::recipe::BoxCoder;
 use nat_infer::images::Reader;
 use nat_infer::models::Network;
-use nat_infer::models::mask_rcnn::Picture;
+use nat_infer::models::detector::Picture;
+use nat_infer::models::mask_rcnn::MaskRcnn;
 use nat_infer::results::Detection;
 use nat_infer::tasks::Detect;
 use nat_infer::tasks::detect::{DetectOptions, Object};
@@ -241,10 +242,9 @@ fn regions_take_their_features_from_the_map_that_the_recipe_says() {
         let file = detector(name, |metadata, _| {
             metadata.architecture.recipe.detector.finest_scale = finest_scale;
         });
-        let Network::Detector(network) = Network::new(&file.metadata.architecture, &file.weights()).unwrap()
-        else {
-            panic!("{name} is no detector")
-        };
+        let mut metadata = file.metadata.clone();
+        let detector = head(&mut metadata).clone();
+        let network = MaskRcnn::new(&metadata.architecture, &detector, &file.weights()).unwrap();
         let values: Vec<f32> = (0..3 * 256 * 256).map(|i| (i * 37 % 10_007) as f32 / 5e3 - 1.0).collect();
         let image = Tensor::from_vec(values, (1, 3, 256, 256), &Device::Cpu).unwrap();
         let mut pyramid = network.pyramid(&network.maps(&image).unwrap()).unwrap();

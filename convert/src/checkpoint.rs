@@ -3,42 +3,19 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::arch::{Architecture, Dilations, Family, Head, Norms};
-use crate::check;
+use crate::arch::shapes::InferError;
+use crate::arch::{Architecture, Task, heads};
 use crate::error::{ConvertError, Mismatch, quoted};
-use crate::infer::{self, Hints, InferError};
+use crate::infer::{self, Hints};
 use crate::known::{Beside, Known};
 use crate::layout::{self, Canonical, Dropped, Layout, Mapped, NotFound};
+use crate::likeness::{looks_like, resembles};
 use crate::metadata::{Metadata, SourceFile};
-use crate::report::{self, Remedy, Report, Warning};
+pub use crate::options::{Options, Part};
+use crate::report::{self, Report, TensorLine};
 use crate::source::{Container, DType, Source, TensorRef};
-use crate::zoo::{self, Task};
-
-/// What a user says about a checkpoint that the file does not.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// A name from weights.toml: its dilations and preprocessing are taken, its sizes compared.
-    pub arch: Option<String>,
-    /// Dilations, preferred to all others.
-    pub dilations: Option<Dilations>,
-    /// How much of the network to take.
-    pub part: Part,
-    /// The key under which the file holds the weights, or keys joined by dots; where names of several networks
-    /// stand under it, what the names of one begin with follows. `None` takes the preferred ones.
-    pub weights_key: Option<String>,
-    /// Tensors to leave out, by their names in the file: `*` stands for any characters, `?` for one.
-    pub ignore: Vec<String>,
-}
-
-/// How much of a network to take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Part {
-    /// Backbone and head.
-    #[default]
-    All,
-    /// The backbone, under the names of a bare one.
-    Backbone,
-}
+use crate::warning::{Remedy, Warning};
+use crate::zoo;
 
 /// An opened checkpoint. Its elements are still on disk: [`Checkpoint::read`] fetches a tensor.
 pub struct Checkpoint {
@@ -121,7 +98,7 @@ impl Checkpoint {
             converter: env!("CARGO_PKG_VERSION").to_owned(),
             architecture,
         };
-        check::metadata(&metadata).map_err(|reason| ConvertError::Config { path: path.clone(), reason })?;
+        metadata.check().map_err(|reason| ConvertError::Config { path: path.clone(), reason })?;
         let tensors = tensors(&metadata.architecture, &mut mapped, &mut notes);
         let mut warnings: Vec<Warning> = warnings.into_iter().map(Warning::from).collect();
         warnings.append(&mut mapped.warnings);
@@ -131,6 +108,11 @@ impl Checkpoint {
             warnings.push(Warning { text, remedy: Some(Remedy::Dilations) });
         }
         let index = tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        let line = |tensor: &Tensor| TensorLine {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            dtype: tensor.dtype,
+        };
         let report = Report::new(report::Findings {
             path: &path,
             container: source.container(),
@@ -140,7 +122,7 @@ impl Checkpoint {
             metadata: &metadata,
             dilations_from: stated,
             looks_like: looks_like(&metadata.architecture),
-            tensors: &tensors,
+            tensors: tensors.iter().map(line).collect(),
             dropped: mapped.dropped,
             notes,
             warnings,
@@ -266,11 +248,7 @@ const NOT_BACKBONE: &str = "not of the backbone";
 /// Drops what stands on the backbone, and says what it was made for.
 fn keep_backbone(mapped: &mut Mapped) -> Option<Task> {
     let has = |prefix: &str| mapped.tensors.keys().any(|name| name.starts_with(prefix));
-    let task = match (has("rpn_head."), has("decode_head.")) {
-        (true, _) => Some(Task::Detect),
-        (false, true) => Some(Task::Segment),
-        (false, false) => None,
-    };
+    let task = heads::task_told(has);
     let prefixed = mapped.tensors.keys().any(|name| name.starts_with("backbone."));
     for (name, tensor) in std::mem::take(&mut mapped.tensors) {
         let kept = match name.strip_prefix("backbone.") {
@@ -314,7 +292,7 @@ fn found_architecture(
     let shapes =
         mapped.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
     let buffers = mapped.dropped.iter().any(|dropped| dropped.name.ends_with("relative_position_index"));
-    let global = buffers || ours.is_some_and(|ours| ours.architecture.backbone.family == Family::VitRpb);
+    let global = buffers || ours.is_some_and(|ours| ours.architecture.backbone.family.attends_whole_map());
     infer::architecture(&shapes, global, hints).map_err(|error| {
         let path = path.to_owned();
         let unusable: Vec<_> = mapped.unusable.iter().map(|(unusable, _)| unusable.clone()).collect();
@@ -337,40 +315,6 @@ fn found_architecture(
             }
         }
     })
-}
-
-/// Whether a checkpoint of network `a` can be what `b` names: all sizes are equal but the number of
-/// classes, and a bare backbone may be of any task.
-pub(crate) fn resembles(a: &Architecture, b: &Architecture) -> bool {
-    let neutral = |arch: &Architecture| {
-        let mut backbone = arch.backbone.clone();
-        backbone.dilations.clear();
-        backbone.norms = Norms::Absent;
-        // Trained anew without a bias it has the same sizes.
-        (backbone.rpb, backbone.qkv_bias) = (true, true);
-        backbone
-    };
-    let heads = match (a.head.clone(), b.head.clone()) {
-        (Head::Features, _) | (Head::Classifier { .. }, Head::Classifier { .. }) => true,
-        (Head::MaskRcnn(mut x), Head::MaskRcnn(y))
-        | (Head::CascadeMaskRcnn(mut x), Head::CascadeMaskRcnn(y)) => {
-            x.classes = y.classes;
-            x == y
-        }
-        (Head::Upernet { channels: x, .. }, Head::Upernet { channels: y, .. }) => x == y,
-        _ => false,
-    };
-    heads && neutral(a) == neutral(b)
-}
-
-/// Names of the published networks with these sizes. A bare backbone is called as its classifier.
-fn looks_like(found: &Architecture) -> Vec<&'static str> {
-    let bare = matches!(found.head, Head::Features);
-    let alike = |entry: &&zoo::Entry| {
-        resembles(found, &entry.architecture)
-            && (!bare || matches!(entry.architecture.head, Head::Classifier { .. }))
-    };
-    zoo::entries().iter().filter(alike).map(|entry| entry.name.as_str()).take(3).collect()
 }
 
 /// The tensors in the network's order. Every one is there: they were compared.

@@ -6,23 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::arch::{Architecture, Backbone, Detector, Family, Head, Norms};
+use crate::arch::shapes::{InferError, MAX_DIM, Shapes, View};
+use crate::arch::{Architecture, Backbone, Family, Head, Norms, Scope};
 use crate::error::{LISTED, Mismatch};
 use crate::layout::{Canonical, Mapped, OUTSIDE};
 use crate::recipe::Recipe;
 
-/// Canonical names with shapes.
-pub(crate) type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
-
-/// More than any network has: levels, and the size of one dimension. Files can claim anything, and
-/// products of these stay far from overflowing.
+/// More than any network has. Files can claim anything, and products of these stay far from overflowing.
 const MAX_LEVELS: usize = 8;
 const MAX_BLOCKS: usize = 1 << 10;
-const MAX_DIM: usize = 1 << 24;
 const MAX_KERNEL: usize = 1 << 12;
-
-/// Levels of the backbone under a detector: its pyramid has one map more.
-const DETECTOR_LEVELS: usize = 4;
 
 /// What is said beside the tensors about what is in no tensor of a network without position bias.
 #[derive(Clone, Debug, Default)]
@@ -43,15 +36,6 @@ impl Hints {
     }
 }
 
-/// Why no architecture can be read off.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum InferError {
-    /// The tensors that every network here has are not there.
-    OtherNetwork,
-    /// They are, but a size can't be told: which, and why.
-    Unclear(String),
-}
-
 /// The network that has these tensors. `index_buffers` says that the file had position indices,
 /// which only attention over the whole map has; `hints` are asked for what no tensor tells.
 pub(crate) fn architecture(
@@ -62,79 +46,26 @@ pub(crate) fn architecture(
     let prefix = if shapes.keys().any(|name| name.starts_with("backbone.")) { "backbone." } else { "" };
     let view = View { shapes, prefix };
     let backbone = backbone(&view, index_buffers, hints)?;
-    let head = head(&View { prefix: "", ..view })?;
+    let head = Head::infer(&View { prefix: "", ..view })?;
     let levels = backbone.depths.len();
-    if levels != DETECTOR_LEVELS && matches!(head, Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_)) {
-        let what = format!("a detector on a backbone of {levels} levels; those of {DETECTOR_LEVELS} are run");
-        return Err(InferError::Unclear(what));
+    if let (Some(run), Some(made)) = (head.levels().filter(|&run| run != levels), head.made()) {
+        return Err(InferError::Unclear(format!(
+            "a {made} on a backbone of {levels} levels; those of {run} are run"
+        )));
     }
     Ok(Architecture { backbone, head, recipe: Recipe::default() })
 }
 
-/// Tensors below a prefix.
-struct View<'a> {
-    shapes: &'a Shapes<'a>,
-    prefix: &'a str,
-}
-
-impl View<'_> {
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.shapes.get(format!("{}{name}", self.prefix).as_str()).copied()
-    }
-
-    /// Dimension `axis` of a tensor that must be there.
-    fn dim(&self, name: &str, axis: usize) -> Result<usize, InferError> {
-        let shape = self.shape(name).ok_or_else(|| InferError::Unclear(format!("`{name}` is missing")))?;
-        match shape.get(axis) {
-            Some(&dim) if (1..=MAX_DIM).contains(&dim) => Ok(dim),
-            _ => Err(InferError::Unclear(format!("`{name}` has shape {shape:?}"))),
-        }
-    }
-
-    /// The names below `stem`, without it.
-    fn below(&self, stem: &str) -> impl Iterator<Item = &str> {
-        let stem = format!("{}{stem}", self.prefix);
-        self.shapes.keys().filter_map(move |name| name.strip_prefix(stem.as_str()))
-    }
-
-    /// How many there are of a numbered thing (`stem` followed by a number, then `tail`): one more
-    /// than the largest number.
-    fn count(&self, stem: &str, tail: &str) -> Result<usize, InferError> {
-        let numbers = self.below(stem).filter_map(|rest| {
-            let (number, rest) = rest.split_once('.')?;
-            number.parse::<usize>().ok().filter(|_| rest.starts_with(tail))
-        });
-        match numbers.max() {
-            None => Ok(0),
-            Some(last) if last < self.shapes.len() => Ok(last + 1),
-            Some(last) => Err(InferError::Unclear(format!("`{stem}{last}` has too large a number"))),
-        }
-    }
-}
-
 fn backbone(view: &View, index_buffers: bool, hints: &Hints) -> Result<Backbone, InferError> {
-    let hierarchical = |stem: &str| view.below(stem).any(|rest| rest.contains(".blocks."));
-    let (family, stem) = if hierarchical("levels.") {
-        (Family::Nat, "levels.")
-    } else if hierarchical("layers.") {
-        (Family::DinatS, "layers.")
-    } else if view.below("layers.").any(|rest| rest.contains(".attn.qkv.")) {
-        (Family::Isotropic, "layers.")
-    } else {
-        return Err(InferError::OtherNetwork);
-    };
-    let (embed_dim, patch_size) = match family {
-        Family::Nat => (view.dim("patch_embed.proj.1.weight", 0)?, 4),
-        _ => (view.dim("patch_embed.proj.weight", 0)?, view.dim("patch_embed.proj.weight", 3)?),
-    };
-    let levels = if family == Family::Isotropic { 1 } else { view.count(stem, "")? };
+    let family = Family::ALL.into_iter().find(|family| family.kind().is_of(view));
+    let family = family.ok_or(InferError::OtherNetwork)?;
+    let kind = family.kind();
+    let (embed_dim, patch_size) = kind.embedding(view)?;
+    let levels = kind.levels(view)?;
     if levels > MAX_LEVELS {
         return Err(InferError::Unclear(format!("{levels} levels")));
     }
-    let blocks = |level: usize| match family {
-        Family::Isotropic => stem.to_owned(),
-        _ => format!("{stem}{level}.blocks."),
-    };
+    let blocks = |level: usize| format!("{}.", kind.blocks(&Scope::default(), level));
     let depths = (0..levels).map(|l| view.count(&blocks(l), "")).collect::<Result<Vec<_>, _>>()?;
     if let Some(level) = depths.iter().position(|&depth| depth == 0) {
         return Err(InferError::Unclear(format!("level {level} has no blocks")));
@@ -142,7 +73,7 @@ fn backbone(view: &View, index_buffers: bool, hints: &Hints) -> Result<Backbone,
     if let Some(depth) = depths.iter().find(|&&depth| depth > MAX_BLOCKS) {
         return Err(InferError::Unclear(format!("a level of {depth} blocks")));
     }
-    let ends = |tail: &str| view.below(stem).any(|rest| rest.ends_with(tail));
+    let ends = |tail: &str| view.below(kind.anchor().0).any(|rest| rest.ends_with(tail));
     let rpb = ends(".attn.rpb");
     let (num_heads, kernel_size) = match rpb {
         true => biased(view, (0..levels).map(&blocks))?,
@@ -155,13 +86,13 @@ fn backbone(view: &View, index_buffers: bool, hints: &Hints) -> Result<Backbone,
             "{heads} heads do not divide the {dim} channels of level {level}"
         )));
     }
-    if family != Family::Isotropic && kernel_size.is_multiple_of(2) {
+    if kind.over_whole_map().is_none() && kernel_size.is_multiple_of(2) {
         return Err(InferError::Unclear(format!("kernel size {kernel_size} is even, which has no middle")));
     }
     let fc1 = format!("{}0.mlp.fc1.weight", blocks(0));
     let global = index_buffers || kernel_size % 2 == 0;
     Ok(Backbone {
-        family: if family == Family::Isotropic && global { Family::VitRpb } else { family },
+        family: kind.over_whole_map().filter(|_| global).unwrap_or(family),
         embed_dim,
         patch_size,
         num_heads,
@@ -173,7 +104,7 @@ fn backbone(view: &View, index_buffers: bool, hints: &Hints) -> Result<Backbone,
         rpb,
         // Where some blocks have it, the comparison names those that have not.
         qkv_bias: ends(".attn.qkv.bias"),
-        norms: if view.below("norm.").next().is_some() {
+        norms: if view.has("norm.") {
             Norms::Final
         } else if view.count("norm", "")? > 0 {
             Norms::Outputs
@@ -224,53 +155,6 @@ fn hinted(hints: &Hints, levels: usize) -> Result<(Vec<usize>, usize), InferErro
         )));
     }
     Ok((num_heads.clone(), *kernel_size))
-}
-
-fn head(view: &View) -> Result<Head, InferError> {
-    let has = |stem: &str| view.below(stem).next().is_some();
-    if has("decode_head.") {
-        let classes = view.dim("decode_head.conv_seg.weight", 0)?;
-        return Ok(Head::Upernet { classes, channels: view.dim("decode_head.conv_seg.weight", 1)? });
-    }
-    if has("roi_head.") {
-        let stages = view.count("roi_head.bbox_head.", "fc_cls.")?;
-        let detector = detector(view, stages)?;
-        return Ok(if stages > 0 { Head::CascadeMaskRcnn(detector) } else { Head::MaskRcnn(detector) });
-    }
-    // Anything else under `head.` is none of ours, and the comparison says so.
-    for name in ["head.weight", "head.bias"] {
-        if view.shape(name).is_some() {
-            return Ok(Head::Classifier { classes: view.dim(name, 0)? });
-        }
-    }
-    Ok(Head::Features)
-}
-
-/// Sizes of a two-stage detector; `stages` is 0 where the heads are not numbered.
-fn detector(view: &View, stages: usize) -> Result<Detector, InferError> {
-    let stage = if stages > 0 { ".0" } else { "" };
-    let (boxes, masks) = (format!("roi_head.bbox_head{stage}."), format!("roi_head.mask_head{stage}."));
-    let fpn_channels = view.dim("neck.lateral_convs.0.conv.weight", 0)?;
-    let classes = view.dim(&format!("{boxes}fc_cls.weight"), 0)? - 1;
-    if classes == 0 {
-        return Err(InferError::Unclear(format!("`{boxes}fc_cls.weight` has no class but the background")));
-    }
-    let box_convs = view.count(&format!("{boxes}shared_convs."), "conv.")?;
-    let mask_convs = view.count(&format!("{masks}convs."), "conv.")?;
-    let width = |convs: usize, first: String| if convs > 0 { view.dim(&first, 0) } else { Ok(fpn_channels) };
-    Ok(Detector {
-        classes,
-        fpn_channels,
-        box_convs,
-        box_channels: width(box_convs, format!("{boxes}shared_convs.0.conv.weight"))?,
-        box_fcs: view.count(&format!("{boxes}shared_fcs."), "")?,
-        fc_channels: view.dim(&format!("{boxes}fc_cls.weight"), 1)?,
-        // With one class both ways have the same shape and mean the same.
-        class_agnostic: classes > 1 && view.dim(&format!("{boxes}fc_reg.weight"), 0)? == 4,
-        stages: stages.max(1),
-        mask_convs,
-        mask_channels: width(mask_convs, format!("{masks}convs.0.conv.weight"))?,
-    })
 }
 
 /// Holds every tensor against the network's: what is missing, unknown, of the wrong shape, or can't be used.

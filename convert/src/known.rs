@@ -3,19 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::arch::{Architecture, Dilations, Family, Geometry, Head, Preprocessing};
-use crate::checkpoint::{Options, resembles};
+use crate::arch::{Architecture, Dilations, Geometry, Head, Preprocessing, Task};
 use crate::error::{ConvertError, quoted};
 use crate::infer::Hints;
 use crate::layout::{self, Layout, Mapped};
+use crate::likeness::resembles;
 use crate::metadata::Metadata;
 use crate::openmmlab::{self, Meta};
-use crate::recipe::{EPSILON, Recipe, Scores};
+use crate::options::Options;
+use crate::recipe::{EPSILON, Recipe};
 use crate::report;
 use crate::source::{Source, Value};
 use crate::timm::Arguments;
 use crate::transformers::{self, Config, Preprocessor, crop_pct};
-use crate::zoo::{self, Task};
+use crate::zoo;
 
 /// What lies beside the tensors: in the same file or the same folder.
 #[derive(Default)]
@@ -136,7 +137,7 @@ impl Known<'_> {
             (dilations, Some("config.json".to_owned()))
         } else if let Some(dilations) = openmmlab {
             (dilations, Some("the training configuration in the file".to_owned()))
-        } else if found.backbone.family == Family::VitRpb {
+        } else if found.backbone.family.attends_whole_map() {
             (ones(), Some("the family, which has none".to_owned()))
         } else if let Some(entry) = self.entry(&found) {
             (entry.architecture.backbone.dilations.clone(), Some(format!("the name of {}", entry.name)))
@@ -207,12 +208,7 @@ impl Known<'_> {
 
     /// The task of the network, or of the one whose backbone this is.
     fn task(&self, found: &Architecture) -> Task {
-        match found.head {
-            Head::Features => self.part_of.unwrap_or(Task::Classify),
-            Head::Classifier { .. } => Task::Classify,
-            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => Task::Detect,
-            Head::Upernet { .. } => Task::Segment,
-        }
+        found.head.task().or(self.part_of).unwrap_or(Task::Classify)
     }
 
     /// What the tensors leave open of the network that they make, and what OpenMMLab's configuration makes
@@ -245,8 +241,7 @@ impl Known<'_> {
                      what the published networks do is done"
                 ));
             }
-            let with_head = !matches!(found.head, Head::Features);
-            if let Some(read) = meta.configuration(self.task(found), with_head) {
+            if let Some(read) = meta.configuration(self.task(found), found.head.configuration()) {
                 if !read.refused.is_empty() {
                     let what = format!("what is not supported: {}", in_one_line(&read.refused));
                     // Published networks are known by more than their configuration.
@@ -261,52 +256,10 @@ impl Known<'_> {
                 (recipe, preprocessing) = (read.recipe, read.preprocessing);
             }
         }
-        if matches!(found.head, Head::Classifier { classes: 1 }) {
-            // The probability of the one class; among one, softmax says 1 whatever the image.
-            recipe.scores = Scores::Sigmoid;
-        }
-        self.explained(found, &recipe, mapped).map_err(|reason| wrong(self.file, reason))?;
-        Ok((recipe, preprocessing))
-    }
-
-    /// Fails where tensors are of other counts than the recipe's: nothing in them says of what.
-    fn explained(&self, found: &Architecture, recipe: &Recipe, mapped: &Mapped) -> Result<(), String> {
+        found.head.settle(&mut recipe);
         let first = |name: &str| mapped.tensors.get(name).and_then(|tensor| tensor.shape.first().copied());
-        match &found.head {
-            Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => {
-                let (anchors, stages) = (recipe.detector.anchors.count(), recipe.detector.stages.len());
-                match first("rpn_head.rpn_cls.weight") {
-                    Some(count) if count != anchors => {
-                        return Err(format!(
-                            "the network has {count} anchors at a position, and the {anchors} scales and ratios \
-                             that are known are not theirs"
-                        ));
-                    }
-                    _ => {}
-                }
-                if detector.stages > stages {
-                    return Err(format!(
-                        "a cascade of {} stages, and the deviations of the boxes are known of {stages}",
-                        detector.stages
-                    ));
-                }
-            }
-            Head::Upernet { .. } => {
-                let pools = recipe.segmenter.pool_scales.len();
-                let modules = (0..)
-                    .take_while(|i| first(&format!("decode_head.psp_modules.{i}.1.conv.weight")).is_some());
-                match modules.count() {
-                    count if count != pools && count > 0 => {
-                        return Err(format!(
-                            "the network pools {count} maps, and the {pools} sides that are known are not theirs"
-                        ));
-                    }
-                    _ => {}
-                }
-            }
-            Head::Features | Head::Classifier { .. } => {}
-        }
-        Ok(())
+        found.head.explained(&recipe, &first).map_err(|reason| wrong(self.file, reason))?;
+        Ok((recipe, preprocessing))
     }
 
     /// How pixels become inputs; `trained` is what OpenMMLab's configuration says.
@@ -341,9 +294,9 @@ impl Known<'_> {
         let usual = || match openmmlab::usual_geometry(task) {
             Some(geometry) => Preprocessing::imagenet(geometry),
             None => {
-                let resolution = match found.backbone.family {
-                    Family::VitRpb => found.backbone.kernel_size * found.backbone.patch_size,
-                    _ => 224,
+                let resolution = match found.backbone.family.attends_whole_map() {
+                    true => found.backbone.kernel_size * found.backbone.patch_size,
+                    false => 224,
                 };
                 Preprocessing::imagenet(Geometry::Crop { resolution, crop_pct: crop_pct(resolution) })
             }

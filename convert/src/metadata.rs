@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::{Architecture, Preprocessing};
 use crate::check;
+use crate::limits::{Checked, MAX_CLASSES, at_most};
 
 /// The key under which [`Metadata`] lies, as JSON, in a safetensors file's `__metadata__`.
 pub const KEY: &str = "nat";
 
 /// Longest metadata in bytes; the labels of ImageNet-22K take half a megabyte.
 const MAX_BYTES: usize = 16 << 20;
+
+/// Longest name of a class in bytes.
+const MAX_NAME: usize = 1 << 12;
 
 /// Architecture, labels, preprocessing and origin of a converted checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,8 +71,25 @@ impl Metadata {
             return Err(MetadataError::Length { bytes: json.len() });
         }
         let metadata: Self = serde_json::from_str(json)?;
-        check::metadata(&metadata).map_err(MetadataError::Invalid)?;
+        metadata.check().map_err(MetadataError::Invalid)?;
         Ok(Some(metadata))
+    }
+
+    /// # Errors
+    /// What the first number is that nothing can be computed with.
+    pub(crate) fn check(&self) -> Checked {
+        check::architecture(&self.architecture)?;
+        check::preprocessing(&self.preprocessing)?;
+        if let Some(labels) = &self.labels {
+            at_most("labels", labels.len(), MAX_CLASSES)?;
+            if let Some(label) = labels.iter().find(|label| label.len() > MAX_NAME) {
+                return Err(format!("a label has {} bytes, more than {MAX_NAME}", label.len()));
+            }
+        }
+        if let Some(palette) = &self.palette {
+            at_most("palette", palette.len(), MAX_CLASSES)?;
+        }
+        Ok(())
     }
 }
 

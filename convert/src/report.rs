@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
-use crate::arch::{Architecture, Dilations, Family, Geometry, Head, Preprocessing};
-use crate::checkpoint::Tensor;
+use crate::arch::{Architecture, Dilations, Geometry, Preprocessing};
 use crate::layout::{Dropped, Layout};
 use crate::metadata::Metadata;
 use crate::source::{Container, DType};
 use crate::terminal::one_line;
+pub use crate::warning::{Remedy, Warning};
 
 /// What was found in a checkpoint. [`fmt::Display`] gives the short form, one fact per line, without the warnings,
 /// with which a caller says what can be done; [`Report::tensor_table`] the tensors. Both are fit for a terminal, whatever the file holds; the fields
@@ -57,41 +57,6 @@ pub struct Report {
     pub warnings: Vec<Warning>,
 }
 
-/// Something that can make an answer another one than was meant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(into = "String")]
-pub struct Warning {
-    /// What it is, without what to do.
-    pub text: String,
-    /// What a caller can say about it.
-    pub remedy: Option<Remedy>,
-}
-
-/// What a caller of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open) can say so that a warning has no
-/// reason any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// [`Options::arch`](crate::checkpoint::Options::arch) or
-    /// [`Options::dilations`](crate::checkpoint::Options::dilations) states the dilations.
-    Dilations,
-    /// [`Options::weights_key`](crate::checkpoint::Options::weights_key) takes the other weights.
-    WeightsKey,
-    /// [`Options::ignore`](crate::checkpoint::Options::ignore) leaves the weights out that are taken.
-    Ignore,
-}
-
-impl From<String> for Warning {
-    fn from(text: String) -> Self {
-        Self { text, remedy: None }
-    }
-}
-
-impl From<Warning> for String {
-    fn from(warning: Warning) -> Self {
-        warning.text
-    }
-}
-
 /// A kept tensor.
 #[derive(Clone, Debug, Serialize)]
 pub struct TensorLine {
@@ -114,7 +79,7 @@ pub(crate) struct Findings<'a> {
     pub metadata: &'a Metadata,
     pub dilations_from: Option<String>,
     pub looks_like: Vec<&'static str>,
-    pub tensors: &'a [Tensor],
+    pub tensors: Vec<TensorLine>,
     pub dropped: Vec<Dropped>,
     pub notes: Vec<String>,
     pub warnings: Vec<Warning>,
@@ -123,18 +88,13 @@ pub(crate) struct Findings<'a> {
 impl Report {
     pub(crate) fn new(f: Findings) -> Self {
         let architecture = &f.metadata.architecture;
-        let line = |tensor: &Tensor| TensorLine {
-            name: tensor.name.clone(),
-            shape: tensor.shape.clone(),
-            dtype: tensor.dtype,
-        };
         Self {
             file: file_name(f.path),
             container: f.container,
             layout: f.layout,
             weights_key: Some(f.weights_key).filter(|key| !key.is_empty()),
             other_weights: f.other_keys,
-            task: task(&architecture.head),
+            task: architecture.head.task_name(),
             description: in_words(architecture, f.metadata.dilations_known),
             looks_like: f.looks_like,
             parameters: architecture.parameters(),
@@ -142,7 +102,7 @@ impl Report {
             dilations_from: f.dilations_from,
             preprocessing: f.metadata.preprocessing.clone(),
             labels: f.metadata.labels.clone(),
-            tensors: f.tensors.iter().map(line).collect(),
+            tensors: f.tensors,
             dropped: f.dropped,
             notes: f.notes,
             warnings: f.warnings,
@@ -216,46 +176,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// The command that runs a network.
-fn task(head: &Head) -> &'static str {
-    match head {
-        Head::Features => "features",
-        Head::Classifier { .. } => "classify",
-        Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => "detect",
-        Head::Upernet { .. } => "segment",
-    }
-}
-
 /// A network in words: family, head, sizes.
 pub(crate) fn in_words(architecture: &Architecture, dilations_known: bool) -> String {
     let b = &architecture.backbone;
-    let dilated = b.dilations.iter().flatten().any(|&d| d > 1);
-    let family = match b.family {
-        Family::VitRpb => "ViT-rpb",
-        Family::DinatS => "DiNAT_s",
-        Family::Nat if dilated => "DiNAT",
-        Family::Nat if dilations_known => "NAT",
-        Family::Nat => "NAT or DiNAT",
-        Family::Isotropic if dilated => "DiNAT-iso",
-        Family::Isotropic if dilations_known => "NAT-iso",
-        Family::Isotropic => "NAT-iso or DiNAT-iso",
-    };
-    let head = match &architecture.head {
-        Head::Features => " backbone".to_owned(),
-        Head::Classifier { classes } => format!(" classifier of {classes} classes"),
-        Head::MaskRcnn(d) => format!(" with Mask R-CNN, {} classes", d.classes),
-        Head::CascadeMaskRcnn(d) => {
-            let agnostic = if d.class_agnostic { ", class-agnostic boxes" } else { "" };
-            format!(" with Cascade Mask R-CNN, {} stages, {} classes{agnostic}", d.stages, d.classes)
-        }
-        Head::Upernet { classes, channels } => {
-            format!(" with UPerNet, {channels} channels, {classes} classes")
-        }
-    };
+    let dilated = if b.is_dilated() { Some(true) } else { dilations_known.then_some(false) };
+    let (family, head) = (b.family.kind().called(dilated), architecture.head.in_words());
     let list = |list: &[usize]| list.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    let kernel = match b.family {
-        Family::VitRpb => format!("{0}x{0} map", b.kernel_size),
-        _ => format!("kernel {}", b.kernel_size),
+    let kernel = match b.family.attends_whole_map() {
+        true => format!("{0}x{0} map", b.kernel_size),
+        false => format!("kernel {}", b.kernel_size),
     };
     format!(
         "{family}{head}: embed {}, depths {}, heads {}, {kernel}, MLP ratio {}{}",

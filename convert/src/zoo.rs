@@ -6,9 +6,8 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
 
-use crate::arch::{
-    Architecture, Backbone, Detector, Dilations, Family, Geometry, Head, Norms, Preprocessing,
-};
+pub use crate::arch::Task;
+use crate::arch::{Architecture, Backbone, Dilations, Family, Geometry, Head, Norms, Preprocessing, heads};
 use crate::labels::Labels;
 use crate::recipe::Recipe;
 
@@ -36,28 +35,6 @@ pub struct Entry {
     pub sha256: Option<String>,
     /// Licence of the weights, by its SPDX identifier: `MIT`, `CC-BY-4.0`.
     pub licence: String,
-}
-
-/// What a network answers about an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// One class for the whole image.
-    Classify,
-    /// Boxes with classes and masks.
-    Detect,
-    /// A class for every pixel.
-    Segment,
-}
-
-impl Task {
-    /// The command that runs it: `classify`, `detect`, `segment`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Classify => "classify",
-            Self::Detect => "detect",
-            Self::Segment => "segment",
-        }
-    }
 }
 
 /// The authors' figures for one checkpoint; accuracies are percentages.
@@ -175,7 +152,7 @@ struct BackboneRow {
 #[serde(deny_unknown_fields)]
 struct ModelRow {
     name: String,
-    network: Network,
+    network: String,
     backbone: String,
     dilations: String,
     geometry: Geometry,
@@ -188,21 +165,15 @@ struct ModelRow {
     licence: Option<String>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Network {
-    Classifier,
-    MaskRcnn,
-    CascadeMaskRcnn,
-    Upernet,
-}
-
 fn parse(text: &str) -> Result<Vec<Entry>, String> {
     let file: File = toml::from_str(text).map_err(|e| e.to_string())?;
     file.model
         .into_iter()
         .map(|row| {
             let row_error = |e: String| format!("{}: {e}", row.name);
+            let no_network = || row_error(format!("there is no network `{}`", row.network));
+            let about = heads::named(&row.network).ok_or_else(no_network)?;
+            let head = Head::published(&row.network, row.labels.classes()).ok_or_else(no_network)?;
             let backbone = file
                 .backbone
                 .get(&row.backbone)
@@ -218,13 +189,13 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
             }
             Ok(Entry {
                 licence,
-                task: row.network.task(),
+                task: about.task,
                 architecture: Architecture {
-                    backbone: backbone.with(dilations, row.network.norms()),
-                    head: row.network.head(row.labels.classes()),
+                    backbone: backbone.with(dilations, about.norms),
+                    head,
                     recipe: Recipe::default(),
                 },
-                preprocessing: Preprocessing::imagenet(match (row.network.task(), row.geometry) {
+                preprocessing: Preprocessing::imagenet(match (about.task, row.geometry) {
                     (Task::Detect, Geometry::Scale { scale, .. }) => Geometry::detection(scale),
                     (_, geometry) => geometry,
                 }),
@@ -258,10 +229,7 @@ impl BackboneRow {
         Backbone {
             family: self.family,
             embed_dim: self.embed_dim,
-            patch_size: match self.family {
-                Family::Nat | Family::DinatS => 4,
-                Family::Isotropic | Family::VitRpb => 16,
-            },
+            patch_size: self.family.kind().patch_size(),
             depths: self.depths.clone(),
             num_heads: self.num_heads.clone(),
             kernel_size: self.kernel_size,
@@ -275,51 +243,10 @@ impl BackboneRow {
     }
 }
 
-impl Network {
-    fn task(self) -> Task {
-        match self {
-            Self::Classifier => Task::Classify,
-            Self::MaskRcnn | Self::CascadeMaskRcnn => Task::Detect,
-            Self::Upernet => Task::Segment,
-        }
-    }
-
-    fn norms(self) -> Norms {
-        match self {
-            Self::Classifier => Norms::Final,
-            Self::MaskRcnn | Self::CascadeMaskRcnn | Self::Upernet => Norms::Outputs,
-        }
-    }
-
-    /// The head with the widths of every published network of its kind (detection/configs and
-    /// segmentation/configs of the original repository).
-    fn head(self, classes: usize) -> Head {
-        let mask_rcnn = Detector {
-            classes,
-            fpn_channels: 256,
-            box_convs: 0,
-            box_channels: 256,
-            box_fcs: 2,
-            fc_channels: 1024,
-            class_agnostic: false,
-            stages: 1,
-            mask_convs: 4,
-            mask_channels: 256,
-        };
-        match self {
-            Self::Classifier => Head::Classifier { classes },
-            Self::MaskRcnn => Head::MaskRcnn(mask_rcnn),
-            Self::CascadeMaskRcnn => {
-                Head::CascadeMaskRcnn(Detector { box_convs: 4, box_fcs: 1, stages: 3, ..mask_rcnn })
-            }
-            Self::Upernet => Head::Upernet { classes, channels: 512 },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::{ClassifierWidths, UpernetWidths};
 
     #[test]
     fn the_embedded_file_is_valid_and_names_are_unique() {
@@ -357,6 +284,7 @@ mod tests {
                 "nat-mini: there is no backbone `nat-mega`",
             ),
             ("dilations = \"1/1/1/1\"", "dilations = \"1/1\"", "nat-mini: dilations `1/1` have 2 level(s)"),
+            ("\"classifier\"", "\"classify\"", "nat-mini: there is no network `classify`"),
             ("labels = \"imagenet-1k\"", "labels = \"imagenet\"", "unknown variant `imagenet`"),
             (
                 "labels = \"imagenet-1k\"",
@@ -515,7 +443,7 @@ mod tests {
     /// its BatchNorm, and the 1x1 convolution to classes.
     fn auxiliary(entry: &Entry) -> u64 {
         match entry.architecture.head {
-            Head::Upernet { classes, .. } => {
+            Head::Upernet(UpernetWidths { classes, .. }) => {
                 let parameters = 9 * entry.architecture.backbone.dim(2) * 256 + 2 * 256 + (256 + 1) * classes;
                 parameters as u64
             }
@@ -533,7 +461,7 @@ mod tests {
             if let Some(params) = &entry.reported.params {
                 // The authors left the head of 21841 classes out, and the auxiliary one in.
                 let left_out = match (entry.labels, &entry.architecture.head) {
-                    (Labels::Imagenet22k, Head::Classifier { classes }) => {
+                    (Labels::Imagenet22k, Head::Classifier(ClassifierWidths { classes })) => {
                         (entry.architecture.backbone.out_dim() + 1) * classes
                     }
                     _ => 0,

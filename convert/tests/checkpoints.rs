@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use common::{Raw, golden, golden_files, json, safetensors, zeros};
-use nat_convert::arch::{Architecture, Detector, Family, Geometry, Head, Norms};
+use nat_convert::arch::{
+    Architecture, ClassifierWidths, Detector, Family, Geometry, Head, Norms, UpernetWidths,
+};
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::error::{ConvertError, Mismatch};
 use nat_convert::layout::Layout;
@@ -103,7 +105,7 @@ fn golden_classifiers() {
         assert_eq!((b.rpb, b.norms), (true, Norms::Final), "{name}");
         assert_eq!(
             arch.head,
-            Head::Classifier { classes: config["classes"].as_u64().unwrap() as usize },
+            Head::Classifier(ClassifierWidths { classes: config["classes"].as_u64().unwrap() as usize }),
             "{name}"
         );
 
@@ -183,7 +185,9 @@ fn golden_detectors_and_segmenters() {
         let head = match spec["kind"].as_str().unwrap() {
             "maskrcnn" => Head::MaskRcnn(detector(0, 2, 1, number("fpn_channels"))),
             "cascade" => Head::CascadeMaskRcnn(detector(4, 1, 3, number("box_conv_channels"))),
-            _ => Head::Upernet { classes: number("num_classes"), channels: number("channels") },
+            _ => {
+                Head::Upernet(UpernetWidths { classes: number("num_classes"), channels: number("channels") })
+            }
         };
         assert_eq!(arch.head, head, "{name}");
         assert_eq!(arch.backbone.norms, Norms::Outputs, "{name}");
@@ -198,7 +202,7 @@ fn golden_detectors_and_segmenters() {
         let scale = list(&spec["img_scale"]);
         let scale = [scale[0], scale[1]];
         let expected = match head {
-            Head::Upernet { .. } => Geometry::segmentation(scale),
+            Head::Upernet(_) => Geometry::segmentation(scale),
             _ => Geometry::detection(scale),
         };
         assert_eq!(checkpoint.metadata().preprocessing.geometry, expected, "{name}");
@@ -537,7 +541,7 @@ fn a_wrong_arch_says_what_the_checkpoint_is() {
     }
     // A head that was trained anew is still that architecture; it is not that model.
     let mut arch_of_ten = zoo::find("dinat-mini").unwrap().architecture.clone();
-    arch_of_ten.head = Head::Classifier { classes: 10 };
+    arch_of_ten.head = Head::Classifier(ClassifierWidths { classes: 10 });
     safetensors(&path, &zeros(&arch_of_ten));
     let checkpoint = Checkpoint::open(&path, &arch("dinat-mini")).unwrap();
     assert_eq!(checkpoint.metadata().architecture, arch_of_ten);

@@ -3,16 +3,16 @@
 //!
 //! pad is what qkv has of a padded position, on an axis shorter than K · dilation; where none is, it may be null.
 //!
-//! The gradient takes several: [`Problem::query_gradients`], and then [`Problem::key_gradients`] and
-//! [`Problem::bias_gradients`] where theirs are wanted, which read the statistics that the first one writes,
+//! The gradient takes several: [`Launches::query_gradients`], and then [`Launches::key_gradients`] and
+//! [`Launches::bias_gradients`] where theirs are wanted, which read the statistics that the first one writes,
 //! [batch, height, width, heads, 2] in f32.
 
 use crate::{ATTENTION, ATTENTION_GRAD, ATTENTION_MMA, Element, Launch, Module, TooLarge};
 
-/// The sizes of a computation.
+/// The launches of a computation, by its sizes.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
-pub struct Problem {
+pub struct Launches {
     pub batch: usize,
     pub height: usize,
     pub width: usize,
@@ -43,7 +43,7 @@ macro_rules! by_type {
     };
 }
 
-impl Problem {
+impl Launches {
     /// The launch for any problem. `aligned`: whether the tensors begin at a multiple of 16 bytes.
     ///
     /// # Errors

@@ -4,9 +4,9 @@ use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
-use nat_cuda::attention::Problem as Kernels;
+use nat_cuda::attention::Launches;
 
-use super::Problem;
+use super::problem::Problem;
 use crate::cuda::{Operand, aligned, element, on_gpu, run, run_into, uninitialized};
 
 /// The output [B, H, W, heads·dim] for contiguous qkv, rpb and, where maps may be padded, pad, all of one type.
@@ -19,11 +19,11 @@ pub(super) fn forward(
     let device = qkv.0.device();
     let element = element(qkv.0.dtype())?;
     let inputs = [Some(qkv), Some(rpb), pad];
-    let kernels = kernels(problem);
+    let launches = launches(problem);
     let (major, _) = device.cuda_stream().context().compute_capability().w()?;
-    let launch = match kernels.matrix_units(element) {
+    let launch = match launches.matrix_units(element) {
         Some(launch) if major >= 8 && aligned(&inputs) => launch,
-        _ => kernels.general(element, aligned(&inputs)),
+        _ => launches.general(element, aligned(&inputs)),
     };
     let launch = launch.map_err(Error::wrap)?;
     let &Problem { batch, height, width, heads, dim, .. } = problem;
@@ -39,7 +39,7 @@ pub(super) fn backward(
     grad: &Tensor,
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let (device, dtype) = (qkv.device().as_cuda_device()?, qkv.dtype());
-    let (element, kernels) = (element(dtype)?, kernels(problem));
+    let (element, launches) = (element(dtype)?, launches(problem));
     let held = [Some(qkv), Some(rpb), pad, Some(grad)].map(|x| x.map(Tensor::storage_and_layout));
     let operands =
         held.iter().map(|held| held.as_ref().map(|(storage, layout)| on_gpu(storage, layout)).transpose());
@@ -54,21 +54,21 @@ pub(super) fn backward(
         let statistics = uninitialized(device, DType::F32, layout.shape().elem_count())?;
         (uninitialized(device, dtype, qkv.elem_count())?, statistics)
     };
-    let launch = kernels.query_gradients(element, aligned).map_err(Error::wrap)?;
+    let launch = launches.query_gradients(element, aligned).map_err(Error::wrap)?;
     run_into(device, &launch, &inputs, &mut [&mut grad_qkv, &mut statistics])?;
     inputs.push(Some((&statistics, &layout)));
     let tensor = |storage, like: &Tensor| {
         Tensor::from_storage(Storage::Cuda(storage), like.shape(), BackpropOp::none(), false)
     };
     let grad_qkv = if qkv.track_op() {
-        let launch = kernels.key_gradients(element, aligned).map_err(Error::wrap)?;
+        let launch = launches.key_gradients(element, aligned).map_err(Error::wrap)?;
         run_into(device, &launch, &inputs, &mut [&mut grad_qkv])?;
         Some(tensor(grad_qkv, qkv))
     } else {
         None
     };
     let grad_rpb = if rpb.track_op() {
-        let launch = kernels.bias_gradients(element, aligned).map_err(Error::wrap)?;
+        let launch = launches.bias_gradients(element, aligned).map_err(Error::wrap)?;
         Some(tensor(run(device, &launch, &inputs, dtype, rpb.elem_count())?, rpb))
     } else {
         None
@@ -76,7 +76,7 @@ pub(super) fn backward(
     Ok((grad_qkv, grad_rpb))
 }
 
-fn kernels(problem: &Problem) -> Kernels {
+fn launches(problem: &Problem) -> Launches {
     let &Problem { batch, height, width, heads, dim, kernel_size, dilation, .. } = problem;
-    Kernels { batch, height, width, heads, dim, kernel_size, dilation }
+    Launches { batch, height, width, heads, dim, kernel_size, dilation }
 }

@@ -1,7 +1,7 @@
 //! Neighborhood attention and its gradient in f64, written to be read: what every kernel is compared with,
 //! and what f64 tensors get.
 
-use super::Problem;
+use super::problem::Problem;
 use super::window::Class;
 
 /// The output [B, H, W, heads·dim] for `qkv` [B, H, W, 3·heads·dim], `rpb` [heads, 2K−1, 2K−1] and, where an axis is
@@ -57,7 +57,7 @@ pub(super) fn backward(
 
 /// A query of one head: its class and place on each axis.
 #[derive(Clone, Copy)]
-struct Query {
+struct HeadQuery {
     image: usize,
     /// Counted through all images.
     pixel: usize,
@@ -76,7 +76,7 @@ struct Neighbour {
 }
 
 /// Every query of every head.
-fn queries(problem: &Problem) -> impl Iterator<Item = Query> {
+fn queries(problem: &Problem) -> impl Iterator<Item = HeadQuery> {
     let &Problem { batch, height, width, heads, kernel_size, dilation, .. } = problem;
     let places = move |length| {
         Class::all(length, kernel_size, dilation)
@@ -86,13 +86,13 @@ fn queries(problem: &Problem) -> impl Iterator<Item = Query> {
         places(height).flat_map(move |(rows, y)| {
             places(width).flat_map(move |(columns, x)| {
                 let pixel = (image * height + rows.position(y)) * width + columns.position(x);
-                (0..heads).map(move |head| Query { image, pixel, rows, columns, y, x, head })
+                (0..heads).map(move |head| HeadQuery { image, pixel, rows, columns, y, x, head })
             })
         })
     })
 }
 
-impl Query {
+impl HeadQuery {
     /// The pixel at a place of the query's classes, if there is one.
     fn at(&self, problem: &Problem, y: usize, x: usize) -> Option<usize> {
         let &Problem { height, width, .. } = problem;

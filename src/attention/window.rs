@@ -20,6 +20,10 @@
 //!
 //! Sources: arXiv 2204.07143, section 3; arXiv 2209.15001, section 3 (dilation); NATTEN 0.14 to 0.17.5.
 
+/// The widest kernel that a smaller map is padded for. Its scores and its biases, which take memory by K², are then
+/// not bounded by the map: at this width they are a few megabytes a thread and a quarter of one a head.
+pub(super) const MOST_PADDED: usize = 128;
+
 /// The positions of one axis that are congruent modulo the dilation, and what they are padded with: an axis without
 /// dilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

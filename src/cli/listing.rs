@@ -213,16 +213,10 @@ impl ModelDetails {
     /// Names with values, those that there are.
     fn fields(&self) -> Vec<(&'static str, String)> {
         let numbers = |list: &[usize]| list.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-        let family = match self.family {
-            Family::Nat => "NAT and DiNAT",
-            Family::DinatS => "DiNAT_s",
-            Family::Isotropic => "isotropic",
-            Family::VitRpb => "ViT-rpb",
-        };
         let mut fields = vec![
             ("name", self.row.name.to_owned()),
             ("task", self.row.task.to_owned()),
-            ("family", family.to_owned()),
+            ("family", self.family.name().to_owned()),
             ("parameters", self.row.parameters.to_string()),
             ("MACs", self.row.macs.to_string()),
             ("download", self.row.download()),

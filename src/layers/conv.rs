@@ -1,6 +1,7 @@
 //! Convolutions whose results are channels-last.
 
 use candle_core::{Result, Tensor};
+use nat_convert::arch::{ConvModuleSpec, ConvSpec};
 
 use super::backend;
 use super::form::{ConvForm, ConvSizes};
@@ -18,15 +19,14 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// Takes `weight` [outputs, inputs, kernel, kernel] and, with `bias`, `bias` `[outputs]`.
-    pub fn new(
-        channels: (usize, usize),
-        window: Window,
-        bias: bool,
-        source: MapLayout,
-        weights: &Weights,
-    ) -> Self {
-        Self::of(ConvParts::take(channels, window, bias, source, weights), weights)
+    /// Takes the tensors that `spec` names, for inputs of the order `source`.
+    pub fn new(spec: &ConvSpec, source: MapLayout, weights: &Weights) -> Self {
+        Self::of(ConvParts::take(spec, source, weights), weights)
+    }
+
+    /// OpenMMLab's ConvModule on channels-last maps.
+    pub fn module(spec: &ConvModuleSpec, weights: &Weights) -> Self {
+        Self::of(ConvParts::module(spec, weights), weights)
     }
 
     /// The layer of these parts, which came of `weights`.
@@ -82,6 +82,7 @@ impl Conv2d {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device, Var};
+    use nat_convert::arch::{LayerNormSpec, Scope};
     use nat_convert::recipe::EPSILON;
 
     use super::*;
@@ -111,8 +112,10 @@ mod tests {
         (window, layout, inputs, outputs): (Window, MapLayout, usize, usize),
         normed: bool,
     ) -> Conv2d {
-        let parts = ConvParts::take((inputs, outputs), window, !normed, layout, &weights.pp("conv"));
-        let norm = NormParts::take(outputs, EPSILON, &weights.pp("norm"));
+        let at = |name: &str| Scope::default().at(name);
+        let conv = ConvSpec::new(&at("conv"), inputs, outputs, window, !normed);
+        let parts = ConvParts::take(&conv, layout, weights);
+        let norm = NormParts::take(&LayerNormSpec::new(&at("norm"), outputs, EPSILON), weights);
         Conv2d::of(ConvParts { norm: normed.then_some(norm), ..parts }, weights)
     }
 
@@ -183,8 +186,14 @@ mod tests {
                 .collect();
             for form in [|weights| weights, Weights::plain] {
                 let weights = form(weights());
-                let conv = Conv2d::of(ConvParts::module((3, 2), Window::POINT, epsilon, &weights), &weights);
-                let got = conv.forward(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let spec = ConvModuleSpec::new(&Scope::default(), 3, 2, Window::POINT, epsilon);
+                let got = Conv2d::module(&spec, &weights)
+                    .forward(&x)
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap();
                 for (got, want) in got.iter().zip(&want) {
                     let off = (f64::from(*got) - want).abs();
                     assert!(off < 1e-5 * want.abs().max(1.0), "{epsilon}: {got}, not {want}");

@@ -2,6 +2,7 @@
 //! activation, layer scale and residual after, and a block's whole MLP.
 
 use candle_core::{Result, Shape, Tensor};
+use nat_convert::arch::LinearSpec;
 
 use super::backend;
 use super::form::{LinearForm, MlpForm};
@@ -19,9 +20,9 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Takes `weight` [outputs, inputs] and, with `bias`, `bias` `[outputs]`.
-    pub fn new(inputs: usize, outputs: usize, bias: bool, weights: &Weights) -> Self {
-        Self::of(LinearParts::take(inputs, outputs, bias, weights), weights)
+    /// Takes the tensors that `spec` names.
+    pub fn new(spec: &LinearSpec, weights: &Weights) -> Self {
+        Self::of(LinearParts::take(spec, weights), weights)
     }
 
     /// The layer of these parts, which came of `weights`.
@@ -98,11 +99,20 @@ impl Mlp {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device, Var};
+    use nat_convert::arch::{LayerNormSpec, Scope};
     use nat_convert::recipe::EPSILON;
 
     use super::*;
     use crate::layers::norm::LayerNorm;
     use crate::layers::parts::NormParts;
+
+    fn at(name: &str) -> Scope {
+        Scope::default().at(name)
+    }
+
+    fn norm_spec(dim: usize) -> LayerNormSpec {
+        LayerNormSpec::new(&at("norm"), dim, EPSILON)
+    }
 
     /// Linear layers with all that can stand around them, and MLPs.
     struct Layers {
@@ -113,14 +123,16 @@ mod tests {
     impl Layers {
         /// Of the same weights: alone, with a norm, with a layer scale; without a scale and with one.
         fn new(dim: usize, hidden: usize, weights: &Weights) -> Self {
-            let norm = || NormParts::take(dim, EPSILON, &weights.pp("norm"));
-            let linear = || LinearParts::take(dim, dim, true, &weights.pp("linear"));
+            let take = |name, inputs, outputs| {
+                LinearParts::take(&LinearSpec::new(&at(name), inputs, outputs, true), weights)
+            };
+            let norm = || NormParts::take(&norm_spec(dim), weights);
+            let linear = || take("linear", dim, dim);
             let gamma = || Some(weights.get(&[dim], "gamma"));
-            let (fc1, fc2) = (weights.pp("mlp").pp("fc1"), weights.pp("mlp").pp("fc2"));
             let mlp = |gamma| MlpParts {
                 norm: norm(),
-                fc1: LinearParts::take(dim, hidden, true, &fc1),
-                fc2: LinearParts::take(hidden, dim, true, &fc2),
+                fc1: take("fc1", dim, hidden),
+                fc2: take("fc2", hidden, dim),
                 gamma,
             };
             let normed = LinearParts { norm: Some(norm()), ..linear() };
@@ -183,7 +195,7 @@ mod tests {
                         [&x, &other].map(|x| grads.get(x).cloned())
                     };
                     let outs = layers.forward(&x, &other).into_iter().chain(layers.forward(&x, &x));
-                    let norm = LayerNorm::new(dim, EPSILON, &weights.pp("norm"));
+                    let norm = LayerNorm::new(&norm_spec(dim), &weights);
                     outs.chain([norm.forward(&x).unwrap()]).map(|y| back(&y)).collect::<Vec<_>>()
                 };
                 let fused = run(Weights::random(1, dtype, Device::Cpu).differentiable());
@@ -213,7 +225,8 @@ mod tests {
             let weights = || form(Weights::random(1, DType::F32, Device::Cpu));
             let run = |factor: f64| {
                 let weights = weights();
-                let parts = LinearParts::take(8, 6, true, &weights).scaled(2, factor, &weights);
+                let parts = LinearParts::take(&LinearSpec::new(&at("linear"), 8, 6, true), &weights)
+                    .scaled(2, factor, &weights);
                 Linear::of(parts, &weights).forward(&x).unwrap().to_vec2::<f32>().unwrap()
             };
             let (plain, scaled) = (run(1.0), run(0.3));
@@ -228,7 +241,8 @@ mod tests {
 
     #[test]
     fn a_layer_for_inference_says_that_it_has_no_gradient() {
-        let linear = Linear::new(8, 4, true, &Weights::random(1, DType::F32, Device::Cpu));
+        let spec = LinearSpec::new(&at("linear"), 8, 4, true);
+        let linear = Linear::new(&spec, &Weights::random(1, DType::F32, Device::Cpu));
         let x = Var::zeros((2, 8), DType::F32, &Device::Cpu).unwrap();
         let error = linear.forward(&x).unwrap().backward().unwrap_err();
         assert!(error.to_string().contains("built for inference"), "{error}");
@@ -236,7 +250,8 @@ mod tests {
 
     #[test]
     fn wrong_widths_are_errors_with_the_numbers() {
-        let linear = Linear::new(8, 4, true, &Weights::random(1, DType::F32, Device::Cpu));
+        let spec = LinearSpec::new(&at("linear"), 8, 4, true);
+        let linear = Linear::new(&spec, &Weights::random(1, DType::F32, Device::Cpu));
         let x = Tensor::zeros((2, 9), DType::F32, &Device::Cpu).unwrap();
         assert!(linear.forward(&x).unwrap_err().to_string().contains("8 inputs got [2, 9]"));
     }

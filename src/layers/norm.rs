@@ -1,6 +1,7 @@
 //! Layer norm over the last dimension (arXiv 1607.06450).
 
 use candle_core::{Result, Tensor};
+use nat_convert::arch::LayerNormSpec;
 
 use super::backend;
 use super::form::NormForm;
@@ -16,9 +17,9 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Takes `weight` and `bias`, both `[dim]`; `epsilon` is added to the variance.
-    pub fn new(dim: usize, epsilon: f64, weights: &Weights) -> Self {
-        Self { form: backend::of(weights).norm(NormParts::take(dim, epsilon, weights), weights), dim }
+    /// Takes the tensors that `spec` names.
+    pub fn new(spec: &LayerNormSpec, weights: &Weights) -> Self {
+        Self { form: backend::of(weights).norm(NormParts::take(spec, weights), weights), dim: spec.dim }
     }
 
     /// Normalises `x` [.., dim].
@@ -37,24 +38,30 @@ impl LayerNorm {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device, Var};
+    use nat_convert::arch::Scope;
     use nat_convert::recipe::EPSILON;
 
     use super::*;
     use crate::tensors::vector;
 
+    fn spec(dim: usize, epsilon: f64) -> LayerNormSpec {
+        LayerNormSpec::new(&Scope::default(), dim, epsilon)
+    }
+
     #[test]
     fn agrees_with_the_plain_form_far_from_zero() {
         for (dim, epsilon) in [(1, EPSILON), (7, 1e-12), (16, EPSILON), (48, 1e-3), (100, 0.5)] {
             let weights = Weights::random(3, DType::F32, Device::Cpu);
-            let fused = LayerNorm::new(dim, epsilon, &weights);
-            let plain = LayerNorm::new(dim, epsilon, &Weights::random(3, DType::F32, Device::Cpu).plain());
+            let fused = LayerNorm::new(&spec(dim, epsilon), &weights);
+            let plain = Weights::random(3, DType::F32, Device::Cpu).plain();
+            let plain = LayerNorm::new(&spec(dim, epsilon), &plain);
             // A large mean shows cancellation.
             let x = (Tensor::randn(0f32, 1.0, (2, 5, 3, dim), &Device::Cpu).unwrap() + 30.0).unwrap();
             let (a, b) = (fused.forward(&x).unwrap(), plain.forward(&x).unwrap());
             let off = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(off < 2e-5, "dim {dim}: {off}");
         }
-        let norm = LayerNorm::new(8, EPSILON, &Weights::random(3, DType::F32, Device::Cpu));
+        let norm = LayerNorm::new(&spec(8, EPSILON), &Weights::random(3, DType::F32, Device::Cpu));
         let error = norm.forward(&Tensor::zeros((2, 9), DType::F32, &Device::Cpu).unwrap()).unwrap_err();
         assert!(error.to_string().contains("over 8 channels got [2, 9]"), "{error}");
     }
@@ -63,7 +70,7 @@ mod tests {
     fn epsilon_is_what_was_given_forward_and_backward() {
         for epsilon in [1e-12, EPSILON, 1e-3, 0.25] {
             let rows = [[0.05, -0.02, 0.01, 0.03, -0.04], [0.7, 0.71, 0.69, 0.72, 0.68]];
-            let norm = |weights| LayerNorm::new(5, epsilon, &weights);
+            let norm = |weights| LayerNorm::new(&spec(5, epsilon), &weights);
             let random = || Weights::random(3, DType::F32, Device::Cpu);
             let [weight, bias] = ["weight", "bias"].map(|name| vector(&random().get(&[5], name)));
             // The sum of the squares of the results.

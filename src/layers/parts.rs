@@ -1,28 +1,10 @@
 //! What layers are made of, as tensors: taken from the weights, not yet in the form that a backend gives them.
 
 use candle_core::{DType, Result, Tensor};
+pub use nat_convert::arch::Window;
+use nat_convert::arch::{ConvModuleSpec, ConvSpec, LayerNormSpec, LinearSpec, UpsamplingSpec};
 
 use crate::weights::Weights;
-
-/// Geometry of a convolution. An input outside the map is zero and the output has
-/// ceil(side / stride) positions: PyTorch's 3x3 with padding 1, and patch embeddings that pad the
-/// right and the bottom up to whole patches.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    /// Side of the square kernel.
-    pub kernel: usize,
-    /// Step between outputs.
-    pub stride: usize,
-    /// Zeros before the first row and column.
-    pub padding: usize,
-}
-
-impl Window {
-    /// A convolution on one point.
-    pub const POINT: Self = Self { kernel: 1, stride: 1, padding: 0 };
-    /// 3x3, and the map keeps its size.
-    pub const SAME: Self = Self { kernel: 3, stride: 1, padding: 1 };
-}
 
 /// Order of the dimensions of a convolution's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +39,10 @@ pub struct NormParts {
 }
 
 impl NormParts {
-    /// Takes `weight` and `bias`, both `[dim]`.
-    pub fn take(dim: usize, epsilon: f64, weights: &Weights) -> Self {
-        Self { weight: weights.get(&[dim], "weight"), bias: weights.get(&[dim], "bias"), epsilon }
+    /// Takes the tensors that `spec` names.
+    pub fn take(spec: &LayerNormSpec, weights: &Weights) -> Self {
+        let LayerNormSpec { weight, bias, epsilon, .. } = spec;
+        Self { weight: weights.take(weight), bias: weights.take(bias), epsilon: *epsilon }
     }
 
     /// Channels that it normalises.
@@ -84,10 +67,9 @@ pub struct LinearParts {
 }
 
 impl LinearParts {
-    /// Takes `weight` [outputs, inputs] and, with `bias`, `bias` `[outputs]`.
-    pub fn take(inputs: usize, outputs: usize, bias: bool, weights: &Weights) -> Self {
-        let weight = weights.get(&[outputs, inputs], "weight");
-        Self::of(weight, bias.then(|| weights.get(&[outputs], "bias")))
+    /// Takes the tensors that `spec` names.
+    pub fn take(spec: &LinearSpec, weights: &Weights) -> Self {
+        Self::of(weights.take(&spec.weight), spec.bias.as_ref().map(|bias| weights.take(bias)))
     }
 
     /// Those of a weight [outputs, inputs] that is there, and nothing around them.
@@ -95,29 +77,26 @@ impl LinearParts {
         Self { weight, bias, norm: None, activation: Activation::None, gamma: None }
     }
 
-    /// A layer on flattened maps [area, channels], whose `weight` [outputs, channels · area] counts
-    /// positions fastest, as PyTorch flattens [channels, H, W]. With a bias.
-    pub fn on_map(channels: usize, area: usize, outputs: usize, weights: &Weights) -> Self {
-        let shape = [outputs, channels * area];
-        let weight = weights.get(&shape, "weight");
+    /// A layer on flattened maps [positions, `channels`], whose weight [outputs, inputs] counts positions fastest, as
+    /// PyTorch flattens [channels, H, W].
+    pub fn on_map(spec: &LinearSpec, channels: usize, weights: &Weights) -> Self {
+        let Self { weight, bias, .. } = Self::take(spec, weights);
+        let shape = [spec.outputs, spec.inputs];
         let channels_inmost = weight
-            .reshape((outputs, channels, area))
+            .reshape((spec.outputs, channels, spec.inputs / channels.max(1)))
             .and_then(|w| w.transpose(1, 2)?.contiguous()?.reshape(&shape));
-        let weight = weights.made(&shape, "weight", channels_inmost);
-        Self::of(weight, Some(weights.get(&[outputs], "bias")))
+        Self::of(weights.made(&shape, &spec.weight.name, channels_inmost), bias)
     }
 
-    /// A transposed convolution of `side` x `side` at that stride, whose outputs do not overlap: gives each
-    /// position its [side, side, outputs]. Takes `weight` [inputs, outputs, side, side] and a bias.
-    pub fn transposed(inputs: usize, outputs: usize, side: usize, weights: &Weights) -> Self {
+    /// A transposed convolution whose outputs do not overlap: gives each position its [side, side, outputs].
+    pub fn upsampling(spec: &UpsamplingSpec, weights: &Weights) -> Self {
+        let UpsamplingSpec { inputs, outputs, side, weight, bias } = spec;
         let area = side * side;
-        let weight = weights.get(&[inputs, outputs, side, side], "weight");
-        let rows =
-            weight.permute((2, 3, 1, 0)).and_then(|w| w.contiguous()?.reshape((area * outputs, inputs)));
-        let weight = weights.made(&[area * outputs, inputs], "weight", rows);
-        let bias = weights.get(&[outputs], "bias").repeat(area);
-        let bias = weights.made(&[area * outputs], "bias", bias);
-        Self::of(weight, Some(bias))
+        let shape = [area * outputs, *inputs];
+        let rows = weights.take(weight).permute((2, 3, 1, 0)).and_then(|w| w.contiguous()?.reshape(&shape));
+        let repeated = weights.take(bias).repeat(area);
+        let made = weights.made(&shape, &weight.name, rows);
+        Self::of(made, Some(weights.made(&[area * outputs], &bias.name, repeated)))
     }
 
     /// The same with the first `rows` outputs multiplied by `factor`; `weights` are told of a failure.
@@ -187,46 +166,31 @@ pub struct ConvParts {
 }
 
 impl ConvParts {
-    /// Takes `weight` [outputs, inputs, kernel, kernel] and, with `bias`, `bias` `[outputs]`.
-    pub fn take(
-        (inputs, outputs): (usize, usize),
-        window: Window,
-        bias: bool,
-        source: MapLayout,
-        weights: &Weights,
-    ) -> Self {
-        let weight = weights.get(&[outputs, inputs, window.kernel, window.kernel], "weight");
-        let bias = bias.then(|| weights.get(&[outputs], "bias"));
-        Self { weight, bias, window, source, activation: Activation::None, norm: None }
+    /// Takes the tensors that `spec` names, for inputs of the order `source`.
+    pub fn take(spec: &ConvSpec, source: MapLayout, weights: &Weights) -> Self {
+        let weight = weights.take(&spec.weight);
+        let bias = spec.bias.as_ref().map(|bias| weights.take(bias));
+        Self { weight, bias, window: spec.window, source, activation: Activation::None, norm: None }
     }
 
-    /// OpenMMLab's ConvModule: a convolution without bias, BatchNorm with its running statistics, and
-    /// ReLU. Takes `conv.weight` and `bn.weight`, `bn.bias`, `bn.running_mean`, `bn.running_var`; `epsilon`
-    /// is added to the variance.
-    pub fn module(
-        (inputs, outputs): (usize, usize),
-        window: Window,
-        epsilon: f64,
-        weights: &Weights,
-    ) -> Self {
-        let shape = [outputs, inputs, window.kernel, window.kernel];
-        let weight = weights.pp("conv").get(&shape, "weight");
-        let bn = weights.pp("bn");
+    /// OpenMMLab's ConvModule on a channels-last map, with its BatchNorm in weight and bias, and ReLU.
+    pub fn module(ConvModuleSpec { conv, norm }: &ConvModuleSpec, weights: &Weights) -> Self {
+        let parts = Self::take(conv, MapLayout::ChannelsLast, weights);
+        let weight = &parts.weight;
         let [gamma, beta, mean, variance] =
-            ["weight", "bias", "running_mean", "running_var"].map(|name| bn.get(&[outputs], name));
+            [&norm.weight, &norm.bias, &norm.mean, &norm.variance].map(|weight| weights.take(weight));
         let fold = || -> Result<(Tensor, Tensor)> {
             let wide = |x: &Tensor| x.to_dtype(DType::F32);
-            let scale = (wide(&gamma)? / (wide(&variance)? + epsilon)?.sqrt()?)?;
+            let scale = (wide(&gamma)? / (wide(&variance)? + norm.epsilon)?.sqrt()?)?;
             let bias = (wide(&beta)? - (wide(&mean)? * &scale)?)?;
-            let weight = wide(&weight)?.broadcast_mul(&scale.reshape((outputs, 1, 1, 1))?)?;
+            let weight = wide(weight)?.broadcast_mul(&scale.reshape((conv.outputs, 1, 1, 1))?)?;
             Ok((weight.to_dtype(gamma.dtype())?, bias.to_dtype(gamma.dtype())?))
         };
         let (weight, bias) = match fold() {
             Ok(folded) => folded,
-            Err(error) => (weights.made(&shape, "conv.weight", Err(error)), beta),
+            Err(error) => (weights.made(&conv.weight.shape, &conv.weight.name, Err(error)), beta),
         };
-        let (activation, source) = (Activation::Relu, MapLayout::ChannelsLast);
-        Self { weight, bias: Some(bias), window, source, activation, norm: None }
+        Self { weight, bias: Some(bias), activation: Activation::Relu, ..parts }
     }
 
     /// The same with max(x, 0) behind it.

@@ -1,6 +1,7 @@
 //! A convolution over maps of several sizes.
 
 use candle_core::{Result, Tensor};
+use nat_convert::arch::ConvModuleSpec;
 
 use super::backend;
 use super::form::PyramidForm;
@@ -18,15 +19,10 @@ pub struct PyramidConv2d {
 }
 
 impl PyramidConv2d {
-    /// For `levels` maps of `channels` each. Takes what [`ConvParts::module`] takes.
-    pub fn new(
-        levels: usize,
-        (channels, outputs): (usize, usize),
-        epsilon: f64,
-        align_corners: bool,
-        weights: &Weights,
-    ) -> Self {
-        let conv = ConvParts::module((levels * channels, outputs), Window::SAME, epsilon, weights);
+    /// For `levels` maps, each of as many of the channels that `spec` takes.
+    pub fn new(spec: &ConvModuleSpec, levels: usize, align_corners: bool, weights: &Weights) -> Self {
+        let conv = ConvParts::module(spec, weights);
+        let (channels, outputs) = (conv.inputs() / levels.max(1), conv.outputs());
         let form = backend::of(weights).pyramid(PyramidParts { conv, levels, align_corners }, weights);
         Self { form, levels, channels, outputs }
     }
@@ -55,6 +51,7 @@ impl PyramidConv2d {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};
+    use nat_convert::arch::Scope;
     use nat_convert::recipe::EPSILON;
 
     use super::*;
@@ -66,8 +63,9 @@ mod tests {
             let map = |[h, w]: [usize; 2]| Tensor::randn(0f32, 1.0, (2, h, w, 6), &Device::Cpu).unwrap();
             let maps: Vec<Tensor> = sizes.iter().copied().map(map).collect();
             let build = |weights: &Weights| {
-                let layer = PyramidConv2d::new(sizes.len(), (6, 10), EPSILON, align_corners, weights);
-                layer.forward(&maps).unwrap()
+                let inputs = 6 * sizes.len();
+                let spec = ConvModuleSpec::new(&Scope::default(), inputs, 10, Window::SAME, EPSILON);
+                PyramidConv2d::new(&spec, sizes.len(), align_corners, weights).forward(&maps).unwrap()
             };
             let split = build(&Weights::random(5, DType::F32, Device::Cpu));
             let plain = build(&Weights::random(5, DType::F32, Device::Cpu).plain());

@@ -1,8 +1,7 @@
 //! The block that every family repeats: x + attention(norm1(x)), then x + mlp(norm2(x)).
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::{Backbone as Config, Family};
-use nat_convert::recipe::Recipe;
+use nat_convert::arch::{AttentionSpec, BlockSpec};
 
 use crate::attention::NeighborhoodAttention;
 use crate::layers::{Linear, LinearParts, Mlp, MlpParts, NormParts};
@@ -15,38 +14,18 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Block `block` of level `level`.
-    pub(super) fn new(
-        config: &Config,
-        recipe: &Recipe,
-        level: usize,
-        block: usize,
-        weights: &Weights,
-    ) -> Self {
-        let (dim, epsilon) = (config.dim(level), recipe.norm_epsilon);
-        let gamma = |name| config.layer_scale.then(|| weights.get(&[dim], name));
-        let norm = |name| NormParts::take(dim, epsilon, &weights.pp(name));
-        let (hidden, mlp) = (config.hidden(level), weights.pp("mlp"));
-        let dilation = config.dilations[level][block];
+    pub(super) fn new(spec: &BlockSpec, weights: &Weights) -> Self {
+        let gamma = |gamma: &Option<_>| gamma.as_ref().map(|gamma| weights.take(gamma));
+        let norm = NormParts::take(&spec.norm1, weights);
+        let mlp = MlpParts {
+            norm: NormParts::take(&spec.norm2, weights),
+            fc1: LinearParts::take(&spec.fc1, weights),
+            fc2: LinearParts::take(&spec.fc2, weights),
+            gamma: gamma(&spec.gamma2),
+        };
         Self {
-            attn: Attention::new(
-                config,
-                recipe,
-                level,
-                dilation,
-                norm("norm1"),
-                gamma("gamma1"),
-                &weights.pp("attn"),
-            ),
-            mlp: Mlp::of(
-                MlpParts {
-                    norm: norm("norm2"),
-                    fc1: LinearParts::take(dim, hidden, true, &mlp.pp("fc1")),
-                    fc2: LinearParts::take(hidden, dim, true, &mlp.pp("fc2")),
-                    gamma: gamma("gamma2"),
-                },
-                weights,
-            ),
+            attn: Attention::new(&spec.attn, norm, gamma(&spec.gamma1), weights),
+            mlp: Mlp::of(mlp, weights),
         }
     }
 
@@ -70,29 +49,18 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(
-        config: &Config,
-        recipe: &Recipe,
-        level: usize,
-        dilation: usize,
-        norm: NormParts,
-        gamma: Option<Tensor>,
-        weights: &Weights,
-    ) -> Self {
-        let (dim, heads, kernel_size) = (config.dim(level), config.num_heads[level], config.kernel_size);
-        let side = 2 * kernel_size - 1;
+    fn new(spec: &AttentionSpec, norm: NormParts, gamma: Option<Tensor>, weights: &Weights) -> Self {
+        let &AttentionSpec { heads, kernel_size, dilation, whole_map, query_factor, .. } = spec;
         // The operator scales queries by dim^-1/2 of a head; another scale goes into what makes them.
-        let factor = recipe.query_scale.map_or(1.0, |scale| scale * ((dim / heads) as f64).sqrt());
-        let qkv = LinearParts::take(dim, 3 * dim, config.qkv_bias, &weights.pp("qkv"));
-        let qkv = LinearParts { norm: Some(norm), ..qkv.scaled(dim, factor, weights) };
-        let proj = LinearParts::take(dim, dim, true, &weights.pp("proj"));
+        let qkv = LinearParts::take(&spec.qkv, weights).scaled(spec.qkv.inputs, query_factor, weights);
+        let proj = LinearParts { gamma, ..LinearParts::take(&spec.proj, weights) };
         Self {
             pad: qkv.bias.clone(),
-            qkv: Linear::of(qkv, weights),
-            rpb: config.rpb.then(|| weights.get(&[heads, side, side], "rpb")),
-            proj: Linear::of(LinearParts { gamma, ..proj }, weights),
+            qkv: Linear::of(LinearParts { norm: Some(norm), ..qkv }, weights),
+            rpb: spec.rpb.as_ref().map(|rpb| weights.take(rpb)),
+            proj: Linear::of(proj, weights),
             operator: NeighborhoodAttention { heads, kernel_size, dilation },
-            whole_map: config.family == Family::VitRpb,
+            whole_map,
         }
     }
 

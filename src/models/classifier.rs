@@ -4,7 +4,7 @@
 use candle_core::{DType, Result, Tensor, Var};
 use nat_convert::arch::{Architecture, Head};
 
-use super::Backbone;
+use super::backbone::Backbone;
 use crate::layers::{Batches, Linear, on_pool};
 use crate::weights::{LoadError, Weights};
 
@@ -33,15 +33,14 @@ impl Classifier {
     /// [`LoadError::Mismatch`] with everything in which weights and architecture differ.
     pub fn new(architecture: &Architecture, weights: &Weights) -> std::result::Result<Self, LoadError> {
         weights.compare(&architecture.tensors())?;
-        let backbone = Backbone::new(&architecture.backbone, &architecture.recipe, weights);
-        let head = match architecture.head {
-            Head::Classifier { classes } => {
-                Some(Linear::new(architecture.backbone.out_dim(), classes, true, &weights.pp("head")))
-            }
+        let Architecture { backbone, head, recipe } = architecture;
+        let network = Backbone::new(backbone, recipe, &head.backbone_scope(), weights);
+        let head = match head {
+            Head::Classifier(widths) => Some(Linear::new(&widths.spec(backbone.out_dim()), weights)),
             _ => None,
         };
         weights.finish()?;
-        Ok(Self { backbone, head, batches: Batches::new(weights) })
+        Ok(Self { backbone: network, head, batches: Batches::new(weights) })
     }
 
     /// Logits [B, classes], f32, of normalised images [B, 3, H, W].

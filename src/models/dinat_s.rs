@@ -2,22 +2,19 @@
 //! shifted windows. Original code: `classification/dinat_s.py`.
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::Backbone as Config;
-use nat_convert::recipe::{EPSILON, Recipe};
+use nat_convert::arch::{DinatSLevelSpec, DinatSSpec, LayerNormSpec, LinearSpec};
 
 use super::block::Block;
-use crate::layers::{Conv2d, ConvParts, Linear, LinearParts, MapLayout, NormParts, Window};
+use super::levels::Levels;
+use super::patches::PatchEmbed;
+use crate::layers::{Linear, LinearParts, NormParts};
 use crate::weights::Weights;
 
 /// DiNAT_s without the norms that follow its levels.
-pub struct DinatS {
+pub(super) struct DinatS {
     patch_embed: PatchEmbed,
     levels: Vec<Level>,
 }
-
-/// Non-overlapping patches through one linear map and a norm; images are padded with zeros on the
-/// right and the bottom up to whole patches.
-pub(super) struct PatchEmbed(Conv2d);
 
 struct Level {
     blocks: Vec<Block>,
@@ -28,19 +25,16 @@ struct Level {
 struct PatchMerging(Linear);
 
 impl DinatS {
-    /// Takes the tensors `patch_embed.*` and `layers.*`.
-    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
-        let levels =
-            (0..config.depths.len()).map(|l| Level::new(config, recipe, l, &weights.pp("layers").pp(l)));
-        Self { patch_embed: PatchEmbed::new(config, &weights.pp("patch_embed")), levels: levels.collect() }
+    pub(super) fn new(spec: &DinatSSpec, weights: &Weights) -> Self {
+        Self {
+            patch_embed: PatchEmbed::new(&spec.patch_embed, weights),
+            levels: spec.levels.iter().map(|level| Level::new(level, weights)).collect(),
+        }
     }
+}
 
-    /// Images [B, 3, H, W] to each level's map before its merging: [B, H/4, W/4, C], …, sides rounded
-    /// up at every step.
-    ///
-    /// # Errors
-    /// When the images are not [B, 3, H, W].
-    pub fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+impl Levels for DinatS {
+    fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
         let mut x = self.patch_embed.forward(images)?; // [B, H/4, W/4, C]
         let mut maps = Vec::with_capacity(self.levels.len());
         for level in &self.levels {
@@ -49,46 +43,27 @@ impl DinatS {
             }
             maps.push(x.clone());
             if let Some(downsample) = &level.downsample {
-                x = downsample.forward(&x)?; // [B, H, W, C] -> [B, H/2, W/2, 2C]
+                x = downsample.forward(&x)?; // [B, H, W, C] -> [B, H/2, W/2, 2C], sides rounded up
             }
         }
         Ok(maps)
     }
 }
 
-impl PatchEmbed {
-    pub(super) fn new(config: &Config, weights: &Weights) -> Self {
-        let window = Window { kernel: config.patch_size, stride: config.patch_size, padding: 0 };
-        let channels = (3, config.embed_dim);
-        let proj = ConvParts::take(channels, window, true, MapLayout::ChannelsFirst, &weights.pp("proj"));
-        let norm = Some(NormParts::take(config.embed_dim, EPSILON, &weights.pp("norm")));
-        Self(Conv2d::of(ConvParts { norm, ..proj }, weights))
-    }
-
-    /// Images [B, 3, H, W] to tokens [B, H/patch, W/patch, C].
-    pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        self.0.forward(images)
-    }
-}
-
 impl Level {
-    fn new(config: &Config, recipe: &Recipe, level: usize, weights: &Weights) -> Self {
-        let blocks = weights.pp("blocks");
+    fn new(spec: &DinatSLevelSpec, weights: &Weights) -> Self {
+        let merging = |(norm, reduction): &_| PatchMerging::new(norm, reduction, weights);
         Self {
-            blocks: (0..config.depths[level])
-                .map(|b| Block::new(config, recipe, level, b, &blocks.pp(b)))
-                .collect(),
-            downsample: (level + 1 < config.depths.len())
-                .then(|| PatchMerging::new(config.dim(level), &weights.pp("downsample"))),
+            blocks: spec.blocks.iter().map(|block| Block::new(block, weights)).collect(),
+            downsample: spec.downsample.as_ref().map(merging),
         }
     }
 }
 
 impl PatchMerging {
-    fn new(dim: usize, weights: &Weights) -> Self {
-        let reduction = LinearParts::take(4 * dim, 2 * dim, false, &weights.pp("reduction"));
-        let norm = Some(NormParts::take(4 * dim, EPSILON, &weights.pp("norm")));
-        Self(Linear::of(LinearParts { norm, ..reduction }, weights))
+    fn new(norm: &LayerNormSpec, reduction: &LinearSpec, weights: &Weights) -> Self {
+        let norm = Some(NormParts::take(norm, weights));
+        Self(Linear::of(LinearParts { norm, ..LinearParts::take(reduction, weights) }, weights))
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

@@ -1,9 +1,9 @@
 //! The feature pyramid (arXiv 1612.03144) as mmdet's `FPN` computes it: no norms, no activations.
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::Detector;
+use nat_convert::arch::{ConvSpec, FpnSpec};
 
-use crate::layers::{Conv2d, MapLayout, Window};
+use crate::layers::{Conv2d, MapLayout};
 use crate::weights::Weights;
 
 /// Maps of all strides with the same channels, each knowing what the coarser ones know.
@@ -13,20 +13,12 @@ pub struct Fpn {
 }
 
 impl Fpn {
-    /// Takes `lateral_convs.{i}.conv` and `fpn_convs.{i}.conv`, one of each a backbone level of `dims`
-    /// channels.
-    pub fn new(config: &Detector, dims: &[usize], weights: &Weights) -> Self {
-        let conv = |kind: &str, i: usize, inputs: usize, window| {
-            let weights = weights.pp(kind).pp(i).pp("conv");
-            Conv2d::new((inputs, config.fpn_channels), window, true, MapLayout::ChannelsLast, &weights)
+    /// One of each kind of convolution a backbone level.
+    pub fn new(spec: &FpnSpec, weights: &Weights) -> Self {
+        let convs = |specs: &[ConvSpec]| {
+            specs.iter().map(|spec| Conv2d::new(spec, MapLayout::ChannelsLast, weights)).collect()
         };
-        let levels = || dims.iter().enumerate();
-        Self {
-            lateral_convs: levels().map(|(i, &dim)| conv("lateral_convs", i, dim, Window::POINT)).collect(),
-            fpn_convs: levels()
-                .map(|(i, _)| conv("fpn_convs", i, config.fpn_channels, Window::SAME))
-                .collect(),
-        }
+        Self { lateral_convs: convs(&spec.lateral_convs), fpn_convs: convs(&spec.fpn_convs) }
     }
 
     /// The backbone's maps [B, H, W, C], finest first, to as many pyramid maps and one more: every second

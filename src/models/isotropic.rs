@@ -2,38 +2,35 @@
 //! position bias. Original code: `classification/nat_isotropic.py`, `dinat_isotropic.py`, `vitrpb.py`.
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::Backbone as Config;
-use nat_convert::recipe::Recipe;
+use nat_convert::arch::IsotropicSpec;
 
 use super::block::Block;
-use super::dinat_s::PatchEmbed;
+use super::levels::Levels;
+use super::patches::PatchEmbed;
 use crate::weights::Weights;
 
 /// Patches of 16x16 pixels and one level of blocks.
-pub struct Isotropic {
+pub(super) struct Isotropic {
     patch_embed: PatchEmbed,
     layers: Vec<Block>,
 }
 
 impl Isotropic {
-    /// Takes the tensors `patch_embed.*` and `layers.*`.
-    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
-        let layers = weights.pp("layers");
+    pub(super) fn new(spec: &IsotropicSpec, weights: &Weights) -> Self {
         Self {
-            patch_embed: PatchEmbed::new(config, &weights.pp("patch_embed")),
-            layers: (0..config.depths[0]).map(|b| Block::new(config, recipe, 0, b, &layers.pp(b))).collect(),
+            patch_embed: PatchEmbed::new(&spec.patch_embed, weights),
+            layers: spec.layers.iter().map(|block| Block::new(block, weights)).collect(),
         }
     }
+}
 
-    /// Images [B, 3, H, W] to the map [B, H/16, W/16, C].
-    ///
-    /// # Errors
-    /// When the images are not [B, 3, H, W], or ViT-rpb gets a map that its bias table is not for.
-    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let mut x = self.patch_embed.forward(images)?;
+impl Levels for Isotropic {
+    /// ViT-rpb refuses a map that its bias table is not for.
+    fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+        let mut x = self.patch_embed.forward(images)?; // [B, H/16, W/16, C]
         for layer in &self.layers {
             x = layer.forward(&x)?;
         }
-        Ok(x)
+        Ok(vec![x])
     }
 }

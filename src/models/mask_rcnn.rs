@@ -3,24 +3,23 @@
 //! they found. Mask R-CNN is a cascade of one stage.
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use nat_convert::arch::{Architecture, Detector, Head};
-use nat_convert::recipe::{DetectorRecipe, Recipe};
+use nat_convert::arch::{
+    Architecture, BOX_SIDE, BoxHeadSpec, Detector as Config, DetectorSpec, Head, MASK_SIDE, MaskHeadSpec,
+};
+use nat_convert::recipe::DetectorRecipe;
 
-use super::Backbone;
+use super::backbone::Backbone;
 use super::boxes::{Candidate, Corners, decode, nms};
+use super::detector::{Detected, Detector, Found, Picture, Selection};
 use super::fpn::Fpn;
 use super::roi::roi_align;
 use super::rpn::{Predictions, Rpn, proposals};
 use crate::layers::softmax::{likeliest, softmax};
-use crate::layers::{Conv2d, ConvParts, Linear, LinearParts, MapLayout, Maps, Window, on_pool};
+use crate::layers::{Conv2d, ConvParts, Linear, LinearParts, MapLayout, Maps, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// Pixels a position of each pyramid map; regions take features from all but the last.
 pub const STRIDES: [usize; 5] = [4, 8, 16, 32, 64];
-/// Side of a region's features for the box heads.
-const BOX_SIDE: usize = 7;
-/// Side of a region's features for the mask heads, half of a mask's.
-const MASK_SIDE: usize = 14;
 
 /// A detector of either kind.
 pub struct MaskRcnn {
@@ -31,32 +30,6 @@ pub struct MaskRcnn {
     mask_heads: Vec<MaskHead>,
     recipe: DetectorRecipe,
     maps: Maps,
-}
-
-/// The picture that an input was made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Picture {
-    /// Width and height of the resized picture, without padding.
-    pub size: [f32; 2],
-    /// Resized width and height over the original ones.
-    pub scale_factor: [f32; 2],
-}
-
-/// Which detections are kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Selection {
-    /// A class of a region counts when its probability is more than this.
-    pub score_threshold: f32,
-    /// The best so many are kept.
-    pub max_detections: usize,
-}
-
-impl From<&DetectorRecipe> for Selection {
-    /// As the detector was configured to be tested.
-    fn from(recipe: &DetectorRecipe) -> Self {
-        let &DetectorRecipe { score_threshold, max_detections, .. } = recipe;
-        Self { score_threshold: score_threshold as f32, max_detections }
-    }
 }
 
 /// Values of each region.
@@ -72,27 +45,6 @@ pub struct Regions {
     pub deltas: Vec<RegionRows>,
 }
 
-/// A detected object.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Found {
-    /// The class.
-    pub index: usize,
-    /// Its probability.
-    pub score: f32,
-    /// The box in pixels of the original picture.
-    pub corners: Corners,
-}
-
-/// What is on a picture.
-#[derive(Clone, Debug)]
-pub struct Detected {
-    /// The objects, best first.
-    pub found: Vec<Found>,
-    /// Where they were asked for, the probability of each pixel of each object's box to belong to it, in a
-    /// grid of 28x28: [objects, 28, 28], f32.
-    pub masks: Option<Tensor>,
-}
-
 impl MaskRcnn {
     /// Builds the network, whose head is a `detector`, and takes all of its weights.
     ///
@@ -102,71 +54,26 @@ impl MaskRcnn {
     /// does not say what the deltas of each stage are.
     pub fn new(
         architecture: &Architecture,
-        detector: &Detector,
+        detector: &Config,
         weights: &Weights,
     ) -> std::result::Result<Self, LoadError> {
         let cascade = matches!(architecture.head, Head::CascadeMaskRcnn(_));
-        let Architecture { backbone, recipe, .. } = architecture;
-        let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
+        let Architecture { backbone, head, recipe } = architecture;
+        let dims = backbone.dims();
         check(detector, dims.len(), &recipe.detector)?;
         weights.compare(&architecture.tensors())?;
-        let stage = |head: &str, s: usize| {
-            let head = weights.pp("roi_head").pp(head);
-            if cascade { head.pp(s) } else { head }
-        };
+        let spec = DetectorSpec::new(detector, cascade, recipe, &dims);
         let network = Self {
-            backbone: Backbone::new(backbone, recipe, &weights.pp("backbone")),
-            fpn: Fpn::new(detector, &dims, &weights.pp("neck")),
-            rpn: Rpn::new(detector, recipe.detector.anchors.count(), &weights.pp("rpn_head")),
-            box_heads: (0..detector.stages)
-                .map(|s| BoxHead::new(detector, recipe, &stage("bbox_head", s)))
-                .collect(),
-            mask_heads: (0..detector.stages)
-                .map(|s| MaskHead::new(detector, &stage("mask_head", s)))
-                .collect(),
+            backbone: Backbone::new(backbone, recipe, &head.backbone_scope(), weights),
+            fpn: Fpn::new(&spec.fpn, weights),
+            rpn: Rpn::new(&spec.rpn, weights),
+            box_heads: spec.box_heads.iter().map(|head| BoxHead::new(head, weights)).collect(),
+            mask_heads: spec.mask_heads.iter().map(|head| MaskHead::new(head, weights)).collect(),
             recipe: recipe.detector.clone(),
             maps: Maps::new(weights),
         };
         weights.finish()?;
         Ok(network)
-    }
-
-    /// The objects on each of the `pictures` that `images` [B, 3, H, W] were made of, normalised and with
-    /// sides that are multiples of 32; with `masks` their masks. `None` of a picture of which the network
-    /// says what is no number.
-    ///
-    /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by
-    /// themselves.
-    ///
-    /// # Errors
-    /// When the images do not suit the network, or are not as many as `pictures`.
-    pub fn forward(
-        &self,
-        images: &Tensor,
-        pictures: &[Picture],
-        selection: Selection,
-        masks: bool,
-    ) -> Result<Vec<Option<Detected>>> {
-        on_pool(|| {
-            let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
-            let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
-            let proposals = self.proposals(&self.predict(&pyramid)?, &sizes)?;
-            let detect = |(i, (proposals, &picture)): (usize, (Option<Vec<Candidate>>, &Picture))| {
-                let Some(proposals) = proposals else { return Ok(None) };
-                let pyramid = pyramid.iter().map(|map| map.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
-                let rois = proposals.iter().map(|proposal| proposal.corners).collect();
-                let regions = self.regions(&pyramid, rois, picture)?;
-                let mut values = regions.logits.iter().chain(&regions.deltas).flatten().flatten();
-                if !values.all(|x| x.is_finite()) {
-                    return Ok(None);
-                }
-                let found = self.select(&regions, picture, selection);
-                let masks =
-                    if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
-                Ok(Some(Detected { found, masks }))
-            };
-            proposals.into_iter().zip(pictures).enumerate().map(detect).collect()
-        })
     }
 
     /// How the detector proposes, moves and selects boxes.
@@ -293,8 +200,45 @@ impl MaskRcnn {
     }
 }
 
+impl Detector for MaskRcnn {
+    /// The pyramid is computed of all images together; a picture's thousand regions fill the heads by
+    /// themselves.
+    fn forward(
+        &self,
+        images: &Tensor,
+        pictures: &[Picture],
+        selection: Selection,
+        masks: bool,
+    ) -> Result<Vec<Option<Detected>>> {
+        on_pool(|| {
+            let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
+            let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
+            let proposals = self.proposals(&self.predict(&pyramid)?, &sizes)?;
+            let detect = |(i, (proposals, &picture)): (usize, (Option<Vec<Candidate>>, &Picture))| {
+                let Some(proposals) = proposals else { return Ok(None) };
+                let pyramid = pyramid.iter().map(|map| map.narrow(0, i, 1)).collect::<Result<Vec<_>>>()?;
+                let rois = proposals.iter().map(|proposal| proposal.corners).collect();
+                let regions = self.regions(&pyramid, rois, picture)?;
+                let mut values = regions.logits.iter().chain(&regions.deltas).flatten().flatten();
+                if !values.all(|x| x.is_finite()) {
+                    return Ok(None);
+                }
+                let found = self.select(&regions, picture, selection);
+                let masks =
+                    if masks { Some(mean_sigmoid(&self.masks(&pyramid, &found, picture)?)?) } else { None };
+                Ok(Some(Detected { found, masks }))
+            };
+            proposals.into_iter().zip(pictures).enumerate().map(detect).collect()
+        })
+    }
+
+    fn selection(&self) -> Selection {
+        (&self.recipe).into()
+    }
+}
+
 /// That maps and stages are as many as there are strides, anchors and deltas for them.
-fn check(config: &Detector, levels: usize, recipe: &DetectorRecipe) -> std::result::Result<(), LoadError> {
+fn check(config: &Config, levels: usize, recipe: &DetectorRecipe) -> std::result::Result<(), LoadError> {
     let wrong = |what| Err(LoadError::Architecture(what));
     let (stages, coders, bases) = (config.stages, recipe.stages.len(), recipe.anchors.base_sizes.len());
     if levels + 1 != STRIDES.len() {
@@ -334,37 +278,19 @@ struct BoxHead {
 }
 
 impl BoxHead {
-    fn new(config: &Detector, recipe: &Recipe, weights: &Weights) -> Self {
-        let &Detector { classes, fpn_channels, box_channels, fc_channels, .. } = config;
-        let conv = |i: usize| {
-            let inputs = if i == 0 { fpn_channels } else { box_channels };
-            let weights = weights.pp("shared_convs").pp(i);
-            let epsilon = recipe.batch_norm_epsilon;
-            let parts = ConvParts::module((inputs, box_channels), Window::SAME, epsilon, &weights);
-            Conv2d::of(parts, &weights)
+    fn new(spec: &BoxHeadSpec, weights: &Weights) -> Self {
+        // The first linear layer takes the region's whole map; without any the outputs do.
+        let parts = |linear, first| match first {
+            true => LinearParts::on_map(linear, spec.channels, weights),
+            false => LinearParts::take(linear, weights),
         };
-        let fc = |i: usize| {
-            let weights = weights.pp("shared_fcs").pp(i);
-            let parts = match i {
-                0 => LinearParts::on_map(box_channels, BOX_SIDE * BOX_SIDE, fc_channels, &weights),
-                _ => LinearParts::take(fc_channels, fc_channels, true, &weights),
-            };
-            Linear::of(parts.relu(), &weights)
-        };
-        // Without fully connected layers the outputs take the region's whole map.
-        let output = |outputs, name| {
-            let parts = match config.box_fcs {
-                0 => LinearParts::on_map(box_channels, BOX_SIDE * BOX_SIDE, outputs, &weights.pp(name)),
-                _ => LinearParts::take(fc_channels, outputs, true, &weights.pp(name)),
-            };
-            Linear::of(parts, weights)
-        };
-        let boxes = if config.class_agnostic { 1 } else { classes };
+        let fc = |(i, linear)| Linear::of(parts(linear, i == 0).relu(), weights);
+        let output = |linear| Linear::of(parts(linear, spec.fcs.is_empty()), weights);
         Self {
-            convs: (0..config.box_convs).map(conv).collect(),
-            fcs: (0..config.box_fcs).map(fc).collect(),
-            fc_cls: output(classes + 1, "fc_cls"),
-            fc_reg: output(4 * boxes, "fc_reg"),
+            convs: spec.convs.iter().map(|conv| Conv2d::module(conv, weights)).collect(),
+            fcs: spec.fcs.iter().enumerate().map(fc).collect(),
+            fc_cls: output(&spec.cls),
+            fc_reg: output(&spec.reg),
         }
     }
 
@@ -390,27 +316,20 @@ struct MaskHead {
     /// `[classes, C]`
     weight: Tensor,
     /// `[classes]`
-    bias: Tensor,
+    bias: Option<Tensor>,
 }
 
 impl MaskHead {
-    fn new(config: &Detector, weights: &Weights) -> Self {
-        let &Detector { classes, fpn_channels, mask_channels, .. } = config;
-        let conv = |i: usize| {
-            let inputs = if i == 0 { fpn_channels } else { mask_channels };
-            let weights = weights.pp("convs").pp(i).pp("conv");
-            let channels = (inputs, mask_channels);
-            let parts = ConvParts::take(channels, Window::SAME, true, MapLayout::ChannelsLast, &weights);
-            Conv2d::of(parts.relu(), &weights)
-        };
-        let logits = weights.pp("conv_logits");
-        let upsample = LinearParts::transposed(mask_channels, mask_channels, 2, &weights.pp("upsample"));
-        let weight = logits.get(&[classes, mask_channels, 1, 1], "weight");
+    fn new(spec: &MaskHeadSpec, weights: &Weights) -> Self {
+        let conv = |conv| ConvParts::take(conv, MapLayout::ChannelsLast, weights).relu();
+        let logits = ConvParts::take(&spec.logits, MapLayout::ChannelsLast, weights);
+        let shape = [spec.logits.outputs, spec.logits.inputs];
+        let weight = weights.made(&shape, &spec.logits.weight.name, logits.weight.flatten(1, D::Minus1));
         Self {
-            convs: (0..config.mask_convs).map(conv).collect(),
-            upsample: Linear::of(upsample.relu(), weights),
-            weight: logits.made(&[classes, mask_channels], "weight", weight.flatten(1, D::Minus1)),
-            bias: logits.get(&[classes], "bias"),
+            convs: spec.convs.iter().map(|spec| Conv2d::of(conv(spec), weights)).collect(),
+            upsample: Linear::of(LinearParts::upsampling(&spec.upsample, weights).relu(), weights),
+            weight,
+            bias: logits.bias,
         }
     }
 
@@ -426,8 +345,11 @@ impl MaskHead {
         let x = x.reshape((objects, 4 * h * w, channels))?;
         let classes = Tensor::new(classes, x.device())?;
         let weight = self.weight.index_select(&classes, 0)?.to_dtype(x.dtype())?.unsqueeze(2)?;
-        let bias = self.bias.index_select(&classes, 0)?.to_dtype(x.dtype())?.reshape((objects, 1, 1))?;
-        let logits = x.matmul(&weight)?.broadcast_add(&bias)?;
+        let mut logits = x.matmul(&weight)?;
+        if let Some(bias) = &self.bias {
+            let bias = bias.index_select(&classes, 0)?.to_dtype(x.dtype())?.reshape((objects, 1, 1))?;
+            logits = logits.broadcast_add(&bias)?;
+        }
         // Position, then place among its four.
         logits.reshape((objects, h, w, 2, 2))?.permute((0, 1, 3, 2, 4))?.reshape((objects, 2 * h, 2 * w))
     }
@@ -446,7 +368,7 @@ mod tests {
         let backbone = &mut architecture.backbone;
         (backbone.embed_dim, backbone.depths) = (16, vec![1; 4]);
         (backbone.num_heads, backbone.dilations) = (vec![1, 2, 4, 8], vec![vec![1]; 4]);
-        let detector = Detector {
+        let detector = Config {
             classes: 3,
             fpn_channels: 8,
             box_convs: 0,

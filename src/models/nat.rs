@@ -4,51 +4,43 @@
 //! Dropout and stochastic depth, which act in training only, are left out.
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::Backbone as Config;
-use nat_convert::recipe::{EPSILON, Recipe};
+use nat_convert::arch::{ConvSpec, LayerNormSpec, NatLevelSpec, NatSpec};
 
 use super::block::Block;
-use crate::layers::{Conv2d, ConvParts, MapLayout, NormParts, Window};
+use super::levels::Levels;
+use crate::layers::{Conv2d, ConvParts, MapLayout, NormParts};
 use crate::weights::Weights;
 
-/// The overlapping 3x3 convolutions that NAT tokenizes and downsamples with.
-const HALVE: Window = Window { kernel: 3, stride: 2, padding: 1 };
-
 /// NAT or DiNAT without the norms that follow its levels.
-pub struct Nat {
-    patch_embed: ConvTokenizer,
+pub(super) struct Nat {
+    /// Overlapping 3x3 convolutions at stride 2, which make tokens.
+    tokenizer: [Conv2d; 2],
     levels: Vec<Level>,
 }
 
-/// Two convolutions and a norm.
-struct ConvTokenizer([Conv2d; 2]);
-
 struct Level {
     blocks: Vec<Block>,
-    downsample: Option<ConvDownsampler>,
+    /// An overlapping 3x3 convolution at stride 2.
+    downsample: Option<Conv2d>,
 }
 
-/// A convolution and a norm.
-struct ConvDownsampler(Conv2d);
-
 impl Nat {
-    /// Takes the tensors `patch_embed.*` and `levels.*`.
-    pub fn new(config: &Config, recipe: &Recipe, weights: &Weights) -> Self {
-        let levels =
-            (0..config.depths.len()).map(|l| Level::new(config, recipe, l, &weights.pp("levels").pp(l)));
+    pub(super) fn new(spec: &NatSpec, weights: &Weights) -> Self {
+        let [first, second] = &spec.proj;
         Self {
-            patch_embed: ConvTokenizer::new(config.embed_dim, &weights.pp("patch_embed")),
-            levels: levels.collect(),
+            tokenizer: [
+                Conv2d::new(first, MapLayout::ChannelsFirst, weights),
+                normed(second, &spec.norm, weights),
+            ],
+            levels: spec.levels.iter().map(|level| Level::new(level, weights)).collect(),
         }
     }
+}
 
-    /// Images [B, 3, H, W] to each level's map before its downsampler: [B, H/4, W/4, C], …, sides
-    /// rounded up at every halving.
-    ///
-    /// # Errors
-    /// When the images are not [B, 3, H, W].
-    pub fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
-        let mut x = self.patch_embed.forward(images)?; // [B, H/4, W/4, C]
+impl Levels for Nat {
+    fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
+        let x = self.tokenizer[0].forward(images)?; // [B, 3, H, W] -> [B, H/2, W/2, C/2]
+        let mut x = self.tokenizer[1].forward(&x)?; // -> [B, H/4, W/4, C]
         let mut maps = Vec::with_capacity(self.levels.len());
         for level in &self.levels {
             for block in &level.blocks {
@@ -56,51 +48,24 @@ impl Nat {
             }
             maps.push(x.clone());
             if let Some(downsample) = &level.downsample {
-                x = downsample.forward(&x)?; // [B, H, W, C] -> [B, H/2, W/2, 2C]
+                x = downsample.forward(&x)?; // [B, H, W, C] -> [B, H/2, W/2, 2C], sides rounded up
             }
         }
         Ok(maps)
     }
 }
 
-impl ConvTokenizer {
-    fn new(dim: usize, weights: &Weights) -> Self {
-        let conv =
-            |i, channels, layout| ConvParts::take(channels, HALVE, true, layout, &weights.pp("proj").pp(i));
-        let first = conv(0, (3, dim / 2), MapLayout::ChannelsFirst);
-        let second = conv(1, (dim / 2, dim), MapLayout::ChannelsLast);
-        let norm = Some(NormParts::take(dim, EPSILON, &weights.pp("norm")));
-        Self([first, ConvParts { norm, ..second }].map(|parts| Conv2d::of(parts, weights)))
-    }
-
-    fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let x = self.0[0].forward(images)?; // [B, 3, H, W] -> [B, H/2, W/2, C/2]
-        self.0[1].forward(&x) // -> [B, H/4, W/4, C]
-    }
-}
-
 impl Level {
-    fn new(config: &Config, recipe: &Recipe, level: usize, weights: &Weights) -> Self {
-        let blocks = weights.pp("blocks");
+    fn new(spec: &NatLevelSpec, weights: &Weights) -> Self {
         Self {
-            blocks: (0..config.depths[level])
-                .map(|b| Block::new(config, recipe, level, b, &blocks.pp(b)))
-                .collect(),
-            downsample: (level + 1 < config.depths.len())
-                .then(|| ConvDownsampler::new(config.dim(level), &weights.pp("downsample"))),
+            blocks: spec.blocks.iter().map(|block| Block::new(block, weights)).collect(),
+            downsample: spec.downsample.as_ref().map(|(reduction, norm)| normed(reduction, norm, weights)),
         }
     }
 }
 
-impl ConvDownsampler {
-    fn new(dim: usize, weights: &Weights) -> Self {
-        let layout = MapLayout::ChannelsLast;
-        let reduction = ConvParts::take((dim, 2 * dim), HALVE, false, layout, &weights.pp("reduction"));
-        let norm = Some(NormParts::take(2 * dim, EPSILON, &weights.pp("norm")));
-        Self(Conv2d::of(ConvParts { norm, ..reduction }, weights))
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.forward(x)
-    }
+/// A convolution with a norm behind it.
+fn normed(conv: &ConvSpec, norm: &LayerNormSpec, weights: &Weights) -> Conv2d {
+    let parts = ConvParts::take(conv, MapLayout::ChannelsLast, weights);
+    Conv2d::of(ConvParts { norm: Some(NormParts::take(norm, weights)), ..parts }, weights)
 }

@@ -1,11 +1,11 @@
 //! The region proposal network (arXiv 1506.01497) as mmdet's `RPNHead` computes it.
 
 use candle_core::{DType, Device, Result, Tensor};
-use nat_convert::arch::Detector;
+use nat_convert::arch::RpnSpec;
 use nat_convert::recipe::{Anchors, DetectorRecipe, Proposals};
 
 use super::boxes::{Candidate, Corners, decode, nms_on};
-use crate::layers::{Conv2d, ConvParts, MapLayout, Maps, Window};
+use crate::layers::{Conv2d, ConvParts, MapLayout, Maps};
 use crate::weights::Weights;
 
 /// Scores and moves the anchors of every pyramid level.
@@ -24,17 +24,13 @@ pub struct Predictions {
 }
 
 impl Rpn {
-    /// Takes `rpn_conv`, `rpn_cls` and `rpn_reg`, of so many `anchors` at a position.
-    pub fn new(config: &Detector, anchors: usize, weights: &Weights) -> Self {
-        let channels = config.fpn_channels;
-        let conv = |name: &str, outputs, window| {
-            ConvParts::take((channels, outputs), window, true, MapLayout::ChannelsLast, &weights.pp(name))
-        };
-        let layer = |parts| Conv2d::of(parts, weights);
+    /// Takes the tensors that `spec` names.
+    pub fn new(spec: &RpnSpec, weights: &Weights) -> Self {
+        let take = |conv| ConvParts::take(conv, MapLayout::ChannelsLast, weights);
         Self {
-            conv: layer(conv("rpn_conv", channels, Window::SAME).relu()),
-            cls: layer(conv("rpn_cls", anchors, Window::POINT)),
-            reg: layer(conv("rpn_reg", 4 * anchors, Window::POINT)),
+            conv: Conv2d::of(take(&spec.conv).relu(), weights),
+            cls: Conv2d::of(take(&spec.cls), weights),
+            reg: Conv2d::of(take(&spec.reg), weights),
         }
     }
 

@@ -2,11 +2,11 @@
 //! the others, everything fused at the finest one. The auxiliary head takes part in training only.
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::Architecture;
-use nat_convert::recipe::SegmenterRecipe;
+use nat_convert::arch::{Architecture, UpernetSpec, UpernetWidths};
 
-use super::Backbone;
-use crate::layers::{Conv2d, ConvParts, MapLayout, Maps, PyramidConv2d, Window, adaptive_mean, on_pool};
+use super::backbone::Backbone;
+use super::segmenter::Segmenter;
+use crate::layers::{Conv2d, MapLayout, Maps, PyramidConv2d, adaptive_mean, on_pool};
 use crate::weights::{LoadError, Weights};
 
 /// A segmenter.
@@ -21,71 +21,41 @@ pub struct Upernet {
     fpn_convs: Vec<Conv2d>,
     fpn_bottleneck: PyramidConv2d,
     conv_seg: Conv2d,
+    outputs: usize,
     maps: Maps,
 }
 
 impl Upernet {
-    /// Builds the network of `classes` classes with a decoder of `channels`, and takes all of its weights.
+    /// Builds the network, whose head has these `widths`, and takes all of its weights.
     ///
     /// # Errors
     /// [`LoadError::Mismatch`] with everything in which weights and architecture differ.
     pub fn new(
         architecture: &Architecture,
-        classes: usize,
-        channels: usize,
+        widths: &UpernetWidths,
         weights: &Weights,
     ) -> std::result::Result<Self, LoadError> {
         weights.compare(&architecture.tensors())?;
-        let Architecture { backbone, recipe, .. } = architecture;
-        let dims: Vec<usize> = (0..backbone.depths.len()).map(|l| backbone.dim(l)).collect();
-        let (last, lower) = (backbone.out_dim(), &dims[..dims.len() - 1]);
-        let SegmenterRecipe { pool_scales, align_corners, .. } = &recipe.segmenter;
-        let pools = pool_scales.len();
-        let head = weights.pp("decode_head");
-        let module = |inputs, window, weights: &Weights| {
-            let parts = ConvParts::module((inputs, channels), window, recipe.batch_norm_epsilon, weights);
-            Conv2d::of(parts, weights)
-        };
+        let Architecture { backbone, head, recipe } = architecture;
+        let spec = UpernetSpec::new(widths, recipe, &backbone.dims());
+        let align_corners = recipe.segmenter.align_corners;
+        let module = |spec: &_| Conv2d::module(spec, weights);
+        let levels = backbone.depths.len();
         let network = Self {
-            backbone: Backbone::new(backbone, recipe, &weights.pp("backbone")),
-            pool_scales: pool_scales.clone(),
-            align_corners: *align_corners,
-            psp_modules: (0..pools)
-                .map(|i| module(last, Window::POINT, &head.pp("psp_modules").pp(i).pp(1)))
-                .collect(),
-            bottleneck: module(last + pools * channels, Window::SAME, &head.pp("bottleneck")),
-            lateral_convs: (0..lower.len())
-                .map(|i| module(lower[i], Window::POINT, &head.pp("lateral_convs").pp(i)))
-                .collect(),
-            fpn_convs: (0..lower.len())
-                .map(|i| module(channels, Window::SAME, &head.pp("fpn_convs").pp(i)))
-                .collect(),
-            fpn_bottleneck: PyramidConv2d::new(
-                dims.len(),
-                (channels, channels),
-                recipe.batch_norm_epsilon,
-                *align_corners,
-                &head.pp("fpn_bottleneck"),
-            ),
-            conv_seg: Conv2d::new(
-                (channels, classes),
-                Window::POINT,
-                true,
-                MapLayout::ChannelsLast,
-                &head.pp("conv_seg"),
-            ),
+            backbone: Backbone::new(backbone, recipe, &head.backbone_scope(), weights),
+            align_corners,
+            psp_modules: spec.psp_modules.iter().map(module).collect(),
+            bottleneck: module(&spec.bottleneck),
+            lateral_convs: spec.lateral_convs.iter().map(module).collect(),
+            fpn_convs: spec.fpn_convs.iter().map(module).collect(),
+            fpn_bottleneck: PyramidConv2d::new(&spec.fpn_bottleneck, levels, align_corners, weights),
+            conv_seg: Conv2d::new(&spec.conv_seg, MapLayout::ChannelsLast, weights),
+            outputs: spec.conv_seg.outputs,
+            pool_scales: spec.pool_scales,
             maps: Maps::new(weights),
         };
         weights.finish()?;
         Ok(network)
-    }
-
-    /// Logits [B, H/4, W/4, classes] of normalised images [B, 3, H, W].
-    ///
-    /// # Errors
-    /// When the images do not suit the network.
-    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        on_pool(|| self.classify(&self.decode(&self.backbone.forward(images)?)?))
     }
 
     /// The backbone's maps, [B, H/4, W/4, C] and on.
@@ -137,6 +107,17 @@ impl Upernet {
     }
 }
 
+impl Segmenter for Upernet {
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// At a quarter of the images' size.
+    fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        on_pool(|| self.classify(&self.decode(&self.backbone.forward(images)?)?))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};
@@ -158,7 +139,8 @@ mod tests {
         let mut architecture = zoo::find("upernet-nat-mini").unwrap().architecture.clone();
         architecture.backbone.embed_dim = 4;
         architecture.backbone.num_heads = vec![1; 4];
-        architecture.head = Head::Upernet { classes: 3, channels: 8 };
+        let widths = UpernetWidths { classes: 3, channels: 8 };
+        architecture.head = Head::Upernet(widths);
         architecture.recipe.segmenter.pool_scales = vec![4, 1, 3];
         let map = |(l, side): (usize, usize)| {
             Tensor::randn(0f32, 1.0, (1, side, side + 2, 4 << l), &Device::Cpu).unwrap()
@@ -169,7 +151,7 @@ mod tests {
             architecture.recipe.segmenter.align_corners = align_corners;
             let weights = Weights::random(3, DType::F32, Device::Cpu);
             let weights = if plain { weights.plain() } else { weights };
-            let network = Upernet::new(&architecture, 3, 8, &weights).unwrap();
+            let network = Upernet::new(&architecture, &widths, &weights).unwrap();
             let mut parts = vec![maps[3].clone()];
             for (conv, side) in network.psp_modules.iter().zip([4, 1, 3]) {
                 let pooled = conv.forward(&adaptive_mean(&maps[3], side).unwrap()).unwrap();

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
-use nat_convert::arch::{Architecture, Family, Head};
+use nat_convert::arch::Architecture;
 
 use super::TaskError;
 use crate::attention::NeighborhoodAttention;
 use crate::layers::on_pool;
 use crate::layers::profile::{self, Kind};
 use crate::models::Network;
-use crate::models::mask_rcnn::{Picture, Selection};
+use crate::models::detector::{Picture, Selection};
 use crate::results::{LayerTiming, NetworkTiming, OperatorTiming};
 use crate::simd::Isa;
 
@@ -74,7 +74,7 @@ impl Bench {
 
     fn time(&self, network: &Network) -> candle_core::Result<NetworkTiming> {
         let ([width, height], batch) = (self.size, self.batch_size);
-        let images = self.images()?;
+        let images = self.images(network)?;
         let times = self.measure(|| self.pass(network, &images))?;
         // Taken before the product below, which is no part of the network.
         let peak_mb = peak_memory().map(|bytes| bytes >> 20);
@@ -106,9 +106,9 @@ impl Bench {
     }
 
     /// Noise of the input's size, padded as the task pads.
-    fn images(&self) -> candle_core::Result<Tensor> {
-        let [width, height] = match self.architecture.head {
-            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => self.size.map(|side| side.next_multiple_of(32)),
+    fn images(&self, network: &Network) -> candle_core::Result<Tensor> {
+        let [width, height] = match network {
+            Network::Detector(_) => self.size.map(|side| side.next_multiple_of(32)),
             _ => self.size,
         };
         Tensor::randn(0f32, 1.0, (self.batch_size, 3, height, width), &self.device)?.to_dtype(self.dtype)
@@ -125,7 +125,7 @@ impl Bench {
             Network::Segmenter(network) => network.forward(images)?.device().synchronize(),
             Network::Detector(network) => {
                 let picture = Picture { size: self.size.map(|side| side as f32), scale_factor: [1.0; 2] };
-                let selection = Selection { score_threshold: 0.0, ..network.recipe().into() };
+                let selection = Selection { score_threshold: 0.0, ..network.selection() };
                 let detected = network.forward(images, &vec![picture; self.batch_size], selection, true)?;
                 if detected.iter().any(Option::is_none) {
                     candle_core::bail!("proposals or scores are no numbers, so not all of its heads work");
@@ -146,7 +146,7 @@ impl Bench {
     }
 
     fn time_layers(&self, network: &Network) -> candle_core::Result<Vec<LayerTiming>> {
-        let (images, batch) = (self.images()?, self.batch_size);
+        let (images, batch) = (self.images(network)?, self.batch_size);
         // A recording is of one thread: of the one that the network itself will run on.
         let (times, totals) = on_pool(|| profile::record(|| self.measure(|| self.pass(network, &images))));
         let times = times?;
@@ -197,9 +197,9 @@ impl Bench {
                 let calls = if self.device.is_cpu() { 1 } else { 50 };
                 let call = || {
                     for _ in 0..calls {
-                        match backbone.family {
-                            Family::VitRpb => operator.forward(&qkv, Some(&rpb))?,
-                            _ => operator.forward_padded(&qkv, Some(&rpb), None)?,
+                        match backbone.family.attends_whole_map() {
+                            true => operator.forward(&qkv, Some(&rpb))?,
+                            false => operator.forward_padded(&qkv, Some(&rpb), None)?,
                         };
                     }
                     self.device.synchronize()

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use image::RgbImage;
-use nat_convert::arch::Head;
 use nat_convert::recipe::Scores;
 use nat_convert::zoo::Task;
 
@@ -41,7 +40,8 @@ impl Classify {
     /// # Errors
     /// When the model is no classifier, or the options do not suit it.
     pub fn new(model: Model, options: ClassifyOptions) -> Result<Self, TaskError> {
-        let Head::Classifier { classes } = model.metadata.architecture.head else {
+        let head = &model.metadata.architecture.head;
+        let (Some(Task::Classify), Some(classes)) = (head.task(), head.classes()) else {
             return Err(model.other_task(Task::Classify));
         };
         let crop = model.center_crop(options.resolution, options.crop_pct)?;

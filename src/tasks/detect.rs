@@ -5,7 +5,6 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 use image::RgbImage;
-use nat_convert::arch::Head;
 use nat_convert::labels::Labels;
 use nat_convert::zoo::Task;
 use rayon::prelude::*;
@@ -16,7 +15,7 @@ use super::{ImageTask, Model, TaskError};
 use crate::images::mask::{Mask, paste};
 use crate::images::{Fitted, KeepRatio, draw};
 use crate::models::Network;
-use crate::models::mask_rcnn::{Detected, Found, Picture, Selection};
+use crate::models::detector::{Detected, Found, Picture, Selection};
 use crate::results::Detection;
 
 /// A detector with its preprocessing and its labels.
@@ -90,16 +89,17 @@ impl Detect {
     /// # Errors
     /// When the model is no detector, or the options do not suit it.
     pub fn new(model: Model, options: &DetectOptions) -> Result<Self, TaskError> {
-        let (Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector)) = &model.metadata.architecture.head
+        let (Network::Detector(network), Some(classes)) =
+            (&model.network, model.metadata.architecture.classes())
         else {
             return Err(model.other_task(Task::Detect));
         };
+        let own = network.selection();
         let fit = model.keep_ratio(options.scale)?;
         let names = model.metadata.labels.clone();
         let coco = names.as_ref().is_some_and(|names| *names == Labels::Coco.names());
-        let labels = names.unwrap_or_else(|| (0..detector.classes).map(|index| index.to_string()).collect());
+        let labels = names.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect());
         let recipe = &model.metadata.architecture.recipe.detector;
-        let own = Selection::from(recipe);
         let selection = Selection {
             score_threshold: options.score_threshold.unwrap_or(own.score_threshold),
             max_detections: options.max_detections.unwrap_or(own.max_detections),

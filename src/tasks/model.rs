@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use nat_convert::arch::{Dilations, Family, Geometry, Head};
+use nat_convert::arch::{Dilations, Geometry};
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::metadata::Metadata;
 use nat_convert::report::Report;
@@ -121,8 +121,8 @@ impl Model {
             Checkpoint::open(path, &Options { arch, dilations, part, weights_key, ignore })
         };
         let mut checkpoint = open(Part::All)?;
-        let head = &checkpoint.metadata().architecture.head;
-        if options.backbone && !matches!(head, Head::Classifier { .. } | Head::Features) {
+        let task = checkpoint.metadata().architecture.head.task();
+        if options.backbone && task.is_some_and(|task| task != Task::Classify) {
             checkpoint = open(Part::Backbone)?;
         }
         Ok(checkpoint)
@@ -245,7 +245,7 @@ impl Model {
 
     /// Whether the dilations are only assumed to be 1: nothing in the file says otherwise.
     pub fn dilations_assumed(&self) -> bool {
-        !self.metadata.dilations_known && self.metadata.architecture.backbone.family != Family::VitRpb
+        !self.metadata.dilations_known && !self.metadata.architecture.backbone.family.attends_whole_map()
     }
 
     /// The preprocessing of the model, with the numbers that are given preferred to its own; for a
@@ -295,12 +295,7 @@ impl Model {
 
     /// That the model is made for another task than is `wanted` of it.
     pub(super) fn other_task(&self, wanted: Task) -> TaskError {
-        let task = match self.metadata.architecture.head {
-            Head::Features => "give features",
-            Head::Classifier { .. } => Task::Classify.name(),
-            Head::MaskRcnn(_) | Head::CascadeMaskRcnn(_) => Task::Detect.name(),
-            Head::Upernet { .. } => Task::Segment.name(),
-        };
+        let task = self.metadata.architecture.head.task().map_or("give features", Task::name);
         TaskError::OtherTask { model: self.name.clone(), task, wanted: wanted.name() }
     }
 

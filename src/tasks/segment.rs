@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
-use nat_convert::arch::{Geometry, Head};
+use nat_convert::arch::Geometry;
 use nat_convert::labels::Labels;
 use nat_convert::recipe::SegmenterRecipe;
 use nat_convert::zoo::Task;
@@ -19,7 +19,7 @@ use crate::images::{Fitted, KeepRatio, draw, palette};
 use crate::layers::softmax::likeliest;
 use crate::layers::with_all_f32;
 use crate::models::Network;
-use crate::models::uper::Upernet;
+use crate::models::segmenter::Segmenter;
 use crate::results::ClassShare;
 
 mod views;
@@ -68,12 +68,10 @@ impl Segment {
     /// or the options do not suit it.
     pub fn new(model: Model, options: &SegmentOptions) -> Result<Self, TaskError> {
         let architecture = &model.metadata.architecture;
-        let (Head::Upernet { classes: outputs, .. }, Some(classes)) =
-            (&architecture.head, architecture.classes())
-        else {
+        let (Network::Segmenter(network), Some(classes)) = (&model.network, architecture.classes()) else {
             return Err(model.other_task(Task::Segment));
         };
-        let outputs = *outputs;
+        let outputs = network.outputs();
         if classes > 256 {
             return Err(TaskError::Classes { model: model.name, classes });
         }
@@ -121,7 +119,7 @@ impl Segment {
     /// Of padded ones the first `resized` columns and rows are the pictures.
     fn view(
         &self,
-        network: &Upernet,
+        network: &dyn Segmenter,
         images: &Tensor,
         resized: [usize; 2],
         mirrored: bool,
@@ -322,7 +320,7 @@ impl ImageTask for Segment {
                 let values: Vec<&[f32]> = inputs.iter().map(|input| input[i].values.as_slice()).collect();
                 let straight = self.model.stack(&values, first.size).map_err(failed)?;
                 for mirrored in [false, true].into_iter().take(1 + usize::from(self.flip)) {
-                    views.push(self.view(network, &straight, first.resized, mirrored).map_err(failed)?);
+                    views.push(self.view(&**network, &straight, first.resized, mirrored).map_err(failed)?);
                     remaining -= inputs.len();
                     if watch(inputs.len()).is_break() && remaining > 0 {
                         return Err(TaskError::Stopped);

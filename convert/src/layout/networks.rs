@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::wrappers::{is_average, words};
+use super::words::{is_average, words};
+use crate::arch::Family;
 
 /// What wrappers of modules (DataParallel, torch.compile, FSDP, DeepSpeed, activation checkpoints) put between
 /// the components of a name, wherever they stand.
@@ -49,16 +50,17 @@ fn anchor(name: &str) -> Option<(Anchor, bool)> {
         return Some((Anchor::Tokenizer, true));
     }
     // The number and what follows it.
-    let numbered = |stem: &str, below: &[&str]| {
-        let (number, rest) = name.strip_prefix(stem)?.split_once('.')?;
-        let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        (digits && below.iter().any(|below| rest.starts_with(below))).then_some(())
+    let numbered = |(stem, below): (&str, &str)| {
+        let Some((number, rest)) = name.strip_prefix(stem).and_then(|rest| rest.split_once('.')) else {
+            return false;
+        };
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) && rest.starts_with(below)
     };
-    if numbered("encoder.levels.", &["layers."]).is_some() {
+    if numbered(("encoder.levels.", "layers.")) {
         return Some((Anchor::Blocks, true));
     }
-    let blocks = numbered("levels.", &["blocks."]).or_else(|| numbered("layers.", &["blocks.", "attn."]));
-    blocks.map(|()| (Anchor::Blocks, false))
+    let blocks = Family::ALL.into_iter().any(|family| numbered(family.kind().anchor()));
+    blocks.then_some((Anchor::Blocks, false))
 }
 
 /// The first place in a clean name where a network begins.

@@ -1,6 +1,6 @@
 //! The names of Hugging Face Transformers.
 
-use super::Rule;
+use super::rule::Rule;
 
 /// Transformers' `modeling_nat.py` and `modeling_dinat.py` to the original names.
 pub(super) fn rule(name: &str) -> Rule {

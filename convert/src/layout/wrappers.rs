@@ -1,15 +1,12 @@
 //! Where a file keeps its tensors: the state dict in whatever was saved around it.
 
+use super::words::{is_average, words};
 use super::{glob, networks, unusable};
 use crate::error::quoted;
 use crate::source::Value;
 
 /// The keys under which most training programs save a state dict, the preferred ones first.
 const WRAPPERS: [&str; 6] = ["state_dict_ema", "model_ema", "state_dict", "model", "module", "net"];
-
-/// Words in the keys and names of averages of the weights. They are preferred: the published figures were
-/// measured with them.
-const AVERAGES: [&str; 5] = ["ema", "averaged", "avg", "swa", "polyak"];
 
 /// Words in the keys of what has a weight's name and is none, and beginnings of such keys.
 const OPTIMIZERS: [&str; 6] = ["optim", "optimizer", "optimizers", "optimiser", "grad", "grads"];
@@ -79,16 +76,6 @@ impl Candidate<'_> {
         }
         (!self.network, !average, places)
     }
-}
-
-/// The words of a key: `ema_state_dict` has three.
-pub(super) fn words(key: &str) -> impl Iterator<Item = &str> {
-    key.split(['_', '.', '-'])
-}
-
-/// Whether a key or a name's component is that of an average.
-pub(super) fn is_average(key: &str) -> bool {
-    words(key).any(|word| AVERAGES.iter().any(|average| word.eq_ignore_ascii_case(average)))
 }
 
 /// Finds the state dict in the object that a file holds: the one under `wanted`, or the most preferred one.
@@ -260,7 +247,7 @@ pub(crate) fn text(value: &Value) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{dict, opaque, weight};
+    use super::super::values::{dict, opaque, weight};
     use super::*;
 
     #[test]

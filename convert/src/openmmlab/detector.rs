@@ -1,5 +1,6 @@
 //! The part of a configuration that Mask R-CNN and Cascade Mask R-CNN have.
 
+use super::parts;
 use super::place::{Findings, Place};
 use crate::python::Py;
 use crate::recipe::{Anchors, BoxCoder, Recipe};
@@ -15,7 +16,7 @@ const MOST: usize = 1 << 16;
 const STRIDES: [f64; 5] = [4.0, 8.0, 16.0, 32.0, 64.0];
 
 /// Reads `model.neck`, `model.rpn_head`, `model.roi_head` and how they are tested.
-pub(super) fn read(model: &Place, test: &Place, recipe: &mut Recipe, findings: &mut Findings) {
+pub(crate) fn read(model: &Place, test: &Place, recipe: &mut Recipe, findings: &mut Findings) {
     findings.expect_kind(
         model,
         &["MaskRCNN", "CascadeRCNN", "CascadeMaskRCNN", "FasterRCNN", "TwoStageDetector"],
@@ -39,7 +40,7 @@ fn neck(neck: &Place, findings: &mut Findings) {
     findings.expect_off(&neck.key("add_extra_convs"));
     findings.expect_off(&neck.key("norm_cfg"));
     findings.expect_off(&neck.key("act_cfg"));
-    super::plain_convolutions(neck, findings);
+    parts::plain_convolutions(neck, findings);
     let upsample = neck.key("upsample_cfg");
     findings.expect(&upsample.key("mode"), |value| value.text() == Some("nearest"));
     findings.rest(
@@ -280,8 +281,8 @@ fn box_head(head: &Place, stage: &mut BoxCoder, recipe: &mut Recipe, findings: &
     for predictor in ["reg_predictor_cfg", "cls_predictor_cfg"] {
         findings.expect_kind(&head.key(predictor), &["Linear"]);
     }
-    super::norm(head, recipe, findings);
-    super::plain_convolutions(head, findings);
+    parts::norm(head, recipe, findings);
+    parts::plain_convolutions(head, findings);
     findings.rest(
         head,
         &[
@@ -321,7 +322,7 @@ fn mask_head(head: &Place, findings: &mut Findings) {
     findings.expect_number(&head.key("conv_kernel_size"), 3.0);
     findings.expect_off(&head.key("class_agnostic"));
     findings.expect_off(&head.key("norm_cfg"));
-    super::plain_convolutions(head, findings);
+    parts::plain_convolutions(head, findings);
     let upsample = head.key("upsample_cfg");
     findings.expect_kind(&upsample, &["deconv"]);
     findings.expect_number(&upsample.key("scale_factor"), 2.0);

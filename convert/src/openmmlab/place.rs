@@ -2,12 +2,15 @@
 
 use std::ops::RangeInclusive;
 
-use super::whole_number;
 use crate::python::Py;
+use crate::recipe::Recipe;
+
+/// Reads what a configuration says of a head: of its `model` and its `test_cfg`, into the recipe.
+pub(crate) type HeadReader = fn(&Place, &Place, &mut Recipe, &mut Findings);
 
 /// A value by its path, such as `model.rpn_head.anchor_generator`.
 #[derive(Clone, Debug)]
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     path: String,
     value: Option<&'a Py>,
 }
@@ -65,7 +68,7 @@ impl<'a> Place<'a> {
 
 /// What can't be applied, and what a user should know.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     pub refused: Vec<String>,
     pub warnings: Vec<String>,
 }
@@ -185,6 +188,19 @@ impl Findings {
 
 /// Most members of a list of numbers: scales, ratios, strides.
 const MAX_LIST: usize = 64;
+
+/// A whole number.
+pub(super) fn whole_number(value: &Py) -> Option<usize> {
+    match *value {
+        Py::Int(number) => usize::try_from(number).ok(),
+        _ => None,
+    }
+}
+
+/// A list of whole numbers.
+pub(super) fn whole_numbers(value: &Py) -> Option<Vec<usize>> {
+    value.list()?.iter().map(whole_number).collect()
+}
 
 /// A value as it may stand in a message.
 pub(super) fn shown(value: &Py) -> String {

@@ -1,7 +1,7 @@
 //! UPerNet's part of a configuration.
 
-use super::place::{Findings, Place};
-use super::whole_numbers;
+use super::parts;
+use super::place::{Findings, Place, whole_numbers};
 use crate::python::Py;
 use crate::recipe::{Recipe, SlidingWindow};
 
@@ -10,7 +10,7 @@ const MAX_POOL: f64 = 64.0;
 const MAX_WINDOW: usize = 1 << 13;
 
 /// Reads `model.decode_head` and how it is tested.
-pub(super) fn read(model: &Place, test: &Place, recipe: &mut Recipe, findings: &mut Findings) {
+pub(crate) fn read(model: &Place, test: &Place, recipe: &mut Recipe, findings: &mut Findings) {
     findings.expect_kind(model, &["EncoderDecoder"]);
     findings.expect_off(&model.key("neck"));
     let head = model.key("decode_head");
@@ -30,9 +30,9 @@ pub(super) fn read(model: &Place, test: &Place, recipe: &mut Recipe, findings: &
         whole_numbers(value).is_some_and(|list| list.iter().copied().eq(0..list.len()))
     });
     findings.expect(&head.key("input_transform"), |value| value.text() == Some("multiple_select"));
-    super::norm(&head, recipe, findings);
-    super::activation(&head, findings);
-    super::plain_convolutions(&head, findings);
+    parts::norm(&head, recipe, findings);
+    parts::activation(&head, findings);
+    parts::plain_convolutions(&head, findings);
     findings.rest(
         &head,
         &[

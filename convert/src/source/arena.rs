@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::{DType, Value};
+use super::value::{DType, Value};
 
 /// Most objects that a pickle may make. A checkpoint with its optimizer has some ten thousand.
 pub(super) const MAX_NODES: usize = 1 << 21;

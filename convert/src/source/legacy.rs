@@ -10,9 +10,11 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
+use super::contents::{Container, Contents, Place};
 use super::pickle::{self, Input};
+use super::problem::{Problem, quoted};
 use super::rebuild::Storages;
-use super::{Container, Contents, Place, Problem, Value, quoted};
+use super::value::Value;
 
 /// 0x1950a86a20f9469cfc6c as LONG1 writes it.
 const MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";

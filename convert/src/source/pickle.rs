@@ -9,8 +9,9 @@ use std::io::{BufRead, Read};
 use std::rc::Rc;
 
 use super::arena::{Arena, Id, MAX_NAME, MAX_NODES, Node, opaque};
+use super::problem::Problem;
 use super::rebuild::{self, Storages};
-use super::{Problem, Value};
+use super::value::Value;
 
 /// Largest pickle in bytes: of a checkpoint with its optimizer it has less than one MiB, as the
 /// tensors' elements lie outside.

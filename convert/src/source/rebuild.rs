@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::arena::{Arena, Id, Node, View};
-use super::{DType, Place, TensorRef, Value, quoted};
+use super::contents::Place;
+use super::problem::quoted;
+use super::value::{DType, TensorRef, Value};
 
 /// Most dimensions of a tensor, as in torch.
 pub(super) const MAX_DIMS: usize = 64;

@@ -9,8 +9,10 @@ use std::rc::Rc;
 use safetensors::{Dtype, tensor::Metadata};
 
 use super::arena::opaque;
+use super::contents::{Container, Contents, Place};
+use super::problem::{Problem, quoted};
 use super::rebuild::MAX_DIMS;
-use super::{Container, Contents, DType, Place, Problem, TensorRef, Value, quoted};
+use super::value::{DType, TensorRef, Value};
 
 /// Bytes of the header's length, which precedes the header.
 const LENGTH: usize = 8;

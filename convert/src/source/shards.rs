@@ -2,13 +2,17 @@
 //! `pytorch_model.bin.index.json`, says which file has which tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::Read;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use serde::Deserialize;
 
-use super::{Contents, Problem, Source, SourceError, Value, contents, open_file, quoted};
+use super::contents::Contents;
+use super::detect::{contents, open_file};
+use super::problem::{Problem, SourceError, quoted};
+use super::value::Value;
 
 /// Longest index in bytes: a name and a file for each of more tensors than a network here has.
 const MAX_INDEX: u64 = 16 << 20;
@@ -22,7 +26,7 @@ struct Index {
 }
 
 /// Opens all files that an index names.
-pub(super) fn open(path: &Path) -> Result<Source, SourceError> {
+pub(super) fn open(path: &Path) -> Result<(Vec<(PathBuf, File)>, Contents), SourceError> {
     let wrong = |problem| SourceError { path: path.to_owned(), problem };
     let index = read(path).map_err(wrong)?;
     let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
@@ -62,7 +66,7 @@ pub(super) fn open(path: &Path) -> Result<Source, SourceError> {
     }
     let root = Value::Dict(Rc::new(entries));
     let whole = whole.ok_or_else(|| wrong(damaged("no files".into())))?;
-    Ok(Source { files, contents: Contents { root, metadata: BTreeMap::new(), ..whole } })
+    Ok((files, Contents { root, metadata: BTreeMap::new(), ..whole }))
 }
 
 fn read(path: &Path) -> Result<Index, Problem> {

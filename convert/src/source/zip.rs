@@ -11,9 +11,15 @@ use flate2::bufread::DeflateDecoder;
 use zip::CompressionMethod;
 use zip::read::ZipArchive;
 
+use super::contents::{Container, Contents, Place};
 use super::pickle::{self, Input};
+use super::problem::{Problem, quoted};
 use super::rebuild::Storages;
-use super::{Container, Contents, MAX_EXPANDED_BYTES, MAX_RATIO, Place, Problem, quoted};
+use super::value::MAX_EXPANDED_BYTES;
+
+/// The most that compressed elements may grow by where that comes to more than [`MAX_EXPANDED_BYTES`]: of
+/// trained weights little can be packed away.
+const MAX_RATIO: u64 = 100;
 
 /// Whether a file starts as zip archives do; an empty archive has only its end.
 pub(super) fn is_zip(head: &[u8]) -> bool {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use candle_core::safetensors::load_buffer;
+use nat_convert::arch::{Head, UpernetWidths};
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::metadata::Metadata;
 use nat_convert::recipe::SlidingWindow;
@@ -49,13 +50,13 @@ fn task(options: &SegmentOptions, alter: impl FnOnce(&mut Metadata, &mut Tensors
 }
 
 fn set_outputs(metadata: &mut Metadata, outputs: usize) {
-    let Head::Upernet { classes, .. } = &mut metadata.architecture.head else { panic!() };
+    let Head::Upernet(UpernetWidths { classes, .. }) = &mut metadata.architecture.head else { panic!() };
     *classes = outputs;
 }
 
-fn network(task: &Segment) -> &Upernet {
+fn network(task: &Segment) -> &dyn Segmenter {
     let Network::Segmenter(network) = &task.model.network else { panic!() };
-    network
+    &**network
 }
 
 fn fitted(task: &Segment) -> Fitted {

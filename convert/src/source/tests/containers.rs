@@ -247,5 +247,5 @@ fn other_files_are_named() {
     let error = Source::open(folder.path()).err().unwrap().to_string();
     assert!(error.ends_with("not a checkpoint but a folder: name a file in it"), "{error}");
     let error = Source::open(&folder.path().join("absent")).err().unwrap();
-    assert!(matches!(&error.problem, Problem::Io(e) if e.kind() == io::ErrorKind::NotFound), "{error}");
+    assert!(matches!(&error.problem, Problem::Io(e) if e.kind() == std::io::ErrorKind::NotFound), "{error}");
 }

@@ -1,76 +1,16 @@
-//! Python's literals: what OpenMMLab's configurations, which travel in checkpoints as Python text, say in
-//! numbers, names and `dict(…)`. Nothing is run: what is no literal is kept as the text that it is.
-//!
-//! Assignments at the start of a line give names to values, and a name stands for its value; `+` joins lists
-//! and adds numbers, `*` repeats lists and multiplies. JSON is understood too, as its objects and lists are
-//! written alike.
+//! Assignments and expressions.
 
 use std::collections::BTreeMap;
+
+use super::cursor::Cursor;
+use super::value::Py;
 
 /// Deepest nesting of brackets.
 const MAX_DEPTH: usize = 64;
 /// Most values of a text, those of repeated lists and of names that are used again included.
 const MAX_VALUES: usize = 1 << 18;
 /// Longest text in bytes: the longest published configurations have some twenty thousand.
-pub(crate) const MAX_TEXT: usize = 4 << 20;
-
-/// A value of a configuration.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Py {
-    None,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Str(String),
-    /// Lists, tuples and sets.
-    List(Vec<Py>),
-    /// Dictionaries, and calls of `dict`. Keys that are no text are their text.
-    Dict(Vec<(String, Py)>),
-    /// What is no literal, as it is written.
-    Other(String),
-}
-
-impl Py {
-    /// The value of a key, the last one if it is there twice; `None` also of what is no dictionary.
-    pub fn get(&self, key: &str) -> Option<&Py> {
-        let Self::Dict(pairs) = self else { return None };
-        pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
-    }
-
-    /// Text.
-    pub fn text(&self) -> Option<&str> {
-        match self {
-            Self::Str(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// A number.
-    pub fn number(&self) -> Option<f64> {
-        match *self {
-            Self::Int(number) => Some(number as f64),
-            Self::Float(number) => Some(number),
-            _ => None,
-        }
-    }
-
-    /// The members of a list.
-    pub fn list(&self) -> Option<&[Py]> {
-        match self {
-            Self::List(items) => Some(items),
-            _ => None,
-        }
-    }
-
-    /// How many values this is.
-    fn size(&self) -> usize {
-        1 + match self {
-            Self::List(items) => items.iter().map(Self::size).sum(),
-            Self::Dict(pairs) => pairs.iter().map(|(_, value)| value.size()).sum(),
-            _ => 0,
-        }
-    }
-}
+const MAX_TEXT: usize = 4 << 20;
 
 /// The assignments of a configuration, or its one object, by name.
 ///
@@ -80,116 +20,60 @@ pub(crate) fn assignments(text: &str) -> Result<BTreeMap<String, Py>, String> {
     if text.len() > MAX_TEXT {
         return Err(format!("it is longer than {MAX_TEXT} bytes"));
     }
-    let mut parser = Parser { text, at: 0, depth: 0, values: 0, names: BTreeMap::new() };
-    parser.space(true);
-    if parser.text.as_bytes().get(parser.at) == Some(&b'{') {
+    let mut parser = Parser { cursor: Cursor { text, at: 0, depth: 0 }, values: 0, names: BTreeMap::new() };
+    parser.cursor.space(true);
+    if text.as_bytes().get(parser.cursor.at) == Some(&b'{') {
         if let Py::Dict(pairs) = parser.expression()? {
             parser.names.extend(pairs);
         }
         return Ok(parser.names);
     }
-    while parser.at < text.len() {
+    while parser.cursor.at < text.len() {
         parser.statement()?;
-        parser.space(true);
+        parser.cursor.space(true);
     }
     Ok(parser.names)
 }
 
 struct Parser<'a> {
-    text: &'a str,
-    at: usize,
-    depth: usize,
+    cursor: Cursor<'a>,
     values: usize,
     names: BTreeMap<String, Py>,
 }
 
-impl<'a> Parser<'a> {
-    fn rest(&self) -> &'a str {
-        &self.text[self.at..]
-    }
-
-    fn peek(&self) -> Option<char> {
-        self.rest().chars().next()
-    }
-
-    fn fail<T>(&self, what: impl std::fmt::Display) -> Result<T, String> {
-        let line = 1 + self.text[..self.at].bytes().filter(|&byte| byte == b'\n').count();
-        Err(format!("line {line}: {what}"))
-    }
-
-    /// Steps over blanks, comments and joined lines; with `lines` over the ends of lines too.
-    fn space(&mut self, lines: bool) {
-        loop {
-            let rest = self.rest();
-            let blank = |c: char| c.is_whitespace() && (lines || c != '\n');
-            let skipped = rest.len() - rest.trim_start_matches(blank).len();
-            self.at += skipped;
-            let rest = self.rest();
-            if rest.starts_with('#') {
-                self.at += rest.find('\n').unwrap_or(rest.len());
-            } else if let Some(after) =
-                rest.strip_prefix('\\').and_then(|r| r.strip_prefix("\r\n").or(r.strip_prefix('\n')))
-            {
-                self.at = self.text.len() - after.len();
-            } else if skipped == 0 {
-                return;
-            }
-        }
-    }
-
-    /// Steps over blanks, and over ends of lines inside of brackets.
-    fn blanks(&mut self) {
-        self.space(self.depth > 0);
-    }
-
-    fn eat(&mut self, token: &str) -> bool {
-        self.blanks();
-        let eaten = self.rest().starts_with(token);
-        if eaten {
-            self.at += token.len();
-        }
-        eaten
-    }
-
-    fn word(&mut self) -> &'a str {
-        let rest = self.rest();
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        self.at += end;
-        &rest[..end]
-    }
-
+impl Parser<'_> {
     /// `name = expression`; any other statement is stepped over with its lines.
     fn statement(&mut self) -> Result<(), String> {
-        let start = self.at;
-        let name = self.word();
-        if !name.is_empty() && self.eat("=") && !self.rest().starts_with('=') {
+        let start = self.cursor.at;
+        let name = self.cursor.word();
+        if !name.is_empty() && self.cursor.eat("=") && !self.cursor.rest().starts_with('=') {
             let value = self.expression()?;
             self.names.insert(name.to_owned(), value);
-            self.blanks();
-            if !matches!(self.peek(), None | Some('\n' | ';')) {
-                return self.fail(format_args!("`{name}` is followed by what is no expression"));
+            self.cursor.blanks();
+            if !matches!(self.cursor.peek(), None | Some('\n' | ';')) {
+                return self.cursor.fail(format_args!("`{name}` is followed by what is no expression"));
             }
-            self.at += usize::from(self.peek() == Some(';'));
+            self.cursor.at += usize::from(self.cursor.peek() == Some(';'));
             return Ok(());
         }
-        self.at = start;
+        self.cursor.at = start;
         self.until(|c| c == '\n')?;
         // Nothing is left of an empty statement to step over.
-        self.at = (self.at + 1).min(self.text.len());
+        self.cursor.at = (self.cursor.at + 1).min(self.cursor.text.len());
         Ok(())
     }
 
     /// Steps over text up to a character outside of brackets and strings.
     fn until(&mut self, end: impl Fn(char) -> bool) -> Result<(), String> {
         let mut open = 0usize;
-        while let Some(c) = self.peek() {
+        while let Some(c) = self.cursor.peek() {
             match c {
                 '\'' | '"' => {
-                    self.string(false)?;
+                    self.cursor.string(false)?;
                     continue;
                 }
                 '#' => {
-                    self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+                    self.cursor.at += self.cursor.rest().find('\n').unwrap_or(self.cursor.rest().len());
                     continue;
                 }
                 _ if open == 0 && end(c) => return Ok(()),
@@ -198,7 +82,7 @@ impl<'a> Parser<'a> {
                 ')' | ']' | '}' => open -= 1,
                 _ => {}
             }
-            self.at += c.len_utf8();
+            self.cursor.at += c.len_utf8();
         }
         Ok(())
     }
@@ -206,7 +90,7 @@ impl<'a> Parser<'a> {
     fn count(&mut self, values: usize) -> Result<(), String> {
         self.values = self.values.saturating_add(values);
         if self.values > MAX_VALUES {
-            self.fail(format_args!("it has more than {MAX_VALUES} values"))
+            self.cursor.fail(format_args!("it has more than {MAX_VALUES} values"))
         } else {
             Ok(())
         }
@@ -214,31 +98,31 @@ impl<'a> Parser<'a> {
 
     /// An expression; what is none of literals is [`Py::Other`].
     fn expression(&mut self) -> Result<Py, String> {
-        self.blanks();
-        let start = self.at;
+        self.cursor.blanks();
+        let start = self.cursor.at;
         if let Some(value) = self.sum()? {
-            self.blanks();
-            if matches!(self.peek(), None | Some(',' | ')' | ']' | '}' | '\n' | ';' | ':' | '=')) {
+            self.cursor.blanks();
+            if matches!(self.cursor.peek(), None | Some(',' | ')' | ']' | '}' | '\n' | ';' | ':' | '=')) {
                 return Ok(value);
             }
         }
-        self.at = start;
-        let inside = self.depth > 0;
+        self.cursor.at = start;
+        let inside = self.cursor.depth > 0;
         self.until(|c| c == ',' || (!inside && (c == '\n' || c == ';')))?;
-        if self.at == start {
-            return self.fail("an expression is missing");
+        if self.cursor.at == start {
+            return self.cursor.fail("an expression is missing");
         }
         self.count(1)?;
-        Ok(Py::Other(self.text[start..self.at].trim().to_owned()))
+        Ok(Py::Other(self.cursor.text[start..self.cursor.at].trim().to_owned()))
     }
 
     /// Terms with `+` and `-` between them; `None` where there is more than literals.
     fn sum(&mut self) -> Result<Option<Py>, String> {
         let Some(mut left) = self.product()? else { return Ok(None) };
         loop {
-            let sign = if self.eat("+") {
+            let sign = if self.cursor.eat("+") {
                 1.0
-            } else if self.eat("-") {
+            } else if self.cursor.eat("-") {
                 -1.0
             } else {
                 return Ok(Some(left));
@@ -267,14 +151,14 @@ impl<'a> Parser<'a> {
     fn product(&mut self) -> Result<Option<Py>, String> {
         let Some(mut left) = self.unary()? else { return Ok(None) };
         loop {
-            let divide = if self.eat("*") {
+            let divide = if self.cursor.eat("*") {
                 false
-            } else if self.eat("/") {
+            } else if self.cursor.eat("/") {
                 true
             } else {
                 return Ok(Some(left));
             };
-            if matches!(self.peek(), Some('*' | '/')) {
+            if matches!(self.cursor.peek(), Some('*' | '/')) {
                 return Ok(None);
             }
             let Some(right) = self.unary()? else { return Ok(None) };
@@ -298,9 +182,9 @@ impl<'a> Parser<'a> {
     }
 
     fn unary(&mut self) -> Result<Option<Py>, String> {
-        let negative = self.eat("-");
+        let negative = self.cursor.eat("-");
         if !negative {
-            self.eat("+");
+            self.cursor.eat("+");
         }
         let value = self.primary()?;
         Ok(match value {
@@ -312,9 +196,11 @@ impl<'a> Parser<'a> {
     }
 
     fn primary(&mut self) -> Result<Option<Py>, String> {
-        self.blanks();
+        self.cursor.blanks();
         self.count(1)?;
-        let Some(first) = self.peek() else { return self.fail("it ends in the middle of an expression") };
+        let Some(first) = self.cursor.peek() else {
+            return self.cursor.fail("it ends in the middle of an expression");
+        };
         match first {
             '[' => self.brackets('[', ']').map(|items| Some(Py::List(items.0))),
             '(' => {
@@ -323,18 +209,18 @@ impl<'a> Parser<'a> {
                 Ok(Some(if items.len() == 1 && commas == 0 { items.remove(0) } else { Py::List(items) }))
             }
             '{' => self.braces().map(Some),
-            '\'' | '"' => self.strings().map(Some),
-            '0'..='9' | '.' => Ok(self.digits()),
+            '\'' | '"' => self.cursor.strings().map(Some),
+            '0'..='9' | '.' => Ok(self.cursor.digits()),
             _ if first.is_alphabetic() || first == '_' => self.name(),
             _ => Ok(None),
         }
     }
 
     fn open(&mut self) -> Result<(), String> {
-        self.at += 1;
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            self.fail(format_args!("brackets are nested more than {MAX_DEPTH} deep"))
+        self.cursor.at += 1;
+        self.cursor.depth += 1;
+        if self.cursor.depth > MAX_DEPTH {
+            self.cursor.fail(format_args!("brackets are nested more than {MAX_DEPTH} deep"))
         } else {
             Ok(())
         }
@@ -342,25 +228,25 @@ impl<'a> Parser<'a> {
 
     /// The members between two brackets, and how many commas there are.
     fn brackets(&mut self, open: char, close: char) -> Result<(Vec<Py>, usize), String> {
-        debug_assert_eq!(self.peek(), Some(open));
+        debug_assert_eq!(self.cursor.peek(), Some(open));
         self.open()?;
         let (mut items, mut commas) = (Vec::new(), 0);
         loop {
-            self.blanks();
-            if self.peek() == Some(close) {
-                self.at += 1;
-                self.depth -= 1;
+            self.cursor.blanks();
+            if self.cursor.peek() == Some(close) {
+                self.cursor.at += 1;
+                self.cursor.depth -= 1;
                 return Ok((items, commas));
             }
             items.push(self.expression()?);
-            self.blanks();
-            match self.peek() {
+            self.cursor.blanks();
+            match self.cursor.peek() {
                 Some(',') => {
-                    self.at += 1;
+                    self.cursor.at += 1;
                     commas += 1;
                 }
                 Some(c) if c == close => {}
-                _ => return self.fail(format_args!("`{close}` is missing")),
+                _ => return self.cursor.fail(format_args!("`{close}` is missing")),
             }
         }
     }
@@ -370,35 +256,35 @@ impl<'a> Parser<'a> {
         self.open()?;
         let (mut pairs, mut items) = (Vec::new(), Vec::new());
         loop {
-            self.blanks();
-            if self.peek() == Some('}') {
-                self.at += 1;
-                self.depth -= 1;
+            self.cursor.blanks();
+            if self.cursor.peek() == Some('}') {
+                self.cursor.at += 1;
+                self.cursor.depth -= 1;
                 return Ok(if items.is_empty() { Py::Dict(pairs) } else { Py::List(items) });
             }
-            let start = self.at;
-            if self.eat("**") {
+            let start = self.cursor.at;
+            if self.cursor.eat("**") {
                 self.spread(&mut pairs)?;
             } else {
                 let key = self.sum()?;
-                self.blanks();
-                if self.peek() == Some(':') {
+                self.cursor.blanks();
+                if self.cursor.peek() == Some(':') {
                     let name = match key {
                         Some(Py::Str(text)) => text,
-                        _ => self.text[start..self.at].trim().to_owned(),
+                        _ => self.cursor.text[start..self.cursor.at].trim().to_owned(),
                     };
-                    self.at += 1;
+                    self.cursor.at += 1;
                     pairs.push((name, self.expression()?));
                 } else {
-                    self.at = start;
+                    self.cursor.at = start;
                     items.push(self.expression()?);
                 }
             }
-            self.blanks();
-            match self.peek() {
-                Some(',') => self.at += 1,
+            self.cursor.blanks();
+            match self.cursor.peek() {
+                Some(',') => self.cursor.at += 1,
                 Some('}') => {}
-                _ => return self.fail("`}` is missing"),
+                _ => return self.cursor.fail("`}` is missing"),
             }
         }
     }
@@ -408,7 +294,7 @@ impl<'a> Parser<'a> {
         match self.expression()? {
             Py::Dict(more) => pairs.extend(more),
             Py::Other(text) => pairs.push((format!("**{text}"), Py::Other(text))),
-            _ => return self.fail("`**` stands before what is no dictionary"),
+            _ => return self.cursor.fail("`**` stands before what is no dictionary"),
         }
         Ok(())
     }
@@ -418,58 +304,58 @@ impl<'a> Parser<'a> {
         self.open()?;
         let mut pairs = Vec::new();
         loop {
-            self.blanks();
-            if self.peek() == Some(')') {
-                self.at += 1;
-                self.depth -= 1;
+            self.cursor.blanks();
+            if self.cursor.peek() == Some(')') {
+                self.cursor.at += 1;
+                self.cursor.depth -= 1;
                 return Ok(Py::Dict(pairs));
             }
-            let start = self.at;
-            if self.eat("**") {
+            let start = self.cursor.at;
+            if self.cursor.eat("**") {
                 self.spread(&mut pairs)?;
             } else {
-                let key = self.word();
-                if key.is_empty() || !self.eat("=") {
-                    self.at = start;
+                let key = self.cursor.word();
+                if key.is_empty() || !self.cursor.eat("=") {
+                    self.cursor.at = start;
                     self.spread(&mut pairs)?;
                 } else {
                     pairs.push((key.to_owned(), self.expression()?));
                 }
             }
-            self.blanks();
-            match self.peek() {
-                Some(',') => self.at += 1,
+            self.cursor.blanks();
+            match self.cursor.peek() {
+                Some(',') => self.cursor.at += 1,
                 Some(')') => {}
-                _ => return self.fail("`)` is missing"),
+                _ => return self.cursor.fail("`)` is missing"),
             }
         }
     }
 
     /// A constant, a call of `dict`, or a name that was given a value; `None` for anything else.
     fn name(&mut self) -> Result<Option<Py>, String> {
-        let start = self.at;
-        let name = self.word();
+        let start = self.cursor.at;
+        let name = self.cursor.word();
         // r'…' and the like.
-        if matches!(self.peek(), Some('\'' | '"')) && name.len() <= 2 {
+        if matches!(self.cursor.peek(), Some('\'' | '"')) && name.len() <= 2 {
             let raw = name.contains(['r', 'R']);
             return match name.bytes().all(|byte| b"rRuUbB".contains(&byte)) {
-                true => self.string(raw).map(|text| Some(Py::Str(text))),
+                true => self.cursor.string(raw).map(|text| Some(Py::Str(text))),
                 false => Ok(None),
             };
         }
-        self.blanks();
-        if name == "dict" && self.peek() == Some('(') {
+        self.cursor.blanks();
+        if name == "dict" && self.cursor.peek() == Some('(') {
             return self.call().map(Some);
         }
-        if matches!(name, "list" | "tuple") && self.peek() == Some('(') {
+        if matches!(name, "list" | "tuple") && self.cursor.peek() == Some('(') {
             let (items, _) = self.brackets('(', ')')?;
             return Ok(match <[Py; 1]>::try_from(items) {
                 Ok([Py::List(items)]) => Some(Py::List(items)),
                 _ => None,
             });
         }
-        if matches!(self.peek(), Some('(' | '[' | '.')) {
-            self.at = start;
+        if matches!(self.cursor.peek(), Some('(' | '[' | '.')) {
+            self.cursor.at = start;
             return Ok(None);
         }
         Ok(match name {
@@ -484,88 +370,6 @@ impl<'a> Parser<'a> {
                 value
             }
         })
-    }
-
-    fn digits(&mut self) -> Option<Py> {
-        let rest = self.rest();
-        let exponent = |i: usize| i > 0 && rest.as_bytes()[i - 1].eq_ignore_ascii_case(&b'e');
-        let part = |(i, c): (usize, char)| {
-            c.is_ascii_alphanumeric() || c == '.' || c == '_' || ((c == '-' || c == '+') && exponent(i))
-        };
-        let end = rest.char_indices().find(|&at| !part(at)).map_or(rest.len(), |(i, _)| i);
-        let digits = rest[..end].replace('_', "");
-        self.at += end;
-        let integer = digits.parse().ok().map(Py::Int);
-        integer.or_else(|| digits.parse().ok().filter(|number: &f64| number.is_finite()).map(Py::Float))
-    }
-
-    /// Strings beside each other are one.
-    fn strings(&mut self) -> Result<Py, String> {
-        let mut text = self.string(false)?;
-        loop {
-            self.blanks();
-            if !matches!(self.peek(), Some('\'' | '"')) {
-                return Ok(Py::Str(text));
-            }
-            text += &self.string(false)?;
-        }
-    }
-
-    fn string(&mut self, raw: bool) -> Result<String, String> {
-        let Some(quote) = self.peek() else { return self.fail("a string is missing") };
-        let triple = self.rest().starts_with(&quote.to_string().repeat(3));
-        let end = quote.to_string().repeat(if triple { 3 } else { 1 });
-        let start = self.at;
-        self.at += end.len();
-        let mut text = String::new();
-        loop {
-            if self.rest().starts_with(&end) {
-                self.at += end.len();
-                return Ok(text);
-            }
-            let c = match self.peek() {
-                Some(c) if triple || c != '\n' => c,
-                _ => {
-                    self.at = start;
-                    return self.fail("a string has no end");
-                }
-            };
-            self.at += c.len_utf8();
-            let next = self.peek();
-            match (c, next) {
-                ('\\', Some(next)) => {
-                    self.at += next.len_utf8();
-                    match next {
-                        _ if raw => text.extend([c, next]),
-                        '\n' => {}
-                        'n' => text.push('\n'),
-                        't' => text.push('\t'),
-                        'r' => text.push('\r'),
-                        '\\' | '\'' | '"' => text.push(next),
-                        'x' | 'u' | 'U' => self.code(next, &mut text),
-                        _ => text.extend([c, next]),
-                    }
-                }
-                _ => text.push(c),
-            }
-        }
-    }
-
-    /// The character of an escape in hexadecimal digits; what is none stands for itself.
-    fn code(&mut self, kind: char, text: &mut String) {
-        let digits = match kind {
-            'x' => 2,
-            'u' => 4,
-            _ => 8,
-        };
-        let hex = self.rest().get(..digits);
-        match hex.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(char::from_u32) {
-            Some(c) => {
-                self.at += digits;
-                text.push(c);
-            }
-            None => text.extend(['\\', kind]),
-        }
     }
 }
 

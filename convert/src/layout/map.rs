@@ -1,115 +1,17 @@
-//! Names: where a checkpoint keeps its tensors, how it calls them, and what they are called here.
-//!
-//! This is the one place that knows the layouts of the published files. `find` unwraps the state
-//! dict, `map` renames every tensor of the network in it to the canonical name (that of the original
-//! repository) or says why it is dropped. Whether the result is a network is not decided here: a name that no
-//! rule knows is kept, and the comparison with [`crate::arch::Architecture::tensors`] reports it.
+//! Renames the tensors of a state dict.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::Serialize;
-
-use crate::error::{Unusable, quoted};
-use crate::report::{Remedy, Warning};
+use super::assemble::{Piece, assemble, row};
+use super::mapped::{Dropped, Mapped};
+use super::naming::Layout;
+use super::rule::Rule;
+use super::{networks, transformers, unusable};
+use crate::arch::heads;
+use crate::error::quoted;
 use crate::source::{DType, TensorRef, Value};
-
-mod glob;
-mod networks;
-mod transformers;
-mod unusable;
-mod wrappers;
-
-pub(crate) use wrappers::{NotFound, find, get, ignore, text};
-
-/// The naming schemes of the published files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layout {
-    /// SHI-Labs' classifiers.
-    Original,
-    /// `backbone.`, `neck.`, … as mmdetection and mmsegmentation name them.
-    #[serde(rename = "openmmlab")]
-    OpenMmlab,
-    /// `embeddings.`, `encoder.levels.`, … of Hugging Face Transformers.
-    Transformers,
-    /// A file that this crate wrote.
-    Converted,
-}
-
-impl fmt::Display for Layout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Layout::Original => "original (SHI-Labs)",
-            Layout::OpenMmlab => "OpenMMLab",
-            Layout::Transformers => "Transformers",
-            Layout::Converted => "converted (nat-convert)",
-        })
-    }
-}
-
-/// A tensor under its canonical name: parts of the file, one below the other.
-#[derive(Clone, Debug)]
-pub(crate) struct Canonical {
-    /// The names in the file.
-    pub from: String,
-    pub dtype: DType,
-    pub shape: Vec<usize>,
-    /// Concatenated along the first axis.
-    pub parts: Vec<TensorRef>,
-}
-
-/// A tensor of the file that the network does not need.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Dropped {
-    /// Its name in the file.
-    pub name: String,
-    /// Why it is not needed.
-    pub reason: &'static str,
-}
-
-/// A state dict under canonical names.
-#[derive(Debug)]
-pub(crate) struct Mapped {
-    pub layout: Layout,
-    pub tensors: BTreeMap<String, Canonical>,
-    pub dropped: Vec<Dropped>,
-    /// What should have become a tensor and can't, with the canonical names that it stands for.
-    pub unusable: Vec<(Unusable, Vec<String>)>,
-    /// What a user must know about what was left out.
-    pub warnings: Vec<Warning>,
-}
-
-impl Mapped {
-    fn is_unusable(&mut self, from: &str, names: Vec<String>, kind: unusable::Kind) {
-        let unusable::Kind { what, advice } = kind;
-        self.unusable.push((Unusable { name: from.to_owned(), what, advice }, names));
-    }
-
-    fn drop(&mut self, name: &str, reason: &'static str) {
-        self.dropped.push(Dropped { name: name.to_owned(), reason });
-    }
-}
-
-/// Where a tensor of the file goes.
-enum Rule {
-    /// To a canonical name, whole.
-    Whole(String),
-    /// To a canonical name, as one of the three parts of a stacked tensor.
-    Third(String, usize),
-    /// Its rows to two canonical names.
-    Rows([String; 2]),
-}
-
-impl Rule {
-    fn names(&self) -> Vec<String> {
-        match self {
-            Rule::Whole(name) | Rule::Third(name, _) => vec![name.clone()],
-            Rule::Rows(names) => names.to_vec(),
-        }
-    }
-}
+use crate::warning::{Remedy, Warning};
 
 /// Why tensors of the file are left out, where the name alone does not say.
 const OTHER_NETWORK: &str = "of another network in the file";
@@ -125,7 +27,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
     let names: Vec<Name> = cleaned.iter().map(|name| place(name, &found)).collect();
     let own = || names.iter().filter_map(|name| if let Name::Own(name) = name { Some(*name) } else { None });
     let layout = layout(found.first(), own());
-    let headless = !own().any(|name| HEADS.iter().any(|head| name.starts_with(head)));
+    let headless = !own().any(heads::is_head);
     let mut mapped = Mapped {
         layout,
         tensors: BTreeMap::new(),
@@ -152,9 +54,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
         let rule = match layout {
             Layout::Transformers => transformers::rule(name),
             _ if headless => Rule::Whole(name.strip_prefix("backbone.").unwrap_or(name).to_owned()),
-            _ if name.starts_with("backbone.") || HEADS.iter().any(|head| name.starts_with(head)) => {
-                Rule::Whole(name.to_owned())
-            }
+            _ if name.starts_with("backbone.") || heads::is_head(name) => Rule::Whole(name.to_owned()),
             // A head whose backbone is called otherwise.
             _ if networks::is_anchored(name) => Rule::Whole(format!("backbone.{name}")),
             _ => Rule::Whole(name.to_owned()),
@@ -299,11 +199,8 @@ fn place<'a>(name: &'a str, found: &[networks::Found]) -> Name<'a> {
 fn is_head(name: &str, network: &networks::Found) -> bool {
     let linear = if network.transformers { "classifier." } else { "head." };
     matches!(name.strip_prefix(linear), Some("weight" | "bias"))
-        || !network.transformers && HEADS.iter().any(|head| name.starts_with(head))
+        || !network.transformers && heads::is_head(name)
 }
-
-/// The first components of what stands on a backbone in OpenMMLab's networks.
-const HEADS: [&str; 4] = ["neck.", "rpn_head.", "roi_head.", "decode_head."];
 
 fn layout<'a>(found: Option<&networks::Found>, mut own: impl Iterator<Item = &'a str>) -> Layout {
     if found.is_some_and(|network| network.transformers) {
@@ -330,90 +227,10 @@ fn canonical_looking(name: &str) -> bool {
     LAST.contains(&name.rsplit('.').next().unwrap_or(name))
 }
 
-/// One row of a matrix.
-fn row(tensor: &TensorRef, index: usize) -> TensorRef {
-    TensorRef {
-        shape: tensor.shape[1..].to_vec(),
-        strides: tensor.strides[1..].to_vec(),
-        offset: tensor.offset + index * tensor.strides[0],
-        ..*tensor
-    }
-}
-
-/// A tensor of the file on its way to a canonical name.
-struct Piece {
-    /// Where it stands among the parts of the canonical tensor, and how many there must be.
-    place: usize,
-    of: usize,
-    from: String,
-    tensor: TensorRef,
-}
-
-/// Puts the pieces of one canonical tensor together, or says which don't fit and what is wrong with them.
-fn assemble(mut pieces: Vec<Piece>) -> Result<Canonical, (String, &'static str)> {
-    pieces.sort_by_key(|piece| piece.place);
-    // A tensor that is saved under two names is one.
-    pieces.dedup_by(|later, first| later.place == first.place && later.tensor == first.tensor);
-    let names: Vec<_> = pieces.iter().map(|piece| piece.from.as_str()).collect();
-    let (from, first) = (names.join(" + "), &pieces[0]);
-    if !pieces.iter().map(|piece| piece.place).eq(0..first.of) {
-        let names = names.join(" and ");
-        return Err(match first.of {
-            1 => (names, "tensors that go by the same name"),
-            _ => (names, "parts of what query, key and value make together"),
-        });
-    }
-    let (dtype, mut shape) = (first.tensor.dtype, first.tensor.shape.clone());
-    for Piece { tensor, .. } in &pieces[1..] {
-        if tensor.dtype != dtype || tensor.shape.is_empty() || tensor.shape.get(1..) != shape.get(1..) {
-            return Err((from, "tensors that do not fit together"));
-        }
-        shape[0] = shape[0].saturating_add(tensor.shape[0]);
-    }
-    Ok(Canonical { from, dtype, shape, parts: pieces.into_iter().map(|piece| piece.tensor).collect() })
-}
-
-/// What a checkpoint of another network looks like, by the names that give it away.
-pub(crate) fn looks_like(names: &[&str]) -> Option<&'static str> {
-    const SIGNS: [(&str, &str); 9] = [
-        ("relative_position_bias_table", "a Swin Transformer"),
-        ("layer1.0.conv1.weight", "a ResNet"),
-        ("downsample_layers.0.", "a ConvNeXt"),
-        ("stages.0.blocks.0.conv_dw.", "a ConvNeXt"),
-        ("mask_token", "a masked autoencoder"),
-        ("visual.", "CLIP"),
-        ("cls_token", "a Vision Transformer (ViT, DeiT)"),
-        ("encoder.layer.0.attention.attention.query", "Transformers' ViT"),
-        ("word_embeddings", "a language model"),
-    ];
-    let given_away = |(sign, _): &&(&str, &str)| names.iter().any(|name| name.contains(sign));
-    SIGNS.iter().find(given_away).map(|(_, what)| *what)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
+    use super::super::values::{opaque, tensor, weight};
     use super::*;
-
-    pub(super) fn tensor(dtype: DType, shape: &[usize]) -> Value {
-        let stride = |i: usize| shape[i + 1..].iter().product();
-        let strides = (0..shape.len()).map(stride).collect();
-        Value::Tensor(Rc::new(TensorRef { dtype, shape: shape.to_vec(), strides, offset: 0, storage: 0 }))
-    }
-
-    pub(super) fn weight() -> Value {
-        tensor(DType::F32, &[2])
-    }
-
-    pub(super) fn dict(entries: &[(&str, Value)]) -> Value {
-        let entry = |(key, value): &(&str, Value)| (Value::Str((*key).into()), value.clone());
-        Value::Dict(Rc::new(entries.iter().map(entry).collect()))
-    }
-
-    pub(super) fn opaque(global: &str) -> Value {
-        Value::Opaque { global: global.into(), state: None }
-    }
 
     fn of(names: &[&str]) -> Mapped {
         let entries: Vec<_> = names.iter().map(|name| ((*name).to_owned(), weight())).collect();
@@ -577,18 +394,5 @@ mod tests {
             mapped.tensors.into_keys().collect::<Vec<_>>(),
             ["head.bias", "levels.0.blocks.0.attn.rpb"]
         );
-    }
-
-    #[test]
-    fn other_networks_are_recognised() {
-        for (name, what) in [
-            ("layers.0.blocks.0.attn.relative_position_bias_table", Some("a Swin Transformer")),
-            ("module.layer1.0.conv1.weight", Some("a ResNet")),
-            ("cls_token", Some("a Vision Transformer (ViT, DeiT)")),
-            ("levels.0.blocks.0.attn.rpb", None),
-            ("layers.0.attn.relative_position_index", None),
-        ] {
-            assert_eq!(looks_like(&[name]), what, "{name}");
-        }
     }
 }

@@ -1,0 +1,38 @@
+//! What a checkpoint computes: the architecture types that the converter infers, the safetensors
+//! metadata carries and the models are built from.
+//!
+//! An [`Architecture`] is what is written down of a network: sizes. Its description follows from it, module by
+//! module (`…Spec`): what tensors each has, with names and shapes, and what it computes. A family of backbones is a
+//! file in `backbones`, a head one in `heads`.
+//!
+//! Sources: arXiv 2204.07143 (NAT), 2209.15001 (DiNAT), and the repository
+//! SHI-Labs/Neighborhood-Attention-Transformer for names and sizes.
+
+mod backbone;
+mod backbones;
+mod dilations;
+pub(crate) mod heads;
+mod maps;
+mod module;
+mod network;
+mod preprocessing;
+pub(crate) mod shapes;
+mod task;
+
+pub use backbone::{Backbone, Family, Norms};
+pub use backbones::{
+    AttentionSpec, BlockSpec, DinatSLevelSpec, DinatSSpec, IsotropicSpec, NatLevelSpec, NatSpec, PatchesSpec,
+};
+pub use dilations::{Dilations, DilationsError};
+pub use heads::{
+    BOX_SIDE, BoxHeadSpec, ClassifierWidths, DETECTOR_LEVELS, Detector, DetectorSpec, FpnSpec, Head,
+    MASK_SIDE, MaskHeadSpec, RpnSpec, UpernetSpec, UpernetWidths,
+};
+pub use maps::{Map, Maps};
+pub use module::{
+    BatchNormSpec, ConvModuleSpec, ConvSpec, Count, Inventory, LayerNormSpec, LinearSpec, Scope,
+    UpsamplingSpec, Weight, Window, count,
+};
+pub use network::Architecture;
+pub use preprocessing::{Filter, Geometry, IMAGENET_MEAN, IMAGENET_STD, MAX_SIDE, Preprocessing};
+pub use task::Task;

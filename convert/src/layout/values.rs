@@ -1,0 +1,24 @@
+//! Values for tests, as files have them.
+
+use std::rc::Rc;
+
+use crate::source::{DType, TensorRef, Value};
+
+pub(super) fn tensor(dtype: DType, shape: &[usize]) -> Value {
+    let stride = |i: usize| shape[i + 1..].iter().product();
+    let strides = (0..shape.len()).map(stride).collect();
+    Value::Tensor(Rc::new(TensorRef { dtype, shape: shape.to_vec(), strides, offset: 0, storage: 0 }))
+}
+
+pub(super) fn weight() -> Value {
+    tensor(DType::F32, &[2])
+}
+
+pub(super) fn dict(entries: &[(&str, Value)]) -> Value {
+    let entry = |(key, value): &(&str, Value)| (Value::Str((*key).into()), value.clone());
+    Value::Dict(Rc::new(entries.iter().map(entry).collect()))
+}
+
+pub(super) fn opaque(global: &str) -> Value {
+    Value::Opaque { global: global.into(), state: None }
+}

@@ -1,0 +1,38 @@
+//! Opens files and tells containers apart, by their bytes.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::contents::Contents;
+use super::problem::Problem;
+use super::{foreign, legacy, safetensors, zip};
+
+/// Opens a file that can be read from anywhere.
+pub(super) fn open_file(path: &Path) -> Result<File, Problem> {
+    if path.is_dir() {
+        return Err(Problem::NotACheckpoint("a folder: name a file in it".into()));
+    }
+    // Before it is opened: that would wait for a pipe's other end.
+    if !path.metadata()?.is_file() {
+        let what = "a checkpoint can't be read from a pipe or a device; save it to a file";
+        return Err(Problem::Unsupported(what.into()));
+    }
+    Ok(File::open(path)?)
+}
+
+/// Finds out what a file is and has the right reader read it.
+pub(super) fn contents(file: &mut File) -> Result<Contents, Problem> {
+    let len = file.metadata()?.len();
+    let mut head = Vec::new();
+    file.by_ref().take(foreign::HEAD).read_to_end(&mut head)?;
+    if zip::is_zip(&head) {
+        zip::open(file, len)
+    } else if legacy::is_legacy(&head) {
+        legacy::open(file, len)
+    } else if safetensors::is_safetensors(&head) {
+        safetensors::open(file, len)
+    } else {
+        Err(Problem::NotACheckpoint(foreign::describe(&head)))
+    }
+}

@@ -1,0 +1,78 @@
+//! How kernels are launched.
+
+use super::module::Module;
+
+/// How a kernel is launched: everything but the pointers. A kernel's parameters are its pointers, inputs
+/// before outputs, and then `sizes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Where the kernel is.
+    pub module: Module,
+    /// Its name.
+    pub function: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block in bytes.
+    pub shared_bytes: u32,
+    /// The parameters behind the pointers.
+    pub sizes: Vec<i32>,
+}
+
+/// The most blocks along the first axis of a grid.
+const MOST_BLOCKS: u32 = i32::MAX as u32;
+
+impl Launch {
+    /// A launch of `blocks` blocks of `threads` threads.
+    pub(crate) fn linear(
+        module: Module,
+        function: &'static str,
+        blocks: usize,
+        threads: u32,
+        sizes: &[usize],
+    ) -> Result<Self, TooLarge> {
+        let size = |&size: &usize| i32::try_from(size).map_err(|_| TooLarge);
+        Ok(Self {
+            module,
+            function,
+            grid: [blocks.try_into().ok().filter(|&blocks| blocks <= MOST_BLOCKS).ok_or(TooLarge)?, 1, 1],
+            block: [threads, 1, 1],
+            shared_bytes: 0,
+            sizes: sizes.iter().map(size).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Element {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A computation is too large for one launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+impl std::fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "tensors of more than 2^31 elements are too large for the GPU's kernels: use smaller batches",
+        )
+    }
+}
+
+impl std::error::Error for TooLarge {}

@@ -1,0 +1,35 @@
+//! The files of kernels.
+
+/// One file of kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// A name that no other crate's module has: candle keeps modules by it.
+    pub name: &'static str,
+    /// The kernels for the driver to compile.
+    #[cfg(feature = "ptx")]
+    pub ptx: &'static str,
+}
+
+macro_rules! modules {
+    ($($(#[$doc:meta])* $module:ident, $file:literal;)*) => {
+        $($(#[$doc])*
+        pub const $module: Module = Module {
+            name: concat!("nat-infer-", $file),
+            #[cfg(feature = "ptx")]
+            ptx: include_str!(concat!(env!("OUT_DIR"), "/", $file, ".ptx")),
+        };)*
+    };
+}
+
+modules! {
+    /// Neighborhood attention for any shape.
+    ATTENTION, "attention";
+    /// The gradient of neighborhood attention for any shape.
+    ATTENTION_GRAD, "attention_grad";
+    /// Neighborhood attention on the matrix units (compute capability 8.0 and later).
+    ATTENTION_MMA, "attention_mma";
+    /// What stands between the matrix products of a layer.
+    LAYERS, "layers";
+    /// Regions and boxes of detectors.
+    REGIONS, "regions";
+}
