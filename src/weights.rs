@@ -396,9 +396,9 @@ fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, Tensor
     }
     let mut bytes = Vec::new();
     let dtype = match file.read(name, &mut bytes).map_err(|e| unreadable(e.to_string()))? {
-        source::DType::F32 => DType::F32,
-        source::DType::F16 => DType::F16,
-        source::DType::BF16 => DType::BF16,
+        source::ElementType::F32 => DType::F32,
+        source::ElementType::F16 => DType::F16,
+        source::ElementType::BF16 => DType::BF16,
         other => return Err(unreadable(format!("elements of type {other:?}"))),
     };
     Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu).map_err(|e| unreadable(in_words(&e)))

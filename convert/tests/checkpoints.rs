@@ -15,7 +15,7 @@ use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::error::{ConvertError, Mismatch};
 use nat_convert::layout::Layout;
 use nat_convert::report::Remedy;
-use nat_convert::source::{Container, DType};
+use nat_convert::source::{Container, ElementType};
 use nat_convert::write::{FloatType, WriteOptions, write};
 use nat_convert::zoo;
 use serde_json::Value;
@@ -569,7 +569,7 @@ fn every_dtype_becomes_a_float_of_at_most_32_bits() {
     safetensors(&path, &tensors);
     let checkpoint = open(&path);
     let weight = &checkpoint.tensors()[0];
-    assert_eq!((weight.name.as_str(), weight.dtype), ("patch_embed.proj.weight", DType::F32));
+    assert_eq!((weight.name.as_str(), weight.dtype), ("patch_embed.proj.weight", ElementType::F32));
     let expected: Vec<u8> =
         (0..48 * 3 * 16 * 16).flat_map(|i| ((i as f64 / 3.0) as f32).to_le_bytes()).collect();
     assert_eq!(bytes(&checkpoint, "patch_embed.proj.weight"), expected);

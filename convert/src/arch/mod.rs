@@ -28,7 +28,7 @@ pub use heads::{
     BOX_SIDE, BoxHeadSpec, ClassifierWidths, DETECTOR_LEVELS, Detector, DetectorSpec, FpnSpec, Head,
     MASK_SIDE, MaskHeadSpec, RpnSpec, UpernetSpec, UpernetWidths,
 };
-pub use maps::{Map, Maps};
+pub use maps::{MapSize, MapSizes};
 pub use module::{
     BatchNormSpec, ConvModuleSpec, ConvSpec, Count, Inventory, LayerNormSpec, LinearSpec, Scope,
     UpsamplingSpec, Weight, Window, count,

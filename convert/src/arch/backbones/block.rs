@@ -2,7 +2,7 @@
 //! figure 3).
 
 use crate::arch::backbone::Backbone;
-use crate::arch::maps::Map;
+use crate::arch::maps::MapSize;
 use crate::arch::module::{Inventory, LayerNormSpec, LinearSpec, Scope, Weight, count};
 use crate::recipe::Recipe;
 
@@ -82,7 +82,7 @@ impl BlockSpec {
     }
 
     /// Takes the block on a map.
-    pub fn walk(&self, map: Map, inventory: &mut Inventory) {
+    pub fn walk(&self, map: MapSize, inventory: &mut Inventory) {
         let positions = map.positions;
         self.norm1.walk(positions, inventory);
         self.attn.walk(map, inventory);
@@ -95,7 +95,7 @@ impl BlockSpec {
 
 impl AttentionSpec {
     /// Takes the attention on a map: its layers, both products, and one for each bias that it adds.
-    pub fn walk(&self, Map { positions, dim }: Map, inventory: &mut Inventory) {
+    pub fn walk(&self, MapSize { positions, dim }: MapSize, inventory: &mut Inventory) {
         self.qkv.walk(positions, inventory);
         self.rpb.iter().for_each(|rpb| inventory.take(rpb));
         self.proj.walk(positions, inventory);

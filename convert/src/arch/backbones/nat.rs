@@ -3,9 +3,9 @@
 use super::block::BlockSpec;
 use super::kind::FamilyKind;
 use crate::arch::backbone::Backbone;
-use crate::arch::maps::Maps;
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{ConvSpec, Inventory, LayerNormSpec, Scope, Window, count};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::recipe::{EPSILON, Recipe};
 
 /// NAT or DiNAT without the norms that follow its levels.
@@ -56,7 +56,7 @@ impl NatSpec {
     }
 
     /// Takes the network on an image.
-    pub fn walk(&self, maps: &Maps, inventory: &mut Inventory) {
+    pub fn walk(&self, maps: &MapSizes, inventory: &mut Inventory) {
         let [height, width] = maps.image.map(|side| count(side.div_ceil(2)));
         let [first, second] = &self.proj;
         first.walk(height * width, inventory);
@@ -100,15 +100,15 @@ impl FamilyKind for NatFamily {
         ("levels.", "blocks.")
     }
 
-    fn is_of(&self, view: &View) -> bool {
+    fn is_of(&self, view: &ShapeView) -> bool {
         view.below("levels.").any(|rest| rest.contains(".blocks."))
     }
 
-    fn embedding(&self, view: &View) -> Result<(usize, usize), InferError> {
+    fn embedding(&self, view: &ShapeView) -> Result<(usize, usize), InferError> {
         Ok((view.dim("patch_embed.proj.1.weight", 0)?, self.patch_size()))
     }
 
-    fn levels(&self, view: &View) -> Result<usize, InferError> {
+    fn levels(&self, view: &ShapeView) -> Result<usize, InferError> {
         view.count("levels.", "")
     }
 
@@ -121,7 +121,7 @@ impl FamilyKind for NatFamily {
         config: &Backbone,
         recipe: &Recipe,
         scope: &Scope,
-        maps: &Maps,
+        maps: &MapSizes,
         inventory: &mut Inventory,
     ) {
         NatSpec::new(config, recipe, scope).walk(maps, inventory);

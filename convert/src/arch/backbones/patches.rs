@@ -2,7 +2,7 @@
 
 use crate::arch::backbone::Backbone;
 use crate::arch::module::{ConvSpec, Count, Inventory, LayerNormSpec, Scope, Window};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::recipe::EPSILON;
 
 /// Patches side by side through one linear map and a norm.
@@ -31,7 +31,7 @@ impl PatchesSpec {
     }
 
     /// Channels and side of a patch, by the tensors.
-    pub(super) fn read(view: &View) -> Result<(usize, usize), InferError> {
+    pub(super) fn read(view: &ShapeView) -> Result<(usize, usize), InferError> {
         Ok((view.dim("patch_embed.proj.weight", 0)?, view.dim("patch_embed.proj.weight", 3)?))
     }
 }

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::{About, HeadKind, HeadRow};
 use crate::arch::backbone::Norms;
-use crate::arch::maps::Maps;
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{
     ConvModuleSpec, ConvSpec, Count, Inventory, LinearSpec, Scope, UpsamplingSpec, Window, count, sum,
 };
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::arch::task::Task;
 use crate::limits::{Checked, MAX_CHANNELS, MAX_CLASSES, MAX_LIST, at_least_one, at_most};
 use crate::openmmlab;
@@ -127,7 +127,7 @@ impl DetectorSpec {
 
     /// Takes the head on a backbone's maps with all the proposals and detections that it keeps, counting
     /// convolutions and linear layers alone, as mmdet's tool does.
-    pub fn walk(&self, recipe: &Recipe, maps: &Maps, inventory: &mut Inventory) {
+    pub fn walk(&self, recipe: &Recipe, maps: &MapSizes, inventory: &mut Inventory) {
         self.fpn.walk(maps, inventory);
         // The fifth map is every second row and column of the last one.
         let fifth = maps.levels.last().map_or(count(0), |map| map.positions / count(4));
@@ -150,7 +150,7 @@ impl FpnSpec {
         }
     }
 
-    fn walk(&self, maps: &Maps, inventory: &mut Inventory) {
+    fn walk(&self, maps: &MapSizes, inventory: &mut Inventory) {
         for convs in [&self.lateral_convs, &self.fpn_convs] {
             convs.iter().zip(&maps.levels).for_each(|(conv, map)| conv.walk(map.positions, inventory));
         }
@@ -282,7 +282,7 @@ fn alike(a: &Detector, b: &Detector) -> bool {
 }
 
 /// Sizes of a two-stage detector; the heads of a `cascade` are numbered.
-fn infer(view: &View, cascade: bool) -> Result<Option<Detector>, InferError> {
+fn infer(view: &ShapeView, cascade: bool) -> Result<Option<Detector>, InferError> {
     if !view.has("roi_head.") {
         return Ok(None);
     }
@@ -382,7 +382,7 @@ impl HeadKind for TwoStage<'_> {
         }
     }
 
-    fn walk(&self, recipe: &Recipe, maps: &Maps, inventory: &mut Inventory) {
+    fn walk(&self, recipe: &Recipe, maps: &MapSizes, inventory: &mut Inventory) {
         DetectorSpec::new(self.detector, self.cascade, recipe, &maps.dims()).walk(recipe, maps, inventory);
     }
 }
