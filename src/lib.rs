@@ -1,8 +1,18 @@
 //! Neighborhood Attention Transformers (NAT, arXiv 2204.07143; DiNAT, arXiv 2209.15001) on candle.
 //!
-//! Data flows one way. A checkpoint of any kind is read by [`nat_convert`]; [`zoo`] knows where the
-//! published ones are; [`weights`] gives their tensors to the [`models`], which are made of [`layers`]
-//! and the operator of [`attention`]; [`tasks`] turn [`images`] into [`results`].
+//! Start here:
+//!
+//! - **An image in, an answer out**: [`tasks`]. A [`Model`](tasks::Model) is loaded, a task ([`Classify`](tasks::Classify),
+//!   [`Detect`](tasks::Detect), [`Segment`](tasks::Segment), [`Saliency`](tasks::Saliency),
+//!   [`ExtractFeatures`](tasks::ExtractFeatures)) is made of it. Many images go through a
+//!   [`Pipeline`](pipeline::Pipeline).
+//! - **The operator in a network of your own**: [`attention::NeighborhoodAttention`], any odd kernel, dilation and head
+//!   width, with gradients; [`layers`] and [`models`] are what the published networks are made of.
+//! - **A checkpoint to safetensors**: [`nat_convert`], which needs neither candle nor Python; [`zoo`] knows where the
+//!   published ones are.
+//!
+//! Data flows one way: [`nat_convert`] reads a checkpoint, [`zoo`] finds the published ones, [`weights`] gives their
+//! tensors to the [`models`], [`tasks`] turn [`images`] into [`results`].
 //!
 //! ```
 //! use nat_infer::tasks::classify::ClassifyOptions;
