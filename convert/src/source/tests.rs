@@ -13,7 +13,7 @@ mod containers;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden");
 
-/// Everything in a file as `convert/tests/make_pickles.py` writes it: path to value.
+/// Everything in a file as `tests/golden/make/pickles.py` writes it: path to value.
 fn flat(source: &TensorStore) -> BTreeMap<String, Json> {
     let mut out = BTreeMap::new();
     flatten(source, source.root(), String::new(), &mut out);

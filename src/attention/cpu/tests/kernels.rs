@@ -7,7 +7,7 @@ use crate::attention::cpu::{backward, forward};
 use crate::attention::reference;
 use crate::attention::tests::shapes::{PADDED, SHAPES};
 use crate::attention::tests::tools::{GRADIENT_TOLERANCES, TOLERANCES, bits, relative, widen};
-use crate::layers::simd::Isa;
+use crate::simd::Isa;
 
 /// A kernel, and how exact it is.
 struct Tested {

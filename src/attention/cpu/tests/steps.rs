@@ -10,7 +10,7 @@ use crate::attention::cpu::microkernels::{
 use crate::attention::cpu::packing::{Arrangement, copy_row, transpose_row};
 use crate::attention::cpu::pixels::Qkv;
 use crate::attention::cpu::scores::{WindowSoftmax, padded_biases};
-use crate::layers::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd};
 
 /// A copy or an inner loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
