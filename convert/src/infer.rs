@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::arch::shapes::{InferError, MAX_DIM, ShapeView, Shapes};
-use crate::arch::{Architecture, Backbone, Family, Head, Norms, Scope};
+use crate::arch::{Architecture, BackboneConfig, Family, Head, Norms, Scope};
 use crate::error::{LISTED, Mismatch};
 use crate::layout::{Canonical, Mapped, OUTSIDE};
 use crate::recipe::Recipe;
@@ -56,7 +56,7 @@ pub(crate) fn architecture(
     Ok(Architecture { backbone, head, recipe: Recipe::default() })
 }
 
-fn backbone(view: &ShapeView, index_buffers: bool, hints: &Hints) -> Result<Backbone, InferError> {
+fn backbone(view: &ShapeView, index_buffers: bool, hints: &Hints) -> Result<BackboneConfig, InferError> {
     let family = Family::ALL.into_iter().find(|family| family.kind().is_of(view));
     let family = family.ok_or(InferError::OtherNetwork)?;
     let kind = family.kind();
@@ -91,7 +91,7 @@ fn backbone(view: &ShapeView, index_buffers: bool, hints: &Hints) -> Result<Back
     }
     let fc1 = format!("{}0.mlp.fc1.weight", blocks(0));
     let global = index_buffers || kernel_size % 2 == 0;
-    Ok(Backbone {
+    Ok(BackboneConfig {
         family: kind.over_whole_map().filter(|_| global).unwrap_or(family),
         embed_dim,
         patch_size,

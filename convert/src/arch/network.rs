@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::backbone::Backbone;
+use super::backbone::BackboneConfig;
 use super::heads::Head;
 use super::module::Inventory;
 use crate::recipe::{Recipe, is_default};
@@ -11,7 +11,7 @@ use crate::recipe::{Recipe, is_default};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Architecture {
     /// The hierarchical or isotropic transformer.
-    pub backbone: Backbone,
+    pub backbone: BackboneConfig,
     /// What turns its feature maps into results.
     pub head: Head,
     /// What its tensors do not tell.

@@ -1,7 +1,7 @@
 //! The block that every family repeats: x + attention(norm1(x)), then x + mlp(norm2(x)) (arXiv 2204.07143,
 //! figure 3).
 
-use crate::arch::backbone::Backbone;
+use crate::arch::backbone::BackboneConfig;
 use crate::arch::maps::MapSize;
 use crate::arch::module::{Inventory, LayerNormSpec, LinearSpec, Scope, Weight, count};
 use crate::recipe::Recipe;
@@ -49,7 +49,7 @@ pub struct AttentionSpec {
 impl BlockSpec {
     /// The block at `scope`, number `block` of level `level`; `whole_map` says of what the family's attention is.
     pub fn new(
-        config: &Backbone,
+        config: &BackboneConfig,
         recipe: &Recipe,
         [level, block]: [usize; 2],
         whole_map: bool,

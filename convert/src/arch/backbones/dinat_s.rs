@@ -3,7 +3,7 @@
 use super::block::BlockSpec;
 use super::kind::FamilyKind;
 use super::patches::PatchesSpec;
-use crate::arch::backbone::Backbone;
+use crate::arch::backbone::BackboneConfig;
 use crate::arch::maps::MapSizes;
 use crate::arch::module::{Inventory, LayerNormSpec, LinearSpec, Scope};
 use crate::arch::shapes::{InferError, ShapeView};
@@ -29,7 +29,7 @@ pub struct DinatSLevelSpec {
 
 impl DinatSSpec {
     /// The network at `scope`.
-    pub fn new(config: &Backbone, recipe: &Recipe, scope: &Scope) -> Self {
+    pub fn new(config: &BackboneConfig, recipe: &Recipe, scope: &Scope) -> Self {
         let level = |level: usize| {
             let (dim, downsample) = (config.dim(level), scope.at("layers").at(level).at("downsample"));
             let blocks = DinatSFamily.blocks(scope, level);
@@ -100,7 +100,7 @@ impl FamilyKind for DinatSFamily {
 
     fn walk(
         &self,
-        config: &Backbone,
+        config: &BackboneConfig,
         recipe: &Recipe,
         scope: &Scope,
         maps: &MapSizes,

@@ -4,7 +4,7 @@
 use super::block::BlockSpec;
 use super::kind::FamilyKind;
 use super::patches::PatchesSpec;
-use crate::arch::backbone::{Backbone, Family};
+use crate::arch::backbone::{BackboneConfig, Family};
 use crate::arch::maps::MapSizes;
 use crate::arch::module::{Inventory, Scope};
 use crate::arch::shapes::{InferError, ShapeView};
@@ -21,7 +21,7 @@ pub struct IsotropicSpec {
 
 impl IsotropicSpec {
     /// The network at `scope`; `whole_map` says of what the attention is.
-    pub fn new(config: &Backbone, recipe: &Recipe, whole_map: bool, scope: &Scope) -> Self {
+    pub fn new(config: &BackboneConfig, recipe: &Recipe, whole_map: bool, scope: &Scope) -> Self {
         let blocks = IsotropicFamily { whole_map }.blocks(scope, 0);
         let block = |block| BlockSpec::new(config, recipe, [0, block], whole_map, &blocks.at(block));
         Self {
@@ -93,7 +93,7 @@ impl FamilyKind for IsotropicFamily {
 
     fn walk(
         &self,
-        config: &Backbone,
+        config: &BackboneConfig,
         recipe: &Recipe,
         scope: &Scope,
         maps: &MapSizes,

@@ -1,6 +1,6 @@
 //! What a family of backbones is asked.
 
-use crate::arch::backbone::{Backbone, Family};
+use crate::arch::backbone::{BackboneConfig, Family};
 use crate::arch::maps::MapSizes;
 use crate::arch::module::{Inventory, Scope};
 use crate::arch::shapes::{InferError, ShapeView};
@@ -57,7 +57,7 @@ pub(crate) trait FamilyKind: Sync {
     /// Walks over the backbone at `scope`, without the norms that follow its levels.
     fn walk(
         &self,
-        config: &Backbone,
+        config: &BackboneConfig,
         recipe: &Recipe,
         scope: &Scope,
         maps: &MapSizes,

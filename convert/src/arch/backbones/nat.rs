@@ -2,7 +2,7 @@
 
 use super::block::BlockSpec;
 use super::kind::FamilyKind;
-use crate::arch::backbone::Backbone;
+use crate::arch::backbone::BackboneConfig;
 use crate::arch::maps::MapSizes;
 use crate::arch::module::{ConvSpec, Inventory, LayerNormSpec, Scope, Window, count};
 use crate::arch::shapes::{InferError, ShapeView};
@@ -30,7 +30,7 @@ pub struct NatLevelSpec {
 
 impl NatSpec {
     /// The network at `scope`.
-    pub fn new(config: &Backbone, recipe: &Recipe, scope: &Scope) -> Self {
+    pub fn new(config: &BackboneConfig, recipe: &Recipe, scope: &Scope) -> Self {
         let (dim, embedding) = (config.embed_dim, scope.at("patch_embed"));
         let conv = |i: usize, inputs, outputs| {
             ConvSpec::new(&embedding.at("proj").at(i), inputs, outputs, Window::HALVE, true)
@@ -118,7 +118,7 @@ impl FamilyKind for NatFamily {
 
     fn walk(
         &self,
-        config: &Backbone,
+        config: &BackboneConfig,
         recipe: &Recipe,
         scope: &Scope,
         maps: &MapSizes,

@@ -1,6 +1,6 @@
 //! The patch embedding of DiNAT_s and of isotropic networks.
 
-use crate::arch::backbone::Backbone;
+use crate::arch::backbone::BackboneConfig;
 use crate::arch::module::{ConvSpec, Count, Inventory, LayerNormSpec, Scope, Window};
 use crate::arch::shapes::{InferError, ShapeView};
 use crate::recipe::EPSILON;
@@ -16,7 +16,7 @@ pub struct PatchesSpec {
 
 impl PatchesSpec {
     /// The embedding of the backbone at `scope`.
-    pub fn new(config: &Backbone, scope: &Scope) -> Self {
+    pub fn new(config: &BackboneConfig, scope: &Scope) -> Self {
         let (scope, dim) = (scope.at("patch_embed"), config.embed_dim);
         Self {
             proj: ConvSpec::new(&scope.at("proj"), 3, dim, Window::patches(config.patch_size), true),

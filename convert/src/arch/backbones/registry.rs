@@ -4,7 +4,7 @@ use super::dinat_s::DinatSFamily;
 use super::isotropic::IsotropicFamily;
 use super::kind::FamilyKind;
 use super::nat::NatFamily;
-use crate::arch::backbone::{Backbone, Family, Norms};
+use crate::arch::backbone::{BackboneConfig, Family, Norms};
 use crate::arch::maps::{MapSize, MapSizes};
 use crate::arch::module::{Inventory, Scope, count};
 use crate::recipe::Recipe;
@@ -34,7 +34,7 @@ impl Family {
     }
 }
 
-impl Backbone {
+impl BackboneConfig {
     /// Height or width of each level's map for an input side of `side` pixels.
     pub fn map_sides(&self, side: usize) -> Vec<usize> {
         let first = self.family.kind().first_side(side, self.patch_size);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classifier::{self, ClassifierWidths};
 use super::kind::{About, HeadKind, HeadRow};
-use super::mask_rcnn::{self, Detector};
+use super::mask_rcnn::{self, DetectorWidths};
 use super::upernet::{self, UpernetWidths};
 use crate::arch::maps::MapSizes;
 use crate::arch::module::{Inventory, Scope};
@@ -78,9 +78,9 @@ heads! {
     /// Global average pooling and one linear layer.
     Classifier(ClassifierWidths) = classifier::ROW;
     /// Mask R-CNN (arXiv 1703.06870) with a feature pyramid.
-    MaskRcnn(Detector) = mask_rcnn::MASK_RCNN;
+    MaskRcnn(DetectorWidths) = mask_rcnn::MASK_RCNN;
     /// Cascade Mask R-CNN (arXiv 1906.09756): three box and three mask heads.
-    CascadeMaskRcnn(Detector) = mask_rcnn::CASCADE_MASK_RCNN;
+    CascadeMaskRcnn(DetectorWidths) = mask_rcnn::CASCADE_MASK_RCNN;
     /// UPerNet (arXiv 1807.10221).
     Upernet(UpernetWidths) = upernet::ROW;
 }
@@ -183,7 +183,7 @@ mod tests {
     /// What converted files have in their metadata, byte by byte.
     #[test]
     fn heads_are_written_as_ever() {
-        let detector = Detector {
+        let detector = DetectorWidths {
             classes: 5,
             fpn_channels: 24,
             box_convs: 0,
