@@ -70,13 +70,13 @@ impl Placement {
 }
 
 enum Origin {
-    Safetensors(Container),
+    Safetensors(SafetensorsFile),
     Checkpoint(Box<Checkpoint>),
     Random(u64),
 }
 
 /// A safetensors file whose header has been read.
-struct Container {
+struct SafetensorsFile {
     bytes: Bytes,
     header: Metadata,
     /// Where the data begins.
@@ -145,8 +145,8 @@ impl Weights {
         // SAFETY: a file that another process changes while it is mapped would change under us; that
         // is accepted for weights, as everywhere in this field, and never written through.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| error(e.to_string()))?;
-        let container =
-            Container::new(Bytes::Mapped(map)).map_err(|e| error(format!("not a safetensors file ({e})")))?;
+        let container = SafetensorsFile::new(Bytes::Mapped(map))
+            .map_err(|e| error(format!("not a safetensors file ({e})")))?;
         Ok(Self::new(Origin::Safetensors(container), dtype, device))
     }
 
@@ -167,7 +167,7 @@ impl Weights {
     /// # Errors
     /// When it is not safetensors.
     pub fn embedded(bytes: &'static [u8], dtype: DType, device: Device) -> Result<Self, LoadError> {
-        let container = Container::new(Bytes::Embedded(bytes))
+        let container = SafetensorsFile::new(Bytes::Embedded(bytes))
             .map_err(|e| LoadError::File { path: "embedded weights".to_owned(), why: e.to_string() })?;
         Ok(Self::new(Origin::Safetensors(container), dtype, device))
     }
@@ -336,7 +336,7 @@ impl Weights {
     }
 }
 
-impl Container {
+impl SafetensorsFile {
     fn new(bytes: Bytes) -> Result<Self, safetensors::SafeTensorError> {
         let (length, header) = SafeTensors::read_metadata(bytes.all())?;
         Ok(Self { data: size_of::<u64>() + length, header, bytes })
@@ -396,9 +396,9 @@ fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, Tensor
     }
     let mut bytes = Vec::new();
     let dtype = match file.read(name, &mut bytes).map_err(|e| unreadable(e.to_string()))? {
-        source::DType::F32 => DType::F32,
-        source::DType::F16 => DType::F16,
-        source::DType::BF16 => DType::BF16,
+        source::ElementType::F32 => DType::F32,
+        source::ElementType::F16 => DType::F16,
+        source::ElementType::BF16 => DType::BF16,
         other => return Err(unreadable(format!("elements of type {other:?}"))),
     };
     Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu).map_err(|e| unreadable(in_words(&e)))

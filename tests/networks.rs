@@ -238,7 +238,7 @@ fn networks_without_bias_compute_what_zeros_do() {
         for tensor in demo.tensors() {
             let mut bytes = Vec::new();
             let stored = demo.read(&tensor.name, &mut bytes).unwrap();
-            assert_eq!(stored, nat_convert::source::DType::F16);
+            assert_eq!(stored, nat_convert::source::ElementType::F16);
             let value = Tensor::from_raw_buffer(&bytes, DType::F16, &tensor.shape, &Device::Cpu).unwrap();
             if tails.iter().any(|tail| tensor.name.ends_with(tail)) {
                 zeroed.insert(tensor.name.clone(), value.zeros_like().unwrap());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use altered::{Altered, Tensors, altered, replace, rows};
 use candle_core::{DType, Device, Tensor};
-use nat_convert::arch::{Detector, Head};
+use nat_convert::arch::{DetectorWidths, Head};
 use nat_convert::metadata::Metadata;
 use nat_convert::recipe::BoxCoder;
 use nat_infer::images::Reader;
@@ -53,7 +53,7 @@ fn assert_same(got: &[Detection], want: &[Detection]) {
     }
 }
 
-fn head(metadata: &mut Metadata) -> &mut Detector {
+fn head(metadata: &mut Metadata) -> &mut DetectorWidths {
     match &mut metadata.architecture.head {
         Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => detector,
         other => panic!("{other:?}"),

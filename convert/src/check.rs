@@ -1,6 +1,6 @@
 //! Numbers out of a file, held against what can be computed with: metadata is input like any other.
 
-use crate::arch::{Architecture, Backbone, Geometry, MAX_SIDE, Preprocessing};
+use crate::arch::{Architecture, BackboneConfig, Geometry, MAX_SIDE, Preprocessing};
 use crate::limits::{Checked, MAX_CHANNELS, MAX_LIST, at_least_one, number};
 use crate::recipe::{BoxCoder, DetectorRecipe, Recipe, SegmenterRecipe, SlidingWindow};
 
@@ -20,8 +20,8 @@ pub(crate) fn architecture(architecture: &Architecture) -> Checked {
     recipe(&architecture.recipe)
 }
 
-fn backbone(backbone: &Backbone) -> Checked {
-    let Backbone { embed_dim, patch_size, depths, num_heads, kernel_size, dilations, .. } = backbone;
+fn backbone(backbone: &BackboneConfig) -> Checked {
+    let BackboneConfig { embed_dim, patch_size, depths, num_heads, kernel_size, dilations, .. } = backbone;
     at_least_one("depths", depths.len(), MAX_LEVELS)?;
     at_least_one("embed_dim", *embed_dim, MAX_CHANNELS)?;
     at_least_one("patch_size", *patch_size, 1 << 8)?;

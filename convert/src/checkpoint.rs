@@ -7,20 +7,20 @@ use crate::arch::shapes::InferError;
 use crate::arch::{Architecture, Task, heads};
 use crate::error::{ConvertError, Mismatch, quoted};
 use crate::infer::{self, Hints};
-use crate::known::{Beside, Known};
+use crate::known::{BesideTensors, Known};
 use crate::layout::{self, Canonical, Dropped, Layout, Mapped, NotFound};
 use crate::likeness::{looks_like, resembles};
 use crate::metadata::{Metadata, SourceFile};
 pub use crate::options::{Options, Part};
 use crate::report::{self, Report, TensorLine};
-use crate::source::{Container, DType, Source, TensorRef};
+use crate::source::{Container, ElementType, TensorRef, TensorStore};
 use crate::warning::{Remedy, Warning};
 use crate::zoo;
 
 /// An opened checkpoint. Its elements are still on disk: [`Checkpoint::read`] fetches a tensor.
 pub struct Checkpoint {
     path: PathBuf,
-    source: Source,
+    source: TensorStore,
     metadata: Metadata,
     tensors: Vec<Tensor>,
     index: HashMap<String, usize>,
@@ -35,7 +35,7 @@ pub struct Tensor {
     /// Sizes, outermost first.
     pub shape: Vec<usize>,
     /// Type of the elements that [`Checkpoint::read`] gives: F32, F16 or BF16.
-    pub dtype: DType,
+    pub dtype: ElementType,
     parts: Vec<TensorRef>,
 }
 
@@ -49,7 +49,8 @@ impl Checkpoint {
     pub fn open(path: &Path, options: &Options) -> Result<Checkpoint, ConvertError> {
         let arch = options.arch.as_deref().map(zoo::find).transpose()?;
         let path = if path.is_dir() { weights_in(path)? } else { path.to_owned() };
-        let source = if is_index(&path) { Source::open_sharded(&path)? } else { Source::open(&path)? };
+        let source =
+            if is_index(&path) { TensorStore::open_sharded(&path)? } else { TensorStore::open(&path)? };
         let ours = Metadata::from_map(source.metadata())
             .map_err(|error| ConvertError::Config { path: path.clone(), reason: error.to_string() })?;
         let mut state = layout::find(source.root(), options.weights_key.as_deref()).map_err(
@@ -65,7 +66,7 @@ impl Checkpoint {
         if ours.is_some() {
             mapped.layout = Layout::Converted;
         }
-        let beside = Beside::of(&path, &mapped, &source)?;
+        let beside = BesideTensors::of(&path, &mapped, &source)?;
         let part_of = if options.part == Part::Backbone { keep_backbone(&mut mapped) } else { None };
         let hints = hints(arch, ours.as_ref(), &beside);
         let mut found = found_architecture(&path, &mapped, ours.as_ref(), &hints)?;
@@ -113,7 +114,7 @@ impl Checkpoint {
             shape: tensor.shape.clone(),
             dtype: tensor.dtype,
         };
-        let report = Report::new(report::Findings {
+        let report = Report::new(report::ReportParts {
             path: &path,
             container: source.container(),
             layout: mapped.layout,
@@ -172,7 +173,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When there is no such tensor, or the file can't be read any more.
-    pub fn read(&self, name: &str, out: &mut Vec<u8>) -> Result<DType, ConvertError> {
+    pub fn read(&self, name: &str, out: &mut Vec<u8>) -> Result<ElementType, ConvertError> {
         let tensor = self.index.get(name).map(|&i| &self.tensors[i]);
         let tensor = tensor.ok_or_else(|| ConvertError::NoTensor(name.to_owned()))?;
         match tensor.parts.as_slice() {
@@ -186,7 +187,7 @@ impl Checkpoint {
                 }
             }
         }
-        if tensor.parts.iter().any(|part| part.dtype == DType::F64) {
+        if tensor.parts.iter().any(|part| part.dtype == ElementType::F64) {
             narrow(out);
         }
         Ok(tensor.dtype)
@@ -223,7 +224,7 @@ fn is_index(path: &Path) -> bool {
 
 /// What the tensors of a network without position bias do not tell, by who says it: the named architecture, our
 /// metadata, the configuration beside the weights.
-fn hints(arch: Option<&zoo::Entry>, ours: Option<&Metadata>, beside: &Beside) -> Hints {
+fn hints(arch: Option<&zoo::Entry>, ours: Option<&Metadata>, beside: &BesideTensors) -> Hints {
     let of = |architecture: &Architecture| {
         let (heads, kernel) = (&architecture.backbone.num_heads, architecture.backbone.kernel_size);
         Hints { num_heads: Some(heads.clone()), kernel_size: Some(kernel) }
@@ -322,8 +323,8 @@ fn tensors(architecture: &Architecture, mapped: &mut Mapped, notes: &mut Vec<Str
     let mut wide = 0;
     let mut take = |(name, _): (String, _)| {
         let Canonical { dtype, shape, parts, .. } = mapped.tensors.remove(&name)?;
-        wide += usize::from(dtype == DType::F64);
-        let dtype = if dtype == DType::F64 { DType::F32 } else { dtype };
+        wide += usize::from(dtype == ElementType::F64);
+        let dtype = if dtype == ElementType::F64 { ElementType::F32 } else { dtype };
         Some(Tensor { name, shape, dtype, parts })
     };
     let tensors = architecture.tensors().into_iter().filter_map(&mut take).collect();

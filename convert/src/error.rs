@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::arch::DilationsError;
-use crate::source::SourceError;
+use crate::source::StoreError;
 use crate::zoo::UnknownModel;
 
 /// Why a checkpoint could not be opened or converted: what, which file, what to do.
@@ -12,7 +12,7 @@ use crate::zoo::UnknownModel;
 pub enum ConvertError {
     /// The file can't be read, is no checkpoint, or is damaged.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(#[from] StoreError),
     /// The operating system refused something else than reading the checkpoint.
     #[error("{}: {action}: {error}", path.display())]
     Io {

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::arch::shapes::{InferError, MAX_DIM, Shapes, View};
-use crate::arch::{Architecture, Backbone, Family, Head, Norms, Scope};
+use crate::arch::shapes::{InferError, MAX_DIM, ShapeView, Shapes};
+use crate::arch::{Architecture, BackboneConfig, Family, Head, Norms, Scope};
 use crate::error::{LISTED, Mismatch};
 use crate::layout::{Canonical, Mapped, OUTSIDE};
 use crate::recipe::Recipe;
@@ -44,9 +44,9 @@ pub(crate) fn architecture(
     hints: &Hints,
 ) -> Result<Architecture, InferError> {
     let prefix = if shapes.keys().any(|name| name.starts_with("backbone.")) { "backbone." } else { "" };
-    let view = View { shapes, prefix };
+    let view = ShapeView { shapes, prefix };
     let backbone = backbone(&view, index_buffers, hints)?;
-    let head = Head::infer(&View { prefix: "", ..view })?;
+    let head = Head::infer(&ShapeView { prefix: "", ..view })?;
     let levels = backbone.depths.len();
     if let (Some(run), Some(made)) = (head.levels().filter(|&run| run != levels), head.made()) {
         return Err(InferError::Unclear(format!(
@@ -56,7 +56,7 @@ pub(crate) fn architecture(
     Ok(Architecture { backbone, head, recipe: Recipe::default() })
 }
 
-fn backbone(view: &View, index_buffers: bool, hints: &Hints) -> Result<Backbone, InferError> {
+fn backbone(view: &ShapeView, index_buffers: bool, hints: &Hints) -> Result<BackboneConfig, InferError> {
     let family = Family::ALL.into_iter().find(|family| family.kind().is_of(view));
     let family = family.ok_or(InferError::OtherNetwork)?;
     let kind = family.kind();
@@ -91,7 +91,7 @@ fn backbone(view: &View, index_buffers: bool, hints: &Hints) -> Result<Backbone,
     }
     let fc1 = format!("{}0.mlp.fc1.weight", blocks(0));
     let global = index_buffers || kernel_size % 2 == 0;
-    Ok(Backbone {
+    Ok(BackboneConfig {
         family: kind.over_whole_map().filter(|_| global).unwrap_or(family),
         embed_dim,
         patch_size,
@@ -115,7 +115,7 @@ fn backbone(view: &View, index_buffers: bool, hints: &Hints) -> Result<Backbone,
 }
 
 /// The heads of each level and the kernel size by the tables of the position bias, below these stems.
-fn biased(view: &View, levels: impl Iterator<Item = String>) -> Result<(Vec<usize>, usize), InferError> {
+fn biased(view: &ShapeView, levels: impl Iterator<Item = String>) -> Result<(Vec<usize>, usize), InferError> {
     let mut num_heads = Vec::new();
     let mut sides = BTreeMap::<usize, usize>::new();
     for (level, stem) in levels.enumerate() {

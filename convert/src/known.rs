@@ -13,28 +13,28 @@ use crate::openmmlab::{self, Meta};
 use crate::options::Options;
 use crate::recipe::{EPSILON, Recipe};
 use crate::report;
-use crate::source::{Source, Value};
-use crate::timm::Arguments;
+use crate::source::{TensorStore, Value};
+use crate::timm::TimmArguments;
 use crate::transformers::{self, Config, Preprocessor, crop_pct};
 use crate::zoo;
 
 /// What lies beside the tensors: in the same file or the same folder.
 #[derive(Default)]
-pub(crate) struct Beside {
+pub(crate) struct BesideTensors {
     config: Option<(PathBuf, Config)>,
     preprocessor: Option<(PathBuf, Preprocessor)>,
     openmmlab: Option<Meta>,
     /// The `arch` that timm's training script saves.
     timm: Option<String>,
     /// Its arguments.
-    arguments: Arguments,
+    arguments: TimmArguments,
 }
 
-impl Beside {
-    pub fn of(path: &Path, mapped: &Mapped, source: &Source) -> Result<Self, ConvertError> {
+impl BesideTensors {
+    pub fn of(path: &Path, mapped: &Mapped, source: &TensorStore) -> Result<Self, ConvertError> {
         let root: &Value = source.root();
-        let arguments =
-            Arguments::of(root).map_err(|reason| ConvertError::Config { path: path.to_owned(), reason })?;
+        let arguments = TimmArguments::of(root)
+            .map_err(|reason| ConvertError::Config { path: path.to_owned(), reason })?;
         let mut beside = Self {
             openmmlab: Meta::of(root),
             timm: layout::get(root, "arch").and_then(layout::text).map(str::to_owned),
@@ -51,7 +51,7 @@ impl Beside {
     }
 }
 
-impl Beside {
+impl BesideTensors {
     /// Heads and kernel, by whatever configuration there is.
     pub fn hints(&self) -> Hints {
         let config = self.config.as_ref().map(|(_, config)| (config.num_heads.clone(), config.kernel_size));
@@ -65,7 +65,7 @@ impl Beside {
 pub(crate) struct Known<'a> {
     pub arch: Option<&'static zoo::Entry>,
     pub options: &'a Options,
-    pub beside: &'a Beside,
+    pub beside: &'a BesideTensors,
     pub ours: Option<&'a Metadata>,
     pub file: &'a Path,
     /// The task of the network whose backbone this is.

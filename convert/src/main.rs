@@ -57,7 +57,7 @@ struct Args {
     inspect: bool,
     /// How --inspect prints
     #[arg(long, value_enum, default_value = "text", requires = "inspect")]
-    format: Format,
+    format: InspectFormat,
     /// Replace OUT if it exists
     #[arg(long, conflicts_with = "inspect")]
     overwrite: bool,
@@ -88,7 +88,7 @@ enum PartArg {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Format {
+enum InspectFormat {
     Text,
     Json,
 }
@@ -216,12 +216,12 @@ fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn inspect(checkpoint: &Checkpoint, format: Format) -> Result<()> {
+fn inspect(checkpoint: &Checkpoint, format: InspectFormat) -> Result<()> {
     let report = checkpoint.report();
     let mut out = io::BufWriter::new(io::stdout().lock());
     match format {
-        Format::Text => write!(out, "{}{}", in_full(report), report.tensor_table())?,
-        Format::Json => {
+        InspectFormat::Text => write!(out, "{}{}", in_full(report), report.tensor_table())?,
+        InspectFormat::Json => {
             let json = serde_json::to_string_pretty(report).map_err(io::Error::from)?;
             writeln!(out, "{}", terminal::escape_json(&json))?;
         }

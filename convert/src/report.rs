@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::arch::{Architecture, Dilations, Geometry, Preprocessing};
 use crate::layout::{Dropped, Layout};
 use crate::metadata::Metadata;
-use crate::source::{Container, DType};
+use crate::source::{Container, ElementType};
 use crate::terminal::one_line;
 pub use crate::warning::{Remedy, Warning};
 
@@ -66,11 +66,11 @@ pub struct TensorLine {
     pub shape: Vec<usize>,
     /// `F32`, `F16` or `BF16`.
     #[serde(serialize_with = "dtype_name")]
-    pub dtype: DType,
+    pub dtype: ElementType,
 }
 
 /// What a report is made of.
-pub(crate) struct Findings<'a> {
+pub(crate) struct ReportParts<'a> {
     pub path: &'a Path,
     pub container: Container,
     pub layout: Layout,
@@ -86,7 +86,7 @@ pub(crate) struct Findings<'a> {
 }
 
 impl Report {
-    pub(crate) fn new(f: Findings) -> Self {
+    pub(crate) fn new(f: ReportParts) -> Self {
         let architecture = &f.metadata.architecture;
         Self {
             file: file_name(f.path),
@@ -217,6 +217,6 @@ fn container_name<S: Serializer>(value: &Container, serializer: S) -> Result<S::
     })
 }
 
-fn dtype_name<S: Serializer>(value: &DType, serializer: S) -> Result<S::Ok, S::Error> {
+fn dtype_name<S: Serializer>(value: &ElementType, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{value:?}"))
 }

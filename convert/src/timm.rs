@@ -7,7 +7,7 @@ use crate::source::Value;
 
 /// What a training run was told, where it differs from the model's own settings.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Arguments {
+pub(crate) struct TimmArguments {
     /// Side of the square input.
     pub resolution: Option<usize>,
     /// Share of the resized short side that the crop keeps.
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     pub filter: Option<Filter>,
 }
 
-impl Arguments {
+impl TimmArguments {
     /// Reads `args`: a namespace or a dictionary.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Arguments {
     }
 }
 
-impl Arguments {
+impl TimmArguments {
     /// Puts a training run's own settings in the place of a classifier's.
     pub fn apply(&self, to: &mut Preprocessing) {
         if let Geometry::Crop { resolution, crop_pct } = &mut to.geometry {
@@ -110,14 +110,14 @@ mod tests {
 
     use super::*;
 
-    fn of(args: &[(&str, Value)], namespace: bool) -> Result<Arguments, String> {
+    fn of(args: &[(&str, Value)], namespace: bool) -> Result<TimmArguments, String> {
         let pair = |(key, value): &(&str, Value)| (Value::Str((*key).into()), value.clone());
         let dict = Value::Dict(Rc::new(args.iter().map(pair).collect()));
         let args = match namespace {
             true => Value::Opaque { global: "argparse.Namespace".into(), state: Some(Rc::new(dict)) },
             false => dict,
         };
-        Arguments::of(&Value::Dict(Rc::new(vec![(Value::Str("args".into()), args)])))
+        TimmArguments::of(&Value::Dict(Rc::new(vec![(Value::Str("args".into()), args)])))
     }
 
     fn list(numbers: &[f64]) -> Value {
@@ -133,7 +133,7 @@ mod tests {
             ("std", list(&[0.1, 0.2, 0.3])),
             ("interpolation", Value::Str("bilinear".into())),
         ];
-        let wanted = Arguments {
+        let wanted = TimmArguments {
             resolution: Some(192),
             crop_pct: Some(0.95),
             mean: Some([0.5; 3]),
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(of(&all, true).as_ref(), Ok(&wanted));
         assert_eq!(of(&all, false), Ok(wanted));
         let none = [("img_size", Value::None), ("interpolation", Value::Str("".into()))];
-        assert_eq!(of(&none, true), Ok(Arguments::default()));
+        assert_eq!(of(&none, true), Ok(TimmArguments::default()));
         let size = Value::List(Rc::new([3, 256, 256].map(Value::Int).to_vec()));
         assert_eq!(of(&[("input_size", size)], true).unwrap().resolution, Some(256));
     }

@@ -131,7 +131,7 @@ impl Size {
 }
 
 /// The defaults of an image processor's class.
-struct Class {
+struct ProcessorClass {
     mean: [f64; 3],
     std: [f64; 3],
     filter: Filter,
@@ -195,32 +195,35 @@ impl Preprocessor {
         Ok(Some((Preprocessing { geometry, mean, std, filter, bgr: false }, note)))
     }
 
-    fn class(&self) -> Result<Class, String> {
+    fn class(&self) -> Result<ProcessorClass, String> {
         let name = self.image_processor_type.as_deref().or(self.feature_extractor_type.as_deref());
         let [mean, std] = [HALF; 2];
         Ok(match name.map(|name| name.trim_end_matches("Fast")) {
             // What Transformers takes for NAT and DiNAT.
             None | Some("ViTImageProcessor" | "ViTFeatureExtractor") => {
-                Class { mean, std, filter: Filter::Bilinear, center_crop: false }
+                ProcessorClass { mean, std, filter: Filter::Bilinear, center_crop: false }
             }
             Some("ConvNextImageProcessor" | "ConvNextFeatureExtractor") => {
-                Class { mean, std, filter: Filter::Bilinear, center_crop: false }
+                ProcessorClass { mean, std, filter: Filter::Bilinear, center_crop: false }
             }
             Some("BitImageProcessor") => {
-                Class { mean: CLIP_MEAN, std: CLIP_STD, filter: Filter::Bicubic, center_crop: true }
+                ProcessorClass { mean: CLIP_MEAN, std: CLIP_STD, filter: Filter::Bicubic, center_crop: true }
             }
             Some("CLIPImageProcessor" | "CLIPFeatureExtractor") => {
-                Class { mean: CLIP_MEAN, std: CLIP_STD, filter: Filter::Bicubic, center_crop: true }
+                ProcessorClass { mean: CLIP_MEAN, std: CLIP_STD, filter: Filter::Bicubic, center_crop: true }
             }
-            Some("DeiTImageProcessor" | "DeiTFeatureExtractor") => {
-                Class { mean: IMAGENET_MEAN, std: IMAGENET_STD, filter: Filter::Bicubic, center_crop: true }
-            }
+            Some("DeiTImageProcessor" | "DeiTFeatureExtractor") => ProcessorClass {
+                mean: IMAGENET_MEAN,
+                std: IMAGENET_STD,
+                filter: Filter::Bicubic,
+                center_crop: true,
+            },
             Some(other) => return Err(format!("the image processor {other:?} is not known here")),
         })
     }
 
     /// Mean and deviation on 0..1 of what rescaling and normalising do together.
-    fn normalisation(&self, class: &Class) -> Result<([f64; 3], [f64; 3]), String> {
+    fn normalisation(&self, class: &ProcessorClass) -> Result<([f64; 3], [f64; 3]), String> {
         let (mean, std) = match self.do_normalize {
             Some(false) => ([0.0; 3], [1.0; 3]),
             _ => (

@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::error::ConvertError;
 use crate::metadata::Metadata;
-use crate::source::{self, DType, Source};
+use crate::source::{self, ElementType, TensorStore};
 
 /// Data begins at a multiple of this, so that a mapped file's elements are aligned.
 const ALIGN: usize = 8;
@@ -41,11 +41,11 @@ pub enum FloatType {
 }
 
 impl FloatType {
-    fn dtype(self) -> DType {
+    fn dtype(self) -> ElementType {
         match self {
-            FloatType::F32 => DType::F32,
-            FloatType::F16 => DType::F16,
-            FloatType::BF16 => DType::BF16,
+            FloatType::F32 => ElementType::F32,
+            FloatType::F16 => ElementType::F16,
+            FloatType::BF16 => ElementType::BF16,
         }
     }
 }
@@ -103,7 +103,7 @@ pub fn write(
     let mut metadata = checkpoint.metadata().clone();
     metadata.source.sha256 = Some(hash_files(checkpoint.files(), stop)?);
 
-    let plan = Plan::new(checkpoint.tensors(), options.dtype);
+    let plan = WritePlan::new(checkpoint.tensors(), options.dtype);
     let header = plan.header(&metadata).map_err(|error| io("can't write")(error.into()))?;
     let hashes = {
         let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
@@ -171,11 +171,11 @@ type Hash = [u8; 32];
 
 /// The tensors in the order of the file: wider types first, as safetensors wants for alignment,
 /// then by name.
-struct Plan<'a> {
-    tensors: Vec<(&'a Tensor, DType)>,
+struct WritePlan<'a> {
+    tensors: Vec<(&'a Tensor, ElementType)>,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> WritePlan<'a> {
     fn new(tensors: &'a [Tensor], dtype: Option<FloatType>) -> Self {
         let as_asked = |tensor: &'a Tensor| (tensor, dtype.map_or(tensor.dtype, FloatType::dtype));
         let mut tensors: Vec<_> = tensors.iter().map(as_asked).collect();
@@ -243,7 +243,7 @@ impl<'a> Plan<'a> {
         hashes: &[Hash],
         stop: &AtomicBool,
     ) -> Result<(), ConvertError> {
-        let reread = Source::open(written)?;
+        let reread = TensorStore::open(written)?;
         let mut bytes = Vec::new();
         for ((tensor, dtype), hash) in self.tensors.iter().zip(hashes) {
             interrupted(stop)?;
@@ -270,24 +270,24 @@ impl<'a> Plan<'a> {
 struct Overflow;
 
 /// Rounds little-endian floats to another type, to nearest even.
-fn convert(bytes: &[u8], from: DType, to: DType, out: &mut Vec<u8>) -> Result<(), Overflow> {
+fn convert(bytes: &[u8], from: ElementType, to: ElementType, out: &mut Vec<u8>) -> Result<(), Overflow> {
     out.clear();
     out.reserve_exact(bytes.len() / from.size() * to.size());
     let half = |b: &[u8]| [b[0], b[1]];
     let value = |b: &[u8]| match from {
-        DType::F16 => f16::from_le_bytes(half(b)).to_f32(),
-        DType::BF16 => bf16::from_le_bytes(half(b)).to_f32(),
+        ElementType::F16 => f16::from_le_bytes(half(b)).to_f32(),
+        ElementType::BF16 => bf16::from_le_bytes(half(b)).to_f32(),
         _ => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
     };
     for element in bytes.chunks_exact(from.size()) {
         let x = value(element);
         let finite = match to {
-            DType::F16 => {
+            ElementType::F16 => {
                 let y = f16::from_f32(x);
                 out.extend_from_slice(&y.to_le_bytes());
                 y.is_finite()
             }
-            DType::BF16 => {
+            ElementType::BF16 => {
                 let y = bf16::from_f32(x);
                 out.extend_from_slice(&y.to_le_bytes());
                 y.is_finite()
@@ -317,7 +317,7 @@ mod tests {
         };
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/classify/nat-k7.pth");
         let checkpoint = Checkpoint::open(golden.as_ref(), &Options::default()).unwrap();
-        let plan = Plan::new(checkpoint.tensors(), None);
+        let plan = WritePlan::new(checkpoint.tensors(), None);
         let running = AtomicBool::new(false);
         let error = plan.stream(&checkpoint, &mut full, "out.safetensors".as_ref(), &running).unwrap_err();
         let says = "out.safetensors: can't write: No space left on device";
@@ -330,19 +330,19 @@ mod tests {
         let mut out = Vec::new();
         convert(
             &bytes(&[1.0, -65504.0, 1.0 + 1.0 / 2048.0, 1e-8, f32::INFINITY]),
-            DType::F32,
-            DType::F16,
+            ElementType::F32,
+            ElementType::F16,
             &mut out,
         )
         .unwrap();
         let halves: Vec<_> = out.chunks(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
         assert_eq!(halves, [1.0, -65504.0, 1.0, 0.0, f32::INFINITY]);
-        assert!(convert(&bytes(&[1.0, 65520.0]), DType::F32, DType::F16, &mut out).is_err());
-        assert!(convert(&bytes(&[f32::MAX]), DType::F32, DType::BF16, &mut out).is_err());
-        convert(&bytes(&[65520.0]), DType::F32, DType::BF16, &mut out).unwrap();
+        assert!(convert(&bytes(&[1.0, 65520.0]), ElementType::F32, ElementType::F16, &mut out).is_err());
+        assert!(convert(&bytes(&[f32::MAX]), ElementType::F32, ElementType::BF16, &mut out).is_err());
+        convert(&bytes(&[65520.0]), ElementType::F32, ElementType::BF16, &mut out).unwrap();
         assert_eq!(out, bf16::from_f32(65536.0).to_le_bytes());
         let exact = out.clone();
-        convert(&exact, DType::BF16, DType::F32, &mut out).unwrap();
+        convert(&exact, ElementType::BF16, ElementType::F32, &mut out).unwrap();
         assert_eq!(out, 65536f32.to_le_bytes());
     }
 }

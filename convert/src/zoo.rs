@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use serde::Deserialize;
 
 pub use crate::arch::Task;
-use crate::arch::{Architecture, Backbone, Dilations, Family, Geometry, Head, Norms, Preprocessing, heads};
+use crate::arch::{
+    Architecture, BackboneConfig, Dilations, Family, Geometry, Head, Norms, Preprocessing, heads,
+};
 use crate::labels::Labels;
 use crate::recipe::Recipe;
 
@@ -225,8 +227,8 @@ fn is_spdx(licence: &str) -> bool {
 }
 
 impl BackboneRow {
-    fn with(&self, dilations: Vec<Vec<usize>>, norms: Norms) -> Backbone {
-        Backbone {
+    fn with(&self, dilations: Vec<Vec<usize>>, norms: Norms) -> BackboneConfig {
+        BackboneConfig {
             family: self.family,
             embed_dim: self.embed_dim,
             patch_size: self.family.kind().patch_size(),

@@ -9,13 +9,13 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Raw, golden, golden_files, json, safetensors, zeros};
 use nat_convert::arch::{
-    Architecture, ClassifierWidths, Detector, Family, Geometry, Head, Norms, UpernetWidths,
+    Architecture, ClassifierWidths, DetectorWidths, Family, Geometry, Head, Norms, UpernetWidths,
 };
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::error::{ConvertError, Mismatch};
 use nat_convert::layout::Layout;
 use nat_convert::report::Remedy;
-use nat_convert::source::{Container, DType};
+use nat_convert::source::{Container, ElementType};
 use nat_convert::write::{FloatType, WriteOptions, write};
 use nat_convert::zoo;
 use serde_json::Value;
@@ -170,7 +170,7 @@ fn golden_detectors_and_segmenters() {
         let checkpoint = open(&golden(name).join(file));
         let arch = &checkpoint.metadata().architecture;
         let number = |key: &str| spec[key].as_u64().unwrap() as usize;
-        let detector = |box_convs, box_fcs, stages, box_channels| Detector {
+        let detector = |box_convs, box_fcs, stages, box_channels| DetectorWidths {
             classes: number("num_classes"),
             fpn_channels: number("fpn_channels"),
             box_convs,
@@ -437,7 +437,8 @@ fn config_json_states_dilations_and_is_held_against_the_tensors() {
 fn the_stock_cascade_layout() {
     let mut arch = zoo::find("cascade-mask-rcnn-nat-mini").unwrap().architecture.clone();
     let Head::CascadeMaskRcnn(detector) = &mut arch.head else { panic!("not a cascade") };
-    *detector = Detector { box_convs: 0, box_fcs: 2, class_agnostic: true, classes: 20, ..detector.clone() };
+    *detector =
+        DetectorWidths { box_convs: 0, box_fcs: 2, class_agnostic: true, classes: 20, ..detector.clone() };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cascade.safetensors");
     safetensors(&path, &zeros(&arch));
@@ -569,7 +570,7 @@ fn every_dtype_becomes_a_float_of_at_most_32_bits() {
     safetensors(&path, &tensors);
     let checkpoint = open(&path);
     let weight = &checkpoint.tensors()[0];
-    assert_eq!((weight.name.as_str(), weight.dtype), ("patch_embed.proj.weight", DType::F32));
+    assert_eq!((weight.name.as_str(), weight.dtype), ("patch_embed.proj.weight", ElementType::F32));
     let expected: Vec<u8> =
         (0..48 * 3 * 16 * 16).flat_map(|i| ((i as f64 / 3.0) as f32).to_le_bytes()).collect();
     assert_eq!(bytes(&checkpoint, "patch_embed.proj.weight"), expected);

@@ -10,14 +10,14 @@ use nat_convert::arch::{Architecture, Filter, Geometry, Head, Preprocessing};
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::metadata::Metadata;
 use nat_convert::recipe::{BoxCoder, DetectorRecipe, Recipe, Scores, SegmenterRecipe, SlidingWindow};
-use nat_convert::source::DType;
+use nat_convert::source::ElementType;
 use tempfile::TempDir;
 
 /// The tensors of a checkpoint, as they are to be saved.
 fn state(checkpoint: &Checkpoint) -> Vec<(String, Object)> {
     let tensor = |tensor: &nat_convert::checkpoint::Tensor| {
         let mut bytes = Vec::new();
-        assert_eq!(checkpoint.read(&tensor.name, &mut bytes).unwrap(), DType::F32);
+        assert_eq!(checkpoint.read(&tensor.name, &mut bytes).unwrap(), ElementType::F32);
         (tensor.name.clone(), Object::Tensor("FloatStorage", tensor.shape.clone(), bytes))
     };
     checkpoint.tensors().iter().map(tensor).collect()

@@ -11,7 +11,7 @@ const NORM_THREADS: usize = 128;
 /// What follows the bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Activation {
+pub enum KernelActivation {
     None,
     Gelu,
     Relu,
@@ -41,15 +41,15 @@ macro_rules! kernel {
 pub fn finish(
     element: Element,
     [rows, channels]: [usize; 2],
-    activation: Activation,
+    activation: KernelActivation,
     vectors: bool,
 ) -> Result<Launch, TooLarge> {
     let (function, each) = kernel!("finish", element, channels, vectors);
     let blocks = (rows * channels / each).div_ceil(THREADS);
     let activation = match activation {
-        Activation::None => 0,
-        Activation::Gelu => 1,
-        Activation::Relu => 2,
+        KernelActivation::None => 0,
+        KernelActivation::Gelu => 1,
+        KernelActivation::Relu => 2,
     };
     Launch::linear(LAYERS, function, blocks, THREADS as u32, &[rows, channels, activation])
 }

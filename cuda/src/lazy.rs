@@ -34,7 +34,7 @@ impl Lazy {
 
 /// A function of a library.
 #[repr(C)]
-struct Entry {
+struct LibraryFunction {
     /// Where it is, once it has been called; the trampoline reads it at offset 0.
     address: AtomicPtr<()>,
     name: &'static CStr,
@@ -70,7 +70,7 @@ pub fn missing_library() -> Option<&'static str> {
 }
 
 /// Finds the function of an entry.
-extern "C" fn resolve(entry: &Entry) -> *mut () {
+extern "C" fn resolve(entry: &LibraryFunction) -> *mut () {
     let found = entry.library.get().and_then(|library| {
         // SAFETY: the address alone is taken; whoever calls it knows the function's type.
         unsafe { library.get::<*mut ()>(entry.name.to_bytes_with_nul()) }.ok().map(|symbol| *symbol)
@@ -135,7 +135,7 @@ macro_rules! trampolines {
         #[unsafe(no_mangle)]
         #[unsafe(naked)]
         unsafe extern "C" fn $name() {
-            static ENTRY: Entry = Entry {
+            static ENTRY: LibraryFunction = LibraryFunction {
                 address: AtomicPtr::new(null_mut()),
                 // SAFETY: the text ends in its only zero.
                 name: unsafe { CStr::from_bytes_with_nul_unchecked(concat!(stringify!($name), "\0").as_bytes()) },

@@ -10,7 +10,7 @@ pub const MOST_BOXES: usize = 8192;
 /// A level of a pyramid, a map [height, width, channels].
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
-pub struct Level {
+pub struct PyramidLevel {
     pub height: usize,
     pub width: usize,
     /// Pixels a position.
@@ -24,7 +24,7 @@ pub struct Level {
 /// When there are too many elements for a launch.
 pub fn roi_align(
     element: Element,
-    levels: [Level; LEVELS],
+    levels: [PyramidLevel; LEVELS],
     channels: usize,
     count: usize,
     side: usize,

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use half::{bf16, f16};
 use nat_cuda::emulate::Emulator;
-use nat_cuda::layers::{Activation, Windows, finish, layer_norm, mean};
+use nat_cuda::layers::{KernelActivation, Windows, finish, layer_norm, mean};
 use nat_cuda::{Element, Launch};
 
 /// Each type with how far a result may be off, relative to its size or to 1.
@@ -84,11 +84,11 @@ fn a_layer_is_finished_with_whatever_it_has() {
         for (rows, channels) in [(1, 1), (5, 13), (49, 64), (3, 1000)] {
             for vectors in [false, true] {
                 for (has, activation) in [
-                    ([true, false, false], Activation::None),
-                    ([true, false, false], Activation::Gelu),
-                    ([true, true, true], Activation::None),
-                    ([false, false, true], Activation::Relu),
-                    ([false, false, false], Activation::Relu),
+                    ([true, false, false], KernelActivation::None),
+                    ([true, false, false], KernelActivation::Gelu),
+                    ([true, true, true], KernelActivation::None),
+                    ([false, false, true], KernelActivation::Relu),
+                    ([false, false, false], KernelActivation::Relu),
                 ] {
                     let mut x = Values::random(element, rows * channels, 0.0, &mut rng);
                     let [mut bias, mut gamma] =
@@ -106,9 +106,9 @@ fn a_layer_is_finished_with_whatever_it_has() {
                     let expected = |(i, x): (usize, f64)| {
                         let x = x + if has[0] { bias[i % channels] } else { 0.0 };
                         let x = match activation {
-                            Activation::None => x,
-                            Activation::Gelu => gelu(x),
-                            Activation::Relu => x.max(0.0),
+                            KernelActivation::None => x,
+                            KernelActivation::Gelu => gelu(x),
+                            KernelActivation::Relu => x.max(0.0),
                         };
                         x * if has[1] { gamma[i % channels] } else { 1.0 }
                             + if has[2] { residual[i] } else { 0.0 }
@@ -222,6 +222,6 @@ fn means_are_over_places() {
 
 #[test]
 fn launches_that_are_too_large_are_errors() {
-    assert!(finish(Element::F16, [usize::MAX >> 20, 1024], Activation::None, true).is_err());
+    assert!(finish(Element::F16, [usize::MAX >> 20, 1024], KernelActivation::None, true).is_err());
     assert!(mean(Element::F32, [1, 1 << 31, 32]).is_err());
 }

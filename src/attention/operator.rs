@@ -146,10 +146,10 @@ impl NeighborhoodAttention {
 }
 
 /// A tensor as an operator of candle gets it.
-type StorageView<'a, S> = (&'a S, &'a Layout);
+type StoredTensor<'a, S> = (&'a S, &'a Layout);
 
 /// The values of a contiguous tensor on the CPU.
-fn stored<'a, T: WithDType>((storage, layout): StorageView<'a, CpuStorage>) -> candle_core::Result<&'a [T]> {
+fn stored<'a, T: WithDType>((storage, layout): StoredTensor<'a, CpuStorage>) -> candle_core::Result<&'a [T]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&T::cpu_storage_as_slice(storage)?[start..end]),
         None => Err(candle_core::Error::RequiresContiguous { op: NAME }.bt()),
@@ -163,9 +163,9 @@ impl NeighborhoodAttention {
     /// The output on the CPU; `pad` where maps may be padded.
     fn on_cpu(
         &self,
-        qkv: StorageView<CpuStorage>,
-        rpb: StorageView<CpuStorage>,
-        pad: Option<StorageView<CpuStorage>>,
+        qkv: StoredTensor<CpuStorage>,
+        rpb: StoredTensor<CpuStorage>,
+        pad: Option<StoredTensor<CpuStorage>>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let problem = self.problem_with_bias(qkv.1, rpb.1, pad.is_some())?;
         let dtype = qkv.0.dtype();
@@ -200,9 +200,9 @@ impl NeighborhoodAttention {
     #[cfg(feature = "cuda")]
     fn on_gpu(
         &self,
-        qkv: StorageView<candle_core::CudaStorage>,
-        rpb: StorageView<candle_core::CudaStorage>,
-        pad: Option<StorageView<candle_core::CudaStorage>>,
+        qkv: StoredTensor<candle_core::CudaStorage>,
+        rpb: StoredTensor<candle_core::CudaStorage>,
+        pad: Option<StoredTensor<candle_core::CudaStorage>>,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
         let problem = self.problem_with_bias(qkv.1, rpb.1, pad.is_some())?;
         if qkv.0.dtype() != rpb.0.dtype() {
@@ -248,7 +248,9 @@ impl NeighborhoodAttention {
 }
 
 /// The values of qkv, rpb and pad, the last of which may be absent.
-fn slices<T: WithDType>(tensors: [Option<StorageView<'_, CpuStorage>>; 3]) -> candle_core::Result<[&[T]; 3]> {
+fn slices<T: WithDType>(
+    tensors: [Option<StoredTensor<'_, CpuStorage>>; 3],
+) -> candle_core::Result<[&[T]; 3]> {
     let [qkv, rpb, pad] = tensors.map(|tensor| tensor.map_or(Ok(&[][..]), stored));
     Ok([qkv?, rpb?, pad?])
 }

@@ -57,22 +57,22 @@ pub(super) fn backward(
 
 /// A query of one head: its class and place on each axis.
 #[derive(Clone, Copy)]
-struct HeadQuery {
-    image: usize,
+pub(super) struct HeadQuery {
+    pub(super) image: usize,
     /// Counted through all images.
-    pixel: usize,
-    rows: Class,
-    columns: Class,
-    y: usize,
-    x: usize,
-    head: usize,
+    pub(super) pixel: usize,
+    pub(super) rows: Class,
+    pub(super) columns: Class,
+    pub(super) y: usize,
+    pub(super) x: usize,
+    pub(super) head: usize,
 }
 
 /// A key that a query sees: its pixel, counted through all images, none if it is padded, and the bias that it takes
 /// in rpb.
-struct Neighbour {
-    pixel: Option<usize>,
-    bias: usize,
+pub(super) struct Neighbour {
+    pub(super) pixel: Option<usize>,
+    pub(super) bias: usize,
 }
 
 /// Every query of every head.
@@ -101,12 +101,12 @@ impl HeadQuery {
     }
 
     /// Where q (0), k (1) or v (2) of this head begins in a pixel of qkv.
-    fn part(&self, problem: &Problem, part: usize, pixel: usize) -> usize {
+    pub(super) fn part(&self, problem: &Problem, part: usize, pixel: usize) -> usize {
         ((pixel * 3 + part) * problem.heads + self.head) * problem.dim
     }
 
     /// k (1) or v (2) of this head of a pixel, or of `pad` where there is none.
-    fn key<'a>(
+    pub(super) fn key<'a>(
         &self,
         problem: &Problem,
         part: usize,
@@ -121,11 +121,11 @@ impl HeadQuery {
     }
 
     /// Where its output begins.
-    fn output(&self, problem: &Problem) -> usize {
+    pub(super) fn output(&self, problem: &Problem) -> usize {
         (self.pixel * problem.heads + self.head) * problem.dim
     }
 
-    fn neighbours(&self, problem: &Problem) -> impl Iterator<Item = Neighbour> {
+    pub(super) fn neighbours(&self, problem: &Problem) -> impl Iterator<Item = Neighbour> {
         let &Problem { kernel_size, bias_side: side, .. } = problem;
         (0..kernel_size * kernel_size).map(move |t| {
             let (ty, tx) = (t / kernel_size, t % kernel_size);

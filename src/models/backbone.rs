@@ -1,7 +1,7 @@
 //! Backbones: the registry of families, and the norms that follow their levels.
 
 use candle_core::{Result, Tensor};
-use nat_convert::arch::{Backbone as Config, DinatSSpec, Family, IsotropicSpec, NatSpec, Norms, Scope};
+use nat_convert::arch::{BackboneConfig, DinatSSpec, Family, IsotropicSpec, NatSpec, Norms, Scope};
 use nat_convert::recipe::Recipe;
 
 use super::dinat_s::DinatS;
@@ -22,7 +22,7 @@ pub struct Backbone {
 impl Backbone {
     /// Builds the network that `config` describes, with the epsilons and the scale of `recipe`, whose names begin
     /// with `scope`; what the weights lack, they report.
-    pub fn new(config: &Config, recipe: &Recipe, scope: &Scope, weights: &Weights) -> Self {
+    pub fn new(config: &BackboneConfig, recipe: &Recipe, scope: &Scope, weights: &Weights) -> Self {
         let isotropic =
             |whole_map| Isotropic::new(&IsotropicSpec::new(config, recipe, whole_map, scope), weights);
         let family: Box<dyn Levels> = match config.family {

@@ -13,10 +13,10 @@ use crate::weights::Weights;
 /// DiNAT_s without the norms that follow its levels.
 pub(super) struct DinatS {
     patch_embed: PatchEmbed,
-    levels: Vec<Level>,
+    levels: Vec<DinatSLevel>,
 }
 
-struct Level {
+struct DinatSLevel {
     blocks: Vec<Block>,
     downsample: Option<PatchMerging>,
 }
@@ -28,7 +28,7 @@ impl DinatS {
     pub(super) fn new(spec: &DinatSSpec, weights: &Weights) -> Self {
         Self {
             patch_embed: PatchEmbed::new(&spec.patch_embed, weights),
-            levels: spec.levels.iter().map(|level| Level::new(level, weights)).collect(),
+            levels: spec.levels.iter().map(|level| DinatSLevel::new(level, weights)).collect(),
         }
     }
 }
@@ -50,7 +50,7 @@ impl Levels for DinatS {
     }
 }
 
-impl Level {
+impl DinatSLevel {
     fn new(spec: &DinatSLevelSpec, weights: &Weights) -> Self {
         let merging = |(norm, reduction): &_| PatchMerging::new(norm, reduction, weights);
         Self {

@@ -4,7 +4,7 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use nat_convert::arch::{
-    Architecture, BOX_SIDE, BoxHeadSpec, Detector as Config, DetectorSpec, Head, MASK_SIDE, MaskHeadSpec,
+    Architecture, BOX_SIDE, BoxHeadSpec, DetectorSpec, DetectorWidths, Head, MASK_SIDE, MaskHeadSpec,
 };
 use nat_convert::recipe::DetectorRecipe;
 
@@ -54,7 +54,7 @@ impl MaskRcnn {
     /// does not say what the deltas of each stage are.
     pub fn new(
         architecture: &Architecture,
-        detector: &Config,
+        detector: &DetectorWidths,
         weights: &Weights,
     ) -> std::result::Result<Self, LoadError> {
         let cascade = matches!(architecture.head, Head::CascadeMaskRcnn(_));
@@ -238,7 +238,11 @@ impl Detector for MaskRcnn {
 }
 
 /// That maps and stages are as many as there are strides, anchors and deltas for them.
-fn check(config: &Config, levels: usize, recipe: &DetectorRecipe) -> std::result::Result<(), LoadError> {
+fn check(
+    config: &DetectorWidths,
+    levels: usize,
+    recipe: &DetectorRecipe,
+) -> std::result::Result<(), LoadError> {
     let wrong = |what| Err(LoadError::Architecture(what));
     let (stages, coders, bases) = (config.stages, recipe.stages.len(), recipe.anchors.base_sizes.len());
     if levels + 1 != STRIDES.len() {
@@ -368,7 +372,7 @@ mod tests {
         let backbone = &mut architecture.backbone;
         (backbone.embed_dim, backbone.depths) = (16, vec![1; 4]);
         (backbone.num_heads, backbone.dilations) = (vec![1, 2, 4, 8], vec![vec![1]; 4]);
-        let detector = Config {
+        let detector = DetectorWidths {
             classes: 3,
             fpn_channels: 8,
             box_convs: 0,

@@ -15,10 +15,10 @@ use crate::weights::Weights;
 pub(super) struct Nat {
     /// Overlapping 3x3 convolutions at stride 2, which make tokens.
     tokenizer: [Conv2d; 2],
-    levels: Vec<Level>,
+    levels: Vec<NatLevel>,
 }
 
-struct Level {
+struct NatLevel {
     blocks: Vec<Block>,
     /// An overlapping 3x3 convolution at stride 2.
     downsample: Option<Conv2d>,
@@ -32,7 +32,7 @@ impl Nat {
                 Conv2d::new(first, MapLayout::ChannelsFirst, weights),
                 normed(second, &spec.norm, weights),
             ],
-            levels: spec.levels.iter().map(|level| Level::new(level, weights)).collect(),
+            levels: spec.levels.iter().map(|level| NatLevel::new(level, weights)).collect(),
         }
     }
 }
@@ -55,7 +55,7 @@ impl Levels for Nat {
     }
 }
 
-impl Level {
+impl NatLevel {
     fn new(spec: &NatLevelSpec, weights: &Weights) -> Self {
         Self {
             blocks: spec.blocks.iter().map(|block| Block::new(block, weights)).collect(),

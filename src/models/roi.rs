@@ -129,12 +129,13 @@ mod tests {
     fn the_gpus_kernel_agrees_with_sample_by_sample() {
         use nat_cuda::Element;
         use nat_cuda::emulate::Emulator;
-        use nat_cuda::regions::{self, Level};
+        use nat_cuda::regions::{self, PyramidLevel};
 
         let (channels, count) = (3, 40);
         let mut rng = fastrand::Rng::with_seed(5);
         // Sides of the levels' maps; the strides follow from a picture of 256 x 192.
-        let levels = [4, 8, 16, 32].map(|stride| Level { height: 192 / stride, width: 256 / stride, stride });
+        let levels =
+            [4, 8, 16, 32].map(|stride| PyramidLevel { height: 192 / stride, width: 256 / stride, stride });
         let mut maps = levels
             .map(|level| (0..level.height * level.width * channels).map(|_| rng.f32()).collect::<Vec<f32>>());
         let rois: Vec<Corners> = (0..count)
@@ -155,7 +156,7 @@ mod tests {
             unsafe { Emulator::get().unwrap().launch(&launch, &pointers) };
             for (roi, got) in rois.iter().zip(out.chunks(side * side * channels)) {
                 let at = level(*roi, levels.len(), FINEST);
-                let Level { height, width, stride } = levels[at];
+                let PyramidLevel { height, width, stride } = levels[at];
                 for channel in 0..channels {
                     let plane: Vec<f64> =
                         maps[at].iter().skip(channel).step_by(channels).map(|&x| x.into()).collect();

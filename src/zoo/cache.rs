@@ -9,7 +9,7 @@ use std::{
 };
 
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
-use nat_convert::{metadata::Metadata, source::Source};
+use nat_convert::{metadata::Metadata, source::TensorStore};
 
 use super::{record, reference::Repository};
 
@@ -187,7 +187,7 @@ pub(super) fn loadable(snapshot: &Path) -> Option<PathBuf> {
     let names =
         std::fs::read_dir(snapshot).ok()?.filter_map(|file| file.ok()?.file_name().into_string().ok());
     let file = snapshot.join(converted(&names.collect::<Vec<_>>())?);
-    let source = Source::open(&file).ok()?;
+    let source = TensorStore::open(&file).ok()?;
     matches!(Metadata::from_map(source.metadata()), Ok(Some(_))).then_some(file)
 }
 

@@ -33,7 +33,7 @@ pub enum Norms {
 
 /// The transformer below every head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Backbone {
+pub struct BackboneConfig {
     /// Layout and names.
     pub family: Family,
     /// Channels of the first level; each further level has twice as many.
@@ -65,7 +65,7 @@ fn yes() -> bool {
     true
 }
 
-impl Backbone {
+impl BackboneConfig {
     /// Channels of level `level` (from 0).
     pub fn dim(&self, level: usize) -> usize {
         self.embed_dim << level

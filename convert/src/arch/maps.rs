@@ -4,23 +4,23 @@ use super::module::{Count, count};
 
 /// What the levels of a backbone give what stands on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Maps {
+pub struct MapSizes {
     /// Height and width of the image in pixels.
     pub image: [usize; 2],
     /// Each level's map, finest first.
-    pub levels: Vec<Map>,
+    pub levels: Vec<MapSize>,
 }
 
 /// The map of a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Map {
+pub struct MapSize {
     /// Height times width.
     pub positions: Count,
     /// Channels.
     pub dim: usize,
 }
 
-impl Maps {
+impl MapSizes {
     /// Pixels of the image.
     pub fn pixels(&self) -> Count {
         let [height, width] = self.image.map(count);

@@ -19,16 +19,16 @@ mod preprocessing;
 pub(crate) mod shapes;
 mod task;
 
-pub use backbone::{Backbone, Family, Norms};
+pub use backbone::{BackboneConfig, Family, Norms};
 pub use backbones::{
     AttentionSpec, BlockSpec, DinatSLevelSpec, DinatSSpec, IsotropicSpec, NatLevelSpec, NatSpec, PatchesSpec,
 };
 pub use dilations::{Dilations, DilationsError};
 pub use heads::{
-    BOX_SIDE, BoxHeadSpec, ClassifierWidths, DETECTOR_LEVELS, Detector, DetectorSpec, FpnSpec, Head,
+    BOX_SIDE, BoxHeadSpec, ClassifierWidths, DETECTOR_LEVELS, DetectorSpec, DetectorWidths, FpnSpec, Head,
     MASK_SIDE, MaskHeadSpec, RpnSpec, UpernetSpec, UpernetWidths,
 };
-pub use maps::{Map, Maps};
+pub use maps::{MapSize, MapSizes};
 pub use module::{
     BatchNormSpec, ConvModuleSpec, ConvSpec, Count, Inventory, LayerNormSpec, LinearSpec, Scope,
     UpsamplingSpec, Weight, Window, count,

@@ -308,8 +308,8 @@ mod tests {
     fn modules_have_their_tensors_and_macs() {
         let scope = Scope::default().at("a").at(0);
         type Walk = fn(&Scope, &mut Inventory);
-        type Tensors = &'static [(&'static str, &'static [usize])];
-        let cases: [(Walk, Tensors, u64, u64); 6] = [
+        type Shaped = &'static [(&'static str, &'static [usize])];
+        let cases: [(Walk, Shaped, u64, u64); 6] = [
             (
                 |scope, all| LinearSpec::new(scope, 3, 2, true).walk(count(10), all),
                 &[("a.0.weight", &[2, 3]), ("a.0.bias", &[2])],

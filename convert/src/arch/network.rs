@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::backbone::Backbone;
+use super::backbone::BackboneConfig;
 use super::heads::Head;
 use super::module::Inventory;
 use crate::recipe::{Recipe, is_default};
@@ -11,7 +11,7 @@ use crate::recipe::{Recipe, is_default};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Architecture {
     /// The hierarchical or isotropic transformer.
-    pub backbone: Backbone,
+    pub backbone: BackboneConfig,
     /// What turns its feature maps into results.
     pub head: Head,
     /// What its tensors do not tell.
@@ -110,10 +110,10 @@ mod tests {
             let huge = usize::MAX >> 8;
             (network.backbone.embed_dim, network.backbone.kernel_size) = (huge, huge / 2);
             match &mut network.head {
-                Head::Features => {}
                 Head::Classifier(head) => head.classes = huge,
                 Head::MaskRcnn(detector) | Head::CascadeMaskRcnn(detector) => detector.box_fcs = 0,
                 Head::Upernet(head) => head.channels = huge,
+                _ => {}
             }
             assert_eq!(network.macs(512, 512), u64::MAX, "{}", entry.name);
         }

@@ -19,14 +19,14 @@ pub(crate) enum InferError {
 }
 
 /// Tensors below a prefix.
-pub(crate) struct View<'a> {
+pub(crate) struct ShapeView<'a> {
     /// All tensors.
     pub shapes: &'a Shapes<'a>,
     /// What the names that are asked for begin with.
     pub prefix: &'a str,
 }
 
-impl View<'_> {
+impl ShapeView<'_> {
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.shapes.get(format!("{}{name}", self.prefix).as_str()).copied()

@@ -10,7 +10,7 @@ use super::rule::Rule;
 use super::{networks, transformers, unusable};
 use crate::arch::heads;
 use crate::error::quoted;
-use crate::source::{DType, TensorRef, Value};
+use crate::source::{ElementType, TensorRef, Value};
 use crate::warning::{Remedy, Warning};
 
 /// Why tensors of the file are left out, where the name alone does not say.
@@ -24,8 +24,9 @@ const NO_TENSOR: &str = "not a tensor";
 pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
     let cleaned: Vec<Cow<str>> = entries.iter().map(|(name, _)| networks::clean(name)).collect();
     let found = networks::all(cleaned.iter().map(AsRef::as_ref), scope);
-    let names: Vec<Name> = cleaned.iter().map(|name| place(name, &found)).collect();
-    let own = || names.iter().filter_map(|name| if let Name::Own(name) = name { Some(*name) } else { None });
+    let names: Vec<Belonging> = cleaned.iter().map(|name| place(name, &found)).collect();
+    let own =
+        || names.iter().filter_map(|name| if let Belonging::Own(name) = name { Some(*name) } else { None });
     let layout = layout(found.first(), own());
     let headless = !own().any(heads::is_head);
     let mut mapped = Mapped {
@@ -40,8 +41,8 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
     let mut pieces: BTreeMap<String, Vec<Piece>> = BTreeMap::new();
     for ((source, value), name) in entries.iter().zip(&names) {
         let name = match *name {
-            Name::Own(name) => name,
-            Name::No(reason) => {
+            Belonging::Own(name) => name,
+            Belonging::No(reason) => {
                 // Beside what was asked for nothing is missed.
                 let reason = if reason == OUTSIDE && scope.is_some() { NOT_ASKED } else { reason };
                 mapped.drop(source, reason);
@@ -78,7 +79,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
                 continue;
             }
             _ => {
-                let kind = unusable::Kind::new("entries that are no tensors");
+                let kind = unusable::Obstacle::new("entries that are no tensors");
                 mapped.is_unusable(source, rule.names(), kind);
                 continue;
             }
@@ -101,7 +102,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
                 }
             }
             Rule::Rows(names) => {
-                let kind = unusable::Kind::new("tensors of other than two rows");
+                let kind = unusable::Obstacle::new("tensors of other than two rows");
                 mapped.is_unusable(source, names.to_vec(), kind);
             }
         }
@@ -109,7 +110,7 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
     for (name, pieces) in pieces {
         match assemble(pieces) {
             Ok(tensor) => drop(mapped.tensors.insert(name, tensor)),
-            Err((from, what)) => mapped.is_unusable(&from, vec![name], unusable::Kind::new(what)),
+            Err((from, what)) => mapped.is_unusable(&from, vec![name], unusable::Obstacle::new(what)),
         }
     }
     mapped.warnings.extend(left_out(&mapped.dropped, &beside));
@@ -117,9 +118,9 @@ pub(crate) fn map(entries: &[(String, Value)], scope: Option<&str>) -> Mapped {
 }
 
 /// That a state dict has other networks than the one that is taken.
-fn two_networks(found: &[networks::Found]) -> Option<Warning> {
+fn two_networks(found: &[networks::FoundNetwork]) -> Option<Warning> {
     let [taken, others @ ..] = found else { return None };
-    let called = |network: &networks::Found| match network.prefix.trim_end_matches('.') {
+    let called = |network: &networks::FoundNetwork| match network.prefix.trim_end_matches('.') {
         "" => "bare names".to_owned(),
         prefix => quoted(prefix),
     };
@@ -155,13 +156,13 @@ fn is_floats(value: &Value) -> bool {
     }
 }
 
-fn is_float(dtype: DType) -> bool {
-    matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+fn is_float(dtype: ElementType) -> bool {
+    matches!(dtype, ElementType::F64 | ElementType::F32 | ElementType::F16 | ElementType::BF16)
 }
 
 /// What an entry's name is.
 #[derive(Clone, Copy)]
-enum Name<'a> {
+enum Belonging<'a> {
     /// One of the network's, without its prefix.
     Own(&'a str),
     /// None of them, and why it is dropped.
@@ -169,40 +170,40 @@ enum Name<'a> {
 }
 
 /// What a clean name is in a state dict of these networks, of which the first is taken.
-fn place<'a>(name: &'a str, found: &[networks::Found]) -> Name<'a> {
+fn place<'a>(name: &'a str, found: &[networks::FoundNetwork]) -> Belonging<'a> {
     let Some(network) = found.first() else {
         let name = networks::usual_prefix(name);
-        return networks::no_part(name).map_or(Name::Own(name), Name::No);
+        return networks::no_part(name).map_or(Belonging::Own(name), Belonging::No);
     };
     let own = name.strip_prefix(network.prefix.as_str());
     if let Some(reason) = networks::no_part(own.unwrap_or(name)) {
-        return Name::No(reason);
+        return Belonging::No(reason);
     }
     // Prefixes may begin with one another: the longest counts.
-    let longest = |other: &&networks::Found| name.starts_with(other.prefix.as_str());
+    let longest = |other: &&networks::FoundNetwork| name.starts_with(other.prefix.as_str());
     let owner = found.iter().filter(longest).max_by_key(|other| other.prefix.len());
     if owner.is_some_and(|owner| owner.prefix != network.prefix) {
-        return Name::No(OTHER_NETWORK);
+        return Belonging::No(OTHER_NETWORK);
     }
     if let Some(own) = own {
-        return Name::Own(own);
+        return Belonging::Own(own);
     }
     // A head that stands on the network as its sibling, at any level of the prefix.
     let ends = network.prefix.match_indices('.').map(|(at, _)| &network.prefix[..=at]);
     let ancestors = std::iter::once("").chain(ends);
     let head =
         ancestors.filter_map(|ancestor| name.strip_prefix(ancestor)).find(|rest| is_head(rest, network));
-    head.map_or(Name::No(OUTSIDE), Name::Own)
+    head.map_or(Belonging::No(OUTSIDE), Belonging::Own)
 }
 
 /// Whether a name is exactly that of something that stands on a backbone.
-fn is_head(name: &str, network: &networks::Found) -> bool {
+fn is_head(name: &str, network: &networks::FoundNetwork) -> bool {
     let linear = if network.transformers { "classifier." } else { "head." };
     matches!(name.strip_prefix(linear), Some("weight" | "bias"))
         || !network.transformers && heads::is_head(name)
 }
 
-fn layout<'a>(found: Option<&networks::Found>, mut own: impl Iterator<Item = &'a str>) -> Layout {
+fn layout<'a>(found: Option<&networks::FoundNetwork>, mut own: impl Iterator<Item = &'a str>) -> Layout {
     if found.is_some_and(|network| network.transformers) {
         Layout::Transformers
     } else if own.any(|name| name.starts_with("backbone.")) {
@@ -332,8 +333,8 @@ mod tests {
     fn stacked_and_split_tensors() {
         let block = "nat.encoder.levels.0.layers.0.";
         let third =
-            |part: &str| (format!("{block}attention.self.{part}.weight"), tensor(DType::F16, &[4, 4]));
-        let scale = (format!("{block}layer_scale_parameters"), tensor(DType::F16, &[2, 4]));
+            |part: &str| (format!("{block}attention.self.{part}.weight"), tensor(ElementType::F16, &[4, 4]));
+        let scale = (format!("{block}layer_scale_parameters"), tensor(ElementType::F16, &[2, 4]));
         let mapped = map(&[third("value"), scale, third("query"), third("key")], None);
         assert_eq!((mapped.layout, mapped.unusable.len()), (Layout::Transformers, 0));
         let qkv = &mapped.tensors["levels.0.blocks.0.attn.qkv.weight"];
@@ -355,14 +356,14 @@ mod tests {
         let entries = [
             ("levels.0.blocks.0.attn.rpb", weight()),
             ("auxiliary_head.conv_seg.weight", weight()),
-            ("decode_head.bottleneck.bn.num_batches_tracked", tensor(DType::I64, &[])),
-            ("layers.0.attn.relative_position_index", tensor(DType::I64, &[4, 4])),
+            ("decode_head.bottleneck.bn.num_batches_tracked", tensor(ElementType::I64, &[])),
+            ("layers.0.attn.relative_position_index", tensor(ElementType::I64, &[4, 4])),
             ("epoch", Value::Int(3)),
-            ("step", tensor(DType::I64, &[])),
+            ("step", tensor(ElementType::I64, &[])),
             ("norm.weight", opaque("numpy.core.multiarray._reconstruct")),
-            ("norm.bias", tensor(DType::I64, &[4])),
+            ("norm.bias", tensor(ElementType::I64, &[4])),
             ("module.head.weight", weight()),
-            ("head.weight", tensor(DType::F32, &[3])),
+            ("head.weight", tensor(ElementType::F32, &[3])),
             ("module.head.bias", weight()),
             ("head.bias", weight()),
         ];

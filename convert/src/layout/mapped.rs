@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::naming::Layout;
 use super::unusable;
 use crate::error::Unusable;
-use crate::source::{DType, TensorRef};
+use crate::source::{ElementType, TensorRef};
 use crate::warning::Warning;
 
 /// A tensor under its canonical name: parts of the file, one below the other.
@@ -15,7 +15,7 @@ use crate::warning::Warning;
 pub(crate) struct Canonical {
     /// The names in the file.
     pub from: String,
-    pub dtype: DType,
+    pub dtype: ElementType,
     pub shape: Vec<usize>,
     /// Concatenated along the first axis.
     pub parts: Vec<TensorRef>,
@@ -43,8 +43,8 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
-    pub(super) fn is_unusable(&mut self, from: &str, names: Vec<String>, kind: unusable::Kind) {
-        let unusable::Kind { what, advice } = kind;
+    pub(super) fn is_unusable(&mut self, from: &str, names: Vec<String>, kind: unusable::Obstacle) {
+        let unusable::Obstacle { what, advice } = kind;
         self.unusable.push((Unusable { name: from.to_owned(), what, advice }, names));
     }
 

@@ -82,7 +82,7 @@ pub(super) fn is_anchored(name: &str) -> bool {
 
 /// A network among the names of a state dict.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Found {
+pub(super) struct FoundNetwork {
     /// What its names begin with, up to and with the last dot.
     pub prefix: String,
     /// Whether its names are those of Transformers.
@@ -91,7 +91,7 @@ pub(super) struct Found {
     blocks: bool,
 }
 
-impl Found {
+impl FoundNetwork {
     fn is_whole(&self) -> bool {
         self.tokenizer && self.blocks
     }
@@ -106,8 +106,8 @@ impl Found {
 
 /// The networks of a state dict's clean names, the preferred one first; with a `scope` only those whose names
 /// begin with it.
-pub(super) fn all<'a>(names: impl Iterator<Item = &'a str>, scope: Option<&str>) -> Vec<Found> {
-    let mut found: Vec<Found> = Vec::new();
+pub(super) fn all<'a>(names: impl Iterator<Item = &'a str>, scope: Option<&str>) -> Vec<FoundNetwork> {
+    let mut found: Vec<FoundNetwork> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     let stem = scope.map(|scope| format!("{scope}."));
     for name in names.filter(|name| stem.as_ref().is_none_or(|stem| name.starts_with(stem))) {
@@ -118,7 +118,7 @@ pub(super) fn all<'a>(names: impl Iterator<Item = &'a str>, scope: Option<&str>)
             |own: &&str| before.strip_suffix(own).filter(|rest| rest.is_empty() || rest.ends_with('.'));
         let prefix = own.iter().find_map(shorter).unwrap_or(before);
         let place = *places.entry(prefix.to_owned()).or_insert_with(|| {
-            found.push(Found { prefix: prefix.to_owned(), transformers, ..Found::default() });
+            found.push(FoundNetwork { prefix: prefix.to_owned(), transformers, ..FoundNetwork::default() });
             found.len() - 1
         });
         let network = &mut found[place];
@@ -129,16 +129,16 @@ pub(super) fn all<'a>(names: impl Iterator<Item = &'a str>, scope: Option<&str>)
         }
     }
     // Those of one rank stay in the order of the file.
-    found.sort_by_cached_key(Found::rank);
-    let whole = found.first().is_some_and(Found::is_whole);
+    found.sort_by_cached_key(FoundNetwork::rank);
+    let whole = found.first().is_some_and(FoundNetwork::is_whole);
     found.retain(|network| !whole || network.is_whole());
     found.truncate(MAX_NETWORKS);
     found
 }
 
 /// Whether these are networks and not only parts of one.
-pub(super) fn is_whole(found: &[Found]) -> bool {
-    found.first().is_some_and(Found::is_whole)
+pub(super) fn is_whole(found: &[FoundNetwork]) -> bool {
+    found.first().is_some_and(FoundNetwork::is_whole)
 }
 
 /// What a state dict's names have before those of a network that is not recognised.

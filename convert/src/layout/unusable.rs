@@ -1,16 +1,16 @@
 //! Tensors that are there and can't be read: what they are, and what their owner can do.
 
 use crate::error::quoted;
-use crate::source::{DType, Value};
+use crate::source::{ElementType, Value};
 
 /// What stands in the way of some tensors, as it follows their number, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct Obstacle {
     pub what: String,
     pub advice: &'static str,
 }
 
-impl Kind {
+impl Obstacle {
     /// What nothing but its owner can tell more of.
     pub(super) fn new(what: &str) -> Self {
         Self { what: what.into(), advice: ITSELF }
@@ -64,14 +64,14 @@ const MARKS: [(&str, &str, &str); 12] = [
 ];
 
 /// What an unreadable value is, if it is a tensor of some kind.
-fn made(global: &str) -> Option<Kind> {
+fn made(global: &str) -> Option<Obstacle> {
     // Of safetensors: the type's name.
     if let Some(dtype) = global.strip_prefix("a tensor of ") {
         let what = match dtype {
             _ if dtype.starts_with("F8") => format!("8-bit floats ({dtype})"),
             _ => format!("tensors of {dtype}"),
         };
-        return Some(Kind { what, advice: FLOATS });
+        return Some(Obstacle { what, advice: FLOATS });
     }
     let known = MADE.iter().find(|(begin, ..)| global.starts_with(begin));
     // An element type or a function of a torch that is newer than this.
@@ -79,25 +79,25 @@ fn made(global: &str) -> Option<Kind> {
     let other = || {
         let name = global.strip_prefix("torch.")?;
         let newer = name.ends_with("Storage") || NEWER.iter().any(|begin| name.starts_with(begin));
-        newer.then(|| Kind { what: format!("tensors of {global}"), advice: FLOATS })
+        newer.then(|| Obstacle { what: format!("tensors of {global}"), advice: FLOATS })
     };
-    known.map(|(_, what, advice)| Kind { what: (*what).into(), advice }).or_else(other)
+    known.map(|(_, what, advice)| Obstacle { what: (*what).into(), advice }).or_else(other)
 }
 
 /// What an unreadable value is that stands where a tensor should.
-pub(super) fn kind(global: &str) -> Kind {
-    made(global).unwrap_or_else(|| Kind::new(&format!("objects of {}", quoted(global))))
+pub(super) fn kind(global: &str) -> Obstacle {
+    made(global).unwrap_or_else(|| Obstacle::new(&format!("objects of {}", quoted(global))))
 }
 
 /// What whole numbers are that stand where floats should.
-pub(super) fn whole_numbers(dtype: DType) -> Kind {
-    Kind { what: format!("tensors of whole numbers ({dtype:?})"), advice: QUANTISED }
+pub(super) fn whole_numbers(dtype: ElementType) -> Obstacle {
+    Obstacle { what: format!("tensors of whole numbers ({dtype:?})"), advice: QUANTISED }
 }
 
 /// What a name says of the network that its tensor is of, where that is none that can be run.
-pub(super) fn marked(name: &str) -> Option<Kind> {
+pub(super) fn marked(name: &str) -> Option<Obstacle> {
     let mark = MARKS.iter().find(|(mark, ..)| name.contains(mark));
-    mark.map(|(_, what, advice)| Kind { what: (*what).into(), advice })
+    mark.map(|(_, what, advice)| Obstacle { what: (*what).into(), advice })
 }
 
 /// Whether a value is a tensor, readable or not.

@@ -2,16 +2,16 @@
 
 use std::rc::Rc;
 
-use crate::source::{DType, TensorRef, Value};
+use crate::source::{ElementType, TensorRef, Value};
 
-pub(super) fn tensor(dtype: DType, shape: &[usize]) -> Value {
+pub(super) fn tensor(dtype: ElementType, shape: &[usize]) -> Value {
     let stride = |i: usize| shape[i + 1..].iter().product();
     let strides = (0..shape.len()).map(stride).collect();
     Value::Tensor(Rc::new(TensorRef { dtype, shape: shape.to_vec(), strides, offset: 0, storage: 0 }))
 }
 
 pub(super) fn weight() -> Value {
-    tensor(DType::F32, &[2])
+    tensor(ElementType::F32, &[2])
 }
 
 pub(super) fn dict(entries: &[(&str, Value)]) -> Value {

@@ -50,14 +50,14 @@ pub(crate) struct NotFound {
 }
 
 /// A dictionary with tensors.
-struct Candidate<'a> {
+struct TensorDict<'a> {
     path: Vec<&'a str>,
     dict: &'a [(Value, Value)],
     /// Whether names are those of a network here.
     network: bool,
 }
 
-impl Candidate<'_> {
+impl TensorDict<'_> {
     fn key(&self) -> String {
         self.path.join(".")
     }
@@ -95,10 +95,10 @@ pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, NotF
         found.retain(|candidate| candidate.dict.iter().any(|(key, _)| below(key)));
     }
     // The first in the file, where none is preferred.
-    found.sort_by_cached_key(Candidate::rank);
+    found.sort_by_cached_key(TensorDict::rank);
     let mut found = found.into_iter();
     // Beside a network that is no state dict, other tensors are not what was meant.
-    let meant = |first: &Candidate| first.network || wanted.is_some() || pickled(root).is_none();
+    let meant = |first: &TensorDict| first.network || wanted.is_some() || pickled(root).is_none();
     let Some(first) = found.next().filter(meant) else {
         return Err(NotFound { reason: what_else(root, wanted), keys: candidates(root) });
     };
@@ -163,7 +163,7 @@ fn search<'a>(
     path: &mut Vec<&'a str>,
     depth: usize,
     budget: &mut usize,
-    found: &mut Vec<Candidate<'a>>,
+    found: &mut Vec<TensorDict<'a>>,
 ) {
     let Value::Dict(dict) = value else { return };
     let Some(left) = budget.checked_sub(dict.len()) else { return };
@@ -171,7 +171,7 @@ fn search<'a>(
     let named = || dict.iter().filter_map(|(key, value)| Some((text(key)?, value)));
     if named().any(|(_, value)| unusable::is_tensor(value)) {
         let network = named().any(|(name, _)| networks::is_anchored(name));
-        found.push(Candidate { path: path.clone(), dict, network });
+        found.push(TensorDict { path: path.clone(), dict, network });
     }
     if path.len() == depth {
         return;
@@ -190,7 +190,7 @@ fn search<'a>(
 fn candidates(root: &Value) -> Vec<String> {
     let mut found = Vec::new();
     search(root, &mut Vec::new(), NESTING, &mut MAX_VISITED.clone(), &mut found);
-    let mut keys: Vec<_> = found.iter().filter(|one| !one.path.is_empty()).map(Candidate::key).collect();
+    let mut keys: Vec<_> = found.iter().filter(|one| !one.path.is_empty()).map(TensorDict::key).collect();
     keys.dedup();
     keys
 }

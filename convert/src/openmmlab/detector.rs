@@ -1,7 +1,7 @@
 //! The part of a configuration that Mask R-CNN and Cascade Mask R-CNN have.
 
 use super::parts;
-use super::place::{Findings, Place};
+use super::place::{ConfigPlace, Findings};
 use crate::python::Py;
 use crate::recipe::{Anchors, BoxCoder, Recipe};
 
@@ -16,7 +16,7 @@ const MOST: usize = 1 << 16;
 const STRIDES: [f64; 5] = [4.0, 8.0, 16.0, 32.0, 64.0];
 
 /// Reads `model.neck`, `model.rpn_head`, `model.roi_head` and how they are tested.
-pub(crate) fn read(model: &Place, test: &Place, recipe: &mut Recipe, findings: &mut Findings) {
+pub(crate) fn read(model: &ConfigPlace, test: &ConfigPlace, recipe: &mut Recipe, findings: &mut Findings) {
     findings.expect_kind(
         model,
         &["MaskRCNN", "CascadeRCNN", "CascadeMaskRCNN", "FasterRCNN", "TwoStageDetector"],
@@ -32,7 +32,7 @@ pub(crate) fn read(model: &Place, test: &Place, recipe: &mut Recipe, findings: &
     selection(&rcnn, recipe, findings);
 }
 
-fn neck(neck: &Place, findings: &mut Findings) {
+fn neck(neck: &ConfigPlace, findings: &mut Findings) {
     findings.expect_kind(neck, &["FPN"]);
     findings.expect_number(&neck.key("start_level"), 0.0);
     findings.expect(&neck.key("end_level"), |value| matches!(value, Py::Int(-1 | 3)));
@@ -64,7 +64,7 @@ fn neck(neck: &Place, findings: &mut Findings) {
     );
 }
 
-fn proposals(head: &Place, test: &Place, recipe: &mut Recipe, findings: &mut Findings) {
+fn proposals(head: &ConfigPlace, test: &ConfigPlace, recipe: &mut Recipe, findings: &mut Findings) {
     findings.expect_kind(head, &["RPNHead"]);
     findings.expect_number(&head.key("num_convs"), 1.0);
     findings.expect(&head.key("loss_cls").key("use_sigmoid"), |value| *value == Py::Bool(true));
@@ -112,7 +112,7 @@ fn proposals(head: &Place, test: &Place, recipe: &mut Recipe, findings: &mut Fin
     );
 }
 
-fn anchors(generator: &Place, anchors: &mut Anchors, findings: &mut Findings) {
+fn anchors(generator: &ConfigPlace, anchors: &mut Anchors, findings: &mut Findings) {
     findings.expect_kind(generator, &["AnchorGenerator"]);
     let octave = generator.key("octave_base_scale");
     if octave.is_given() {
@@ -154,7 +154,7 @@ fn anchors(generator: &Place, anchors: &mut Anchors, findings: &mut Findings) {
     );
 }
 
-fn coder(place: &Place, coder: &mut BoxCoder, findings: &mut Findings) {
+fn coder(place: &ConfigPlace, coder: &mut BoxCoder, findings: &mut Findings) {
     findings.expect_kind(place, &["DeltaXYWHBBoxCoder"]);
     findings.exactly(&place.key("target_means"), -1e3..=1e3, &mut coder.means);
     findings.exactly(&place.key("target_stds"), 1e-6..=1e3, &mut coder.stds);
@@ -175,7 +175,7 @@ fn coder(place: &Place, coder: &mut BoxCoder, findings: &mut Findings) {
     );
 }
 
-fn suppression(nms: &Place, iou_threshold: &mut f64, findings: &mut Findings) {
+fn suppression(nms: &ConfigPlace, iou_threshold: &mut f64, findings: &mut Findings) {
     findings.expect_kind(nms, &["nms"]);
     findings.number(&nms.key("iou_thr"), SHARE, iou_threshold);
     findings.number(&nms.key("iou_threshold"), SHARE, iou_threshold);
@@ -183,7 +183,7 @@ fn suppression(nms: &Place, iou_threshold: &mut f64, findings: &mut Findings) {
     findings.rest(nms, &["type", "iou_thr", "iou_threshold", "class_agnostic", "split_thr"]);
 }
 
-fn regions(roi: &Place, recipe: &mut Recipe, findings: &mut Findings) {
+fn regions(roi: &ConfigPlace, recipe: &mut Recipe, findings: &mut Findings) {
     findings.expect_kind(roi, &["StandardRoIHead", "CascadeRoIHead"]);
     findings.expect_off(&roi.key("shared_head"));
     let mut finest = None;
@@ -266,7 +266,7 @@ fn regions(roi: &Place, recipe: &mut Recipe, findings: &mut Findings) {
     );
 }
 
-fn box_head(head: &Place, stage: &mut BoxCoder, recipe: &mut Recipe, findings: &mut Findings) {
+fn box_head(head: &ConfigPlace, stage: &mut BoxCoder, recipe: &mut Recipe, findings: &mut Findings) {
     findings
         .expect_kind(head, &["Shared2FCBBoxHead", "Shared4Conv1FCBBoxHead", "ConvFCBBoxHead", "BBoxHead"]);
     coder(&head.key("bbox_coder"), stage, findings);
@@ -316,7 +316,7 @@ fn box_head(head: &Place, stage: &mut BoxCoder, recipe: &mut Recipe, findings: &
     );
 }
 
-fn mask_head(head: &Place, findings: &mut Findings) {
+fn mask_head(head: &ConfigPlace, findings: &mut Findings) {
     findings.expect_kind(head, &["FCNMaskHead"]);
     findings.expect_number(&head.key("roi_feat_size"), 14.0);
     findings.expect_number(&head.key("conv_kernel_size"), 3.0);
@@ -348,7 +348,7 @@ fn mask_head(head: &Place, findings: &mut Findings) {
     );
 }
 
-fn selection(test: &Place, recipe: &mut Recipe, findings: &mut Findings) {
+fn selection(test: &ConfigPlace, recipe: &mut Recipe, findings: &mut Findings) {
     let detector = &mut recipe.detector;
     findings.number(&test.key("score_thr"), SHARE, &mut detector.score_threshold);
     findings.count(&test.key("max_per_img"), 1..=MOST, &mut detector.max_detections);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::pipeline;
-use super::place::{Findings, HeadReader, Place, whole_number, whole_numbers};
+use super::place::{ConfigPlace, Findings, HeadReader, whole_number, whole_numbers};
 use crate::arch::{Geometry, Preprocessing, Task};
 use crate::layout::{get, text};
 use crate::python::{Py, assignments};
@@ -64,11 +64,11 @@ impl Meta {
         Some(Self { classes, palette, config, unreadable, mmengine })
     }
 
-    fn place(&self, path: &str) -> Place<'_> {
+    fn place(&self, path: &str) -> ConfigPlace<'_> {
         let mut keys = path.split('.');
         let first = keys.next().and_then(|key| self.config.as_ref()?.get(key));
         let value = keys.try_fold(first, |value, key| Some(value.and_then(|value| value.get(key))));
-        Place::new(path, value.flatten())
+        ConfigPlace::new(path, value.flatten())
     }
 
     /// The backbone's `dilations`; for a backbone of `type='NAT'`, which takes none, empty.
@@ -120,7 +120,11 @@ impl Meta {
     fn preprocessing(&self, task: Task, findings: &mut Findings) -> Option<Preprocessing> {
         let usual = usual_geometry(task)?;
         let first_of = |places: &[&str]| {
-            places.iter().map(|path| self.place(path)).find(Place::is_given).unwrap_or(Place::new("", None))
+            places
+                .iter()
+                .map(|path| self.place(path))
+                .find(ConfigPlace::is_given)
+                .unwrap_or(ConfigPlace::new("", None))
         };
         let processor = first_of(&["model.data_preprocessor", "data_preprocessor"]);
         // What `data.test` says is what is run; it may be a list of data sets.

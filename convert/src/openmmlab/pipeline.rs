@@ -1,11 +1,11 @@
 //! From a test pipeline to how pixels become inputs.
 
-use super::place::{Findings, Place};
+use super::place::{ConfigPlace, Findings};
 use crate::arch::{Filter, Geometry, MAX_SIDE, Preprocessing};
 use crate::python::Py;
 
 /// What the steps do that turn a file into an input.
-struct Steps {
+struct PipelineSteps {
     scale: Option<[usize; 2]>,
     keep_ratio: Option<bool>,
     divisor: Option<usize>,
@@ -22,13 +22,13 @@ struct Normalisation {
 /// Reads the steps of a pipeline and, of mmengine, the `data_preprocessor` that follows it. `usual` is
 /// what the published configurations of the task do.
 pub(super) fn read(
-    steps: &Place,
-    processor: &Place,
+    steps: &ConfigPlace,
+    processor: &ConfigPlace,
     mmengine: bool,
     usual: Geometry,
     findings: &mut Findings,
 ) -> Option<Preprocessing> {
-    let mut found = Steps { scale: None, keep_ratio: None, divisor: None, normalisation: None };
+    let mut found = PipelineSteps { scale: None, keep_ratio: None, divisor: None, normalisation: None };
     if steps.is_given() {
         walk(steps, mmengine, &mut found, findings);
     }
@@ -57,7 +57,7 @@ pub(super) fn read(
     })
 }
 
-fn walk(steps: &Place, mmengine: bool, found: &mut Steps, findings: &mut Findings) {
+fn walk(steps: &ConfigPlace, mmengine: bool, found: &mut PipelineSteps, findings: &mut Findings) {
     for step in steps.members() {
         match step.kind() {
             Some("LoadImageFromFile" | "LoadImageFromNDArray" | "LoadImage" | "LoadImageFromWebcam") => {
@@ -150,7 +150,7 @@ fn walk(steps: &Place, mmengine: bool, found: &mut Steps, findings: &mut Finding
 }
 
 /// A width and a height, or the one of a list of them.
-fn size(place: &Place, found: &mut Steps, findings: &mut Findings) {
+fn size(place: &ConfigPlace, found: &mut PipelineSteps, findings: &mut Findings) {
     if !place.is_given() {
         return;
     }
@@ -167,7 +167,11 @@ fn size(place: &Place, found: &mut Steps, findings: &mut Findings) {
 }
 
 /// mmdetection's `DetDataPreprocessor` and mmsegmentation's `SegDataPreProcessor`.
-fn preprocessor(place: &Place, found: &mut Steps, findings: &mut Findings) -> Option<Normalisation> {
+fn preprocessor(
+    place: &ConfigPlace,
+    found: &mut PipelineSteps,
+    findings: &mut Findings,
+) -> Option<Normalisation> {
     findings.expect_kind(
         place,
         &["DetDataPreprocessor", "SegDataPreProcessor", "SegDataPreprocessor", "ImgDataPreprocessor"],
@@ -221,7 +225,7 @@ fn preprocessor(place: &Place, found: &mut Steps, findings: &mut Findings) -> Op
 }
 
 fn numbers(
-    place: &Place,
+    place: &ConfigPlace,
     mean: &str,
     std: &str,
     rgb: bool,

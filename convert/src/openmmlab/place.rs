@@ -6,16 +6,16 @@ use crate::python::Py;
 use crate::recipe::Recipe;
 
 /// Reads what a configuration says of a head: of its `model` and its `test_cfg`, into the recipe.
-pub(crate) type HeadReader = fn(&Place, &Place, &mut Recipe, &mut Findings);
+pub(crate) type HeadReader = fn(&ConfigPlace, &ConfigPlace, &mut Recipe, &mut Findings);
 
 /// A value by its path, such as `model.rpn_head.anchor_generator`.
 #[derive(Clone, Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct ConfigPlace<'a> {
     path: String,
     value: Option<&'a Py>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> ConfigPlace<'a> {
     /// The value at `path`; one that is `None` in Python is there, and given as such.
     pub fn new(path: &str, value: Option<&'a Py>) -> Self {
         Self { path: path.to_owned(), value }
@@ -75,7 +75,7 @@ pub(crate) struct Findings {
 
 impl Findings {
     /// What is here can't be done.
-    pub fn refuse(&mut self, place: &Place) {
+    pub fn refuse(&mut self, place: &ConfigPlace) {
         self.refused.push(match place.value {
             Some(value) => format!("{} is {}", place.path, shown(value)),
             None => format!("{} is not given", place.path),
@@ -83,7 +83,7 @@ impl Findings {
     }
 
     /// Refuses a part whose `type` is given and none of `kinds`.
-    pub fn expect_kind(&mut self, place: &Place, kinds: &[&str]) {
+    pub fn expect_kind(&mut self, place: &ConfigPlace, kinds: &[&str]) {
         let kind = place.key("type");
         if kind.is_given() && !place.kind().is_some_and(|kind| kinds.contains(&kind)) {
             self.refuse(&kind);
@@ -91,19 +91,19 @@ impl Findings {
     }
 
     /// Refuses a value that is given and not the one that is built in.
-    pub fn expect(&mut self, place: &Place, is_built_in: impl Fn(&Py) -> bool) {
+    pub fn expect(&mut self, place: &ConfigPlace, is_built_in: impl Fn(&Py) -> bool) {
         if place.is_given() && !place.value.is_some_and(is_built_in) {
             self.refuse(place);
         }
     }
 
     /// Refuses everything but `False` and nothing.
-    pub fn expect_off(&mut self, place: &Place) {
+    pub fn expect_off(&mut self, place: &ConfigPlace) {
         self.expect(place, |value| *value == Py::Bool(false));
     }
 
     /// Refuses numbers, or lists of them, other than `wanted`.
-    pub fn expect_number(&mut self, place: &Place, wanted: f64) {
+    pub fn expect_number(&mut self, place: &ConfigPlace, wanted: f64) {
         self.expect(place, |value| match value {
             Py::List(items) => items.iter().all(|item| item.number() == Some(wanted)),
             value => value.number() == Some(wanted),
@@ -111,7 +111,7 @@ impl Findings {
     }
 
     /// Names what is here and not among `known`: it may change answers, and nothing here knows how.
-    pub fn rest(&mut self, place: &Place, known: &[&str]) {
+    pub fn rest(&mut self, place: &ConfigPlace, known: &[&str]) {
         let unknown = place.keys().filter(|key| !known.contains(key) && place.key(key).is_given());
         let unknown: Vec<_> = unknown.map(|key| format!("{}.{key}", place.path)).collect();
         self.warnings.extend(
@@ -122,7 +122,7 @@ impl Findings {
     }
 
     /// Takes a number that is given.
-    pub fn number(&mut self, place: &Place, range: RangeInclusive<f64>, into: &mut f64) {
+    pub fn number(&mut self, place: &ConfigPlace, range: RangeInclusive<f64>, into: &mut f64) {
         if place.is_given() {
             match place.value.and_then(Py::number).filter(|number| range.contains(number)) {
                 Some(number) => *into = number,
@@ -132,7 +132,7 @@ impl Findings {
     }
 
     /// Takes a number that is given in place of none.
-    pub fn optional(&mut self, place: &Place, range: RangeInclusive<f64>, into: &mut Option<f64>) {
+    pub fn optional(&mut self, place: &ConfigPlace, range: RangeInclusive<f64>, into: &mut Option<f64>) {
         if place.is_given() {
             let mut number = f64::NAN;
             self.number(place, range, &mut number);
@@ -141,7 +141,7 @@ impl Findings {
     }
 
     /// Takes a whole number that is given.
-    pub fn count(&mut self, place: &Place, range: RangeInclusive<usize>, into: &mut usize) {
+    pub fn count(&mut self, place: &ConfigPlace, range: RangeInclusive<usize>, into: &mut usize) {
         if place.is_given() {
             match place.value.and_then(whole_number).filter(|number| range.contains(number)) {
                 Some(number) => *into = number,
@@ -151,7 +151,7 @@ impl Findings {
     }
 
     /// Takes a truth that is given.
-    pub fn truth(&mut self, place: &Place, into: &mut bool) {
+    pub fn truth(&mut self, place: &ConfigPlace, into: &mut bool) {
         match place.value {
             Some(Py::Bool(value)) => *into = *value,
             _ => self.expect_off(place),
@@ -159,7 +159,7 @@ impl Findings {
     }
 
     /// Takes a list of numbers that is given.
-    pub fn numbers(&mut self, place: &Place, range: RangeInclusive<f64>, into: &mut Vec<f64>) {
+    pub fn numbers(&mut self, place: &ConfigPlace, range: RangeInclusive<f64>, into: &mut Vec<f64>) {
         if place.is_given() {
             let number = |value: &Py| value.number().filter(|number| range.contains(number));
             let list = place.value.and_then(Py::list).filter(|list| (1..=MAX_LIST).contains(&list.len()));
@@ -173,7 +173,7 @@ impl Findings {
     /// Takes so many numbers that are given.
     pub fn exactly<const N: usize>(
         &mut self,
-        place: &Place,
+        place: &ConfigPlace,
         range: RangeInclusive<f64>,
         into: &mut [f64; N],
     ) {

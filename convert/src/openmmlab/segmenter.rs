@@ -1,7 +1,7 @@
 //! UPerNet's part of a configuration.
 
 use super::parts;
-use super::place::{Findings, Place, whole_numbers};
+use super::place::{ConfigPlace, Findings, whole_numbers};
 use crate::python::Py;
 use crate::recipe::{Recipe, SlidingWindow};
 
@@ -10,7 +10,7 @@ const MAX_POOL: f64 = 64.0;
 const MAX_WINDOW: usize = 1 << 13;
 
 /// Reads `model.decode_head` and how it is tested.
-pub(crate) fn read(model: &Place, test: &Place, recipe: &mut Recipe, findings: &mut Findings) {
+pub(crate) fn read(model: &ConfigPlace, test: &ConfigPlace, recipe: &mut Recipe, findings: &mut Findings) {
     findings.expect_kind(model, &["EncoderDecoder"]);
     findings.expect_off(&model.key("neck"));
     let head = model.key("decode_head");
@@ -67,7 +67,7 @@ pub(crate) fn read(model: &Place, test: &Place, recipe: &mut Recipe, findings: &
     findings.rest(test, &["mode", "crop_size", "stride", "multi_label"]);
 }
 
-fn window(test: &Place, findings: &mut Findings) -> Option<SlidingWindow> {
+fn window(test: &ConfigPlace, findings: &mut Findings) -> Option<SlidingWindow> {
     let mut pair = |key: &str| -> Option<[usize; 2]> {
         let place = test.key(key);
         let sides = place.value().and_then(whole_numbers).and_then(|list| <[usize; 2]>::try_from(list).ok());

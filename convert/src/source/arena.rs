@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::value::{DType, Value};
+use super::value::{ElementType, Value};
 
 /// Most objects that a pickle may make. A checkpoint with its optimizer has some ten thousand.
 pub(super) const MAX_NODES: usize = 1 << 21;
@@ -43,16 +43,16 @@ pub(super) enum Node {
     /// What calling a global that is not known would have given.
     Instance { global: Rc<str>, state: Option<Id> },
     /// A storage, or a view of one.
-    Storage(View),
+    Storage(StorageView),
 }
 
 /// A stretch of a storage that tensors are laid over.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View {
+pub(super) struct StorageView {
     /// Number of the storage in the order in which the pickle names them.
     pub storage: u32,
     /// What its class says that the elements are.
-    pub dtype: DType,
+    pub dtype: ElementType,
     /// First byte in the storage.
     pub start: u64,
     /// Length in bytes.

@@ -19,13 +19,13 @@ pub(super) struct Contents {
     pub container: Container,
     pub root: Value,
     /// Where each storage lies.
-    pub storages: Vec<Place>,
+    pub storages: Vec<StorageSpan>,
     pub metadata: BTreeMap<String, String>,
 }
 
 /// The bytes that a storage takes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct StorageSpan {
     /// Number of the file among the checkpoint's.
     pub file: usize,
     /// Its bytes in the file.
@@ -35,7 +35,7 @@ pub(super) struct Place {
     pub big_endian: bool,
 }
 
-impl Place {
+impl StorageSpan {
     /// Bytes as they lie in the only file, least significant first.
     pub fn plain(stored: Range<u64>) -> Self {
         Self { stored, ..Self::default() }

@@ -5,24 +5,24 @@ use std::io::Read;
 use std::path::Path;
 
 use super::contents::Contents;
-use super::problem::Problem;
+use super::problem::Flaw;
 use super::{foreign, legacy, safetensors, zip};
 
 /// Opens a file that can be read from anywhere.
-pub(super) fn open_file(path: &Path) -> Result<File, Problem> {
+pub(super) fn open_file(path: &Path) -> Result<File, Flaw> {
     if path.is_dir() {
-        return Err(Problem::NotACheckpoint("a folder: name a file in it".into()));
+        return Err(Flaw::NotACheckpoint("a folder: name a file in it".into()));
     }
     // Before it is opened: that would wait for a pipe's other end.
     if !path.metadata()?.is_file() {
         let what = "a checkpoint can't be read from a pipe or a device; save it to a file";
-        return Err(Problem::Unsupported(what.into()));
+        return Err(Flaw::Unsupported(what.into()));
     }
     Ok(File::open(path)?)
 }
 
 /// Finds out what a file is and has the right reader read it.
-pub(super) fn contents(file: &mut File) -> Result<Contents, Problem> {
+pub(super) fn contents(file: &mut File) -> Result<Contents, Flaw> {
     let len = file.metadata()?.len();
     let mut head = Vec::new();
     file.by_ref().take(foreign::HEAD).read_to_end(&mut head)?;
@@ -33,6 +33,6 @@ pub(super) fn contents(file: &mut File) -> Result<Contents, Problem> {
     } else if safetensors::is_safetensors(&head) {
         safetensors::open(file, len)
     } else {
-        Err(Problem::NotACheckpoint(foreign::describe(&head)))
+        Err(Flaw::NotACheckpoint(foreign::describe(&head)))
     }
 }

@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
-use super::contents::{Container, Contents, Place};
-use super::pickle::{self, Input};
-use super::problem::{Problem, quoted};
+use super::contents::{Container, Contents, StorageSpan};
+use super::pickle::{self, PickleInput};
+use super::problem::{Flaw, quoted};
 use super::rebuild::Storages;
 use super::value::Value;
 
@@ -33,9 +33,9 @@ pub(super) fn is_legacy(head: &[u8]) -> bool {
 }
 
 /// Reads everything but the elements.
-pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
+pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
     file.seek(SeekFrom::Start(0))?;
-    let mut input = Input::new(BufReader::new(&mut *file), "torch legacy file", len);
+    let mut input = PickleInput::new(BufReader::new(&mut *file), "torch legacy file", len);
     let mut storages = Storages::default();
     let _magic = pickle::load(&mut input, &mut storages)?;
     match pickle::load(&mut input, &mut storages)? {
@@ -52,7 +52,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     drop(input);
     let mut places: HashMap<Rc<str>, _> = HashMap::new();
     for key in keys.iter() {
-        let fail = |what: &str| Problem::Damaged {
+        let fail = |what: &str| Flaw::Damaged {
             place: format!("torch legacy file, byte {position}"),
             what: what.into(),
         };
@@ -75,11 +75,11 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
         let end = end.filter(|&end| end <= len).ok_or_else(|| {
             fail(&format!("storage {} is cut short: download or copy the file again", quoted(key)))
         })?;
-        places.insert(key.clone(), Place::plain(start..end));
+        places.insert(key.clone(), StorageSpan::plain(start..end));
         position = end;
     }
     let place = || format!("torch legacy file, byte {position}");
-    let storages = storages.place(&places).map_err(|what| Problem::Damaged { place: place(), what })?;
+    let storages = storages.place(&places).map_err(|what| Flaw::Damaged { place: place(), what })?;
     let metadata = BTreeMap::new();
     Ok(Contents { container: Container::TorchLegacy, root, storages, metadata })
 }

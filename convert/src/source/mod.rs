@@ -1,7 +1,7 @@
 //! Files as they come: containers opened, their contents as plain values, tensors still on disk.
 //!
-//! Nothing here knows a network. [`Source::open`] detects the container by its bytes, never by its
-//! name, and gives a tree of [`Value`]s in which tensors are [`TensorRef`]s; [`Source::read`]
+//! Nothing here knows a network. [`TensorStore::open`] detects the container by its bytes, never by its
+//! name, and gives a tree of [`Value`]s in which tensors are [`TensorRef`]s; [`TensorStore::read`]
 //! fetches one tensor's elements. Nothing that a file names is ever imported, called or run.
 
 mod arena;
@@ -21,6 +21,6 @@ mod value;
 mod zip;
 
 pub use contents::Container;
-pub use problem::{Problem, SourceError};
-pub use store::Source;
-pub use value::{DType, TensorRef, Value};
+pub use problem::{Flaw, StoreError};
+pub use store::TensorStore;
+pub use value::{ElementType, TensorRef, Value};

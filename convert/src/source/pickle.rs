@@ -9,7 +9,7 @@ use std::io::{BufRead, Read};
 use std::rc::Rc;
 
 use super::arena::{Arena, Id, MAX_NAME, MAX_NODES, Node, opaque};
-use super::problem::Problem;
+use super::problem::Flaw;
 use super::rebuild::{self, Storages};
 use super::value::Value;
 
@@ -24,7 +24,7 @@ pub(super) const MAX_STRING: u64 = 16 << 20;
 pub(super) const MAX_STACK: usize = 1 << 20;
 
 /// The bytes that a pickle is read from, counted.
-pub(super) struct Input<R> {
+pub(super) struct PickleInput<R> {
     reader: R,
     /// Name of the part of the file, for messages.
     place: String,
@@ -35,7 +35,7 @@ pub(super) struct Input<R> {
     numpy: bool,
 }
 
-impl<R: BufRead> Input<R> {
+impl<R: BufRead> PickleInput<R> {
     /// Reads from `reader`, which has `end` bytes.
     pub fn new(reader: R, place: impl Into<String>, end: u64) -> Self {
         Self { reader, place: place.into(), position: 0, end, numpy: false }
@@ -47,9 +47,9 @@ impl<R: BufRead> Input<R> {
     }
 
     /// The problem of the byte at hand.
-    pub fn fail(&self, what: impl Display) -> Problem {
+    pub fn fail(&self, what: impl Display) -> Flaw {
         let place = format!("{}, byte {}", self.place, self.position);
-        Problem::Damaged { place, what: what.to_string() }
+        Flaw::Damaged { place, what: what.to_string() }
     }
 
     /// Why a pickle is so long, where that is known.
@@ -62,7 +62,7 @@ impl<R: BufRead> Input<R> {
     }
 
     /// Fails unless so many bytes follow.
-    fn claim(&self, len: u64) -> Result<(), Problem> {
+    fn claim(&self, len: u64) -> Result<(), Flaw> {
         match self.end - self.position {
             0 => Err(self.fail("the file ends in the middle of a pickle: download or copy it again")),
             rest if len > rest => Err(self.fail(format!("{len} bytes are announced and {rest} are left"))),
@@ -70,7 +70,7 @@ impl<R: BufRead> Input<R> {
         }
     }
 
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Problem> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Flaw> {
         self.claim(N as u64)?;
         let mut bytes = [0; N];
         self.reader.read_exact(&mut bytes)?;
@@ -78,12 +78,12 @@ impl<R: BufRead> Input<R> {
         Ok(bytes)
     }
 
-    fn byte(&mut self) -> Result<u8, Problem> {
+    fn byte(&mut self) -> Result<u8, Flaw> {
         Ok(u8::from_le_bytes(self.array()?))
     }
 
     /// An unsigned number of 1, 2, 4 or 8 bytes, as lengths and indices are written.
-    fn uint(&mut self, width: usize) -> Result<u64, Problem> {
+    fn uint(&mut self, width: usize) -> Result<u64, Flaw> {
         Ok(match width {
             1 => self.byte()?.into(),
             2 => u16::from_le_bytes(self.array()?).into(),
@@ -92,7 +92,7 @@ impl<R: BufRead> Input<R> {
         })
     }
 
-    fn bytes(&mut self, len: u64) -> Result<Vec<u8>, Problem> {
+    fn bytes(&mut self, len: u64) -> Result<Vec<u8>, Flaw> {
         if len == 0 {
             return Ok(Vec::new());
         }
@@ -108,12 +108,12 @@ impl<R: BufRead> Input<R> {
     }
 
     /// The text up to the next line feed, without it.
-    fn line(&mut self) -> Result<String, Problem> {
+    fn line(&mut self) -> Result<String, Flaw> {
         String::from_utf8(self.raw_line()?).map_err(|_| self.fail("a line is not UTF-8"))
     }
 
     /// The bytes up to the next line feed, without it.
-    fn raw_line(&mut self) -> Result<Vec<u8>, Problem> {
+    fn raw_line(&mut self) -> Result<Vec<u8>, Flaw> {
         let mut bytes = Vec::new();
         self.reader.by_ref().take(MAX_STRING).read_until(b'\n', &mut bytes)?;
         if bytes.pop() != Some(b'\n') {
@@ -128,7 +128,7 @@ impl<R: BufRead> Input<R> {
 ///
 /// # Errors
 /// When it is damaged, exceeds a limit, or rebuilds a tensor that does not fit its storage.
-pub(super) fn load<R: BufRead>(input: &mut Input<R>, storages: &mut Storages) -> Result<Value, Problem> {
+pub(super) fn load<R: BufRead>(input: &mut PickleInput<R>, storages: &mut Storages) -> Result<Value, Flaw> {
     let start = input.position;
     let (arena, stack, marks, memo) = (Arena::default(), Vec::new(), Vec::new(), HashMap::new());
     let mut machine = Machine { input, storages, arena, stack, marks, memo };
@@ -148,7 +148,7 @@ pub(super) fn load<R: BufRead>(input: &mut Input<R>, storages: &mut Storages) ->
 }
 
 struct Machine<'a, R> {
-    input: &'a mut Input<R>,
+    input: &'a mut PickleInput<R>,
     storages: &'a mut Storages,
     arena: Arena,
     stack: Vec<Id>,
@@ -158,7 +158,7 @@ struct Machine<'a, R> {
 }
 
 impl<R: BufRead> Machine<'_, R> {
-    fn step(&mut self, opcode: u8) -> Result<(), Problem> {
+    fn step(&mut self, opcode: u8) -> Result<(), Flaw> {
         match opcode {
             // PROTO and FRAME say how the rest is written, which makes no difference here.
             0x80 => match self.input.byte()? {
@@ -397,7 +397,7 @@ impl<R: BufRead> Machine<'_, R> {
         }
     }
 
-    fn global(&mut self, module: &str, name: &str) -> Result<Rc<str>, Problem> {
+    fn global(&mut self, module: &str, name: &str) -> Result<Rc<str>, Flaw> {
         self.input.numpy |= module.split('.').next() == Some("numpy");
         if module.len() + name.len() >= MAX_NAME {
             return Err(self.input.fail(format!("the name of a global is longer than {MAX_NAME} bytes")));
@@ -405,12 +405,12 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(format!("{module}.{name}").into())
     }
 
-    fn line_index(&mut self) -> Result<u64, Problem> {
+    fn line_index(&mut self) -> Result<u64, Flaw> {
         let line = self.input.line()?;
         line.trim().parse().map_err(|_| self.input.fail("an index of the memo is no number"))
     }
 
-    fn push(&mut self, id: Id) -> Result<(), Problem> {
+    fn push(&mut self, id: Id) -> Result<(), Flaw> {
         if self.stack.len() == MAX_STACK {
             return Err(self.input.fail(format!("the stack is higher than {MAX_STACK}")));
         }
@@ -418,16 +418,16 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(())
     }
 
-    fn node(&mut self, node: Node) -> Result<(), Problem> {
+    fn node(&mut self, node: Node) -> Result<(), Flaw> {
         let id = self.arena.add(node).map_err(|what| self.input.fail(what))?;
         self.push(id)
     }
 
-    fn leaf(&mut self, value: Value) -> Result<(), Problem> {
+    fn leaf(&mut self, value: Value) -> Result<(), Flaw> {
         self.node(Node::Leaf(value))
     }
 
-    fn top(&self) -> Result<Id, Problem> {
+    fn top(&self) -> Result<Id, Flaw> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.last() {
             Some(&id) if self.stack.len() > floor => Ok(id),
@@ -435,18 +435,18 @@ impl<R: BufRead> Machine<'_, R> {
         }
     }
 
-    fn pop(&mut self) -> Result<Id, Problem> {
+    fn pop(&mut self) -> Result<Id, Flaw> {
         let top = self.top()?;
         self.stack.pop();
         Ok(top)
     }
 
-    fn pop_mark(&mut self) -> Result<Vec<Id>, Problem> {
+    fn pop_mark(&mut self) -> Result<Vec<Id>, Flaw> {
         let mark = self.marks.pop().ok_or_else(|| self.input.fail("there is no mark"))?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn pairs(&self, items: &[Id]) -> Result<Vec<(Id, Id)>, Problem> {
+    fn pairs(&self, items: &[Id]) -> Result<Vec<(Id, Id)>, Flaw> {
         let (pairs, rest) = items.as_chunks::<2>();
         if !rest.is_empty() {
             return Err(self.input.fail("a dictionary has a key without a value"));
@@ -456,7 +456,7 @@ impl<R: BufRead> Machine<'_, R> {
 
     /// The object on the stack that items are added to: for an instance of an unknown subclass of
     /// `list` or `dict` that is its state.
-    fn container(&mut self, empty: Node) -> Result<&mut Node, Problem> {
+    fn container(&mut self, empty: Node) -> Result<&mut Node, Flaw> {
         let mut target = self.top()?;
         if let Node::Instance { state, .. } = self.arena.get(target) {
             let items = match *state {
@@ -471,7 +471,7 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(self.arena.get_mut(target))
     }
 
-    fn extend(&mut self, new: Vec<Id>) -> Result<(), Problem> {
+    fn extend(&mut self, new: Vec<Id>) -> Result<(), Flaw> {
         self.arena.charge(new.len()).map_err(|what| self.input.fail(what))?;
         match self.container(Node::List(Vec::new()))? {
             Node::List(items) => items.extend(new),
@@ -480,7 +480,7 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(())
     }
 
-    fn set_items(&mut self, items: &[Id]) -> Result<(), Problem> {
+    fn set_items(&mut self, items: &[Id]) -> Result<(), Flaw> {
         let new = self.pairs(items)?;
         self.arena.charge(new.len()).map_err(|what| self.input.fail(what))?;
         match self.container(Node::Dict(Vec::new()))? {
@@ -490,7 +490,7 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(())
     }
 
-    fn call(&mut self, callable: Id, args: Id, reduce: bool) -> Result<(), Problem> {
+    fn call(&mut self, callable: Id, args: Id, reduce: bool) -> Result<(), Flaw> {
         let id = rebuild::call(&mut self.arena, callable, args, reduce);
         let id = id.map_err(|what| self.input.fail(what))?;
         self.push(id)

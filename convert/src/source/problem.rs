@@ -7,16 +7,16 @@ use std::path::PathBuf;
 /// where possible what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
-pub struct SourceError {
+pub struct StoreError {
     /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
-    pub problem: Problem,
+    pub problem: Flaw,
 }
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum Flaw {
     /// The operating system refused.
     #[error("{0}")]
     Io(io::Error),
@@ -36,20 +36,20 @@ pub enum Problem {
     Unsupported(String),
 }
 
-impl From<io::Error> for Problem {
+impl From<io::Error> for Flaw {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             // Lengths are checked against the file's: it was cut since.
-            io::ErrorKind::UnexpectedEof => Problem::Damaged {
+            io::ErrorKind::UnexpectedEof => Flaw::Damaged {
                 place: "file".into(),
                 what: "it has become shorter while it was read: download or copy it again".into(),
             },
             // What the unpacker says of bytes that nobody packed.
-            io::ErrorKind::InvalidData => Problem::Damaged {
+            io::ErrorKind::InvalidData => Flaw::Damaged {
                 place: "file".into(),
                 what: format!("what is compressed in it is damaged ({error}): download or copy it again"),
             },
-            _ => Problem::Io(error),
+            _ => Flaw::Io(error),
         }
     }
 }

@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::arena::{Arena, Id, Node, View};
-use super::contents::Place;
+use super::arena::{Arena, Id, Node, StorageView};
+use super::contents::StorageSpan;
 use super::problem::quoted;
-use super::value::{DType, TensorRef, Value};
+use super::value::{ElementType, TensorRef, Value};
 
 /// Most dimensions of a tensor, as in torch.
 pub(super) const MAX_DIMS: usize = 64;
@@ -45,9 +45,9 @@ impl Storages {
     ///
     /// # Errors
     /// When one is missing or shorter than the pickle says.
-    pub fn place(&self, places: &HashMap<Rc<str>, Place>) -> Result<Vec<Place>, String> {
+    pub fn place(&self, places: &HashMap<Rc<str>, StorageSpan>) -> Result<Vec<StorageSpan>, String> {
         let place = |storage: &Storage| match places.get(&storage.key) {
-            None if storage.len == 0 => Ok(Place::default()),
+            None if storage.len == 0 => Ok(StorageSpan::default()),
             None => Err(format!("storage {} is not in the file", quoted(&storage.key))),
             Some(place) if place.len() < storage.len => Err(format!(
                 "storage {} has {} bytes instead of {}",
@@ -76,18 +76,18 @@ impl Storages {
 }
 
 /// The element type and the bytes of an element of a storage class, by its name without the module.
-fn storage_class(name: &str) -> Option<(Option<DType>, u64)> {
+fn storage_class(name: &str) -> Option<(Option<ElementType>, u64)> {
     let dtype = match name {
-        "DoubleStorage" => DType::F64,
-        "FloatStorage" => DType::F32,
-        "HalfStorage" => DType::F16,
-        "BFloat16Storage" => DType::BF16,
-        "LongStorage" => DType::I64,
-        "IntStorage" => DType::I32,
-        "ShortStorage" => DType::I16,
-        "CharStorage" => DType::I8,
-        "ByteStorage" | "UntypedStorage" | "_UntypedStorage" => DType::U8,
-        "BoolStorage" => DType::Bool,
+        "DoubleStorage" => ElementType::F64,
+        "FloatStorage" => ElementType::F32,
+        "HalfStorage" => ElementType::F16,
+        "BFloat16Storage" => ElementType::BF16,
+        "LongStorage" => ElementType::I64,
+        "IntStorage" => ElementType::I32,
+        "ShortStorage" => ElementType::I16,
+        "CharStorage" => ElementType::I8,
+        "ByteStorage" | "UntypedStorage" | "_UntypedStorage" => ElementType::U8,
+        "BoolStorage" => ElementType::Bool,
         // Not read, but a legacy file can only be walked past them when their sizes are known.
         "ComplexDoubleStorage" => return Some((None, 16)),
         "ComplexFloatStorage" => return Some((None, 8)),
@@ -99,18 +99,18 @@ fn storage_class(name: &str) -> Option<(Option<DType>, u64)> {
 }
 
 /// The element type of a `torch.dtype`.
-fn dtype(name: &str) -> Option<DType> {
+fn dtype(name: &str) -> Option<ElementType> {
     Some(match name {
-        "torch.float64" | "torch.double" => DType::F64,
-        "torch.float32" | "torch.float" => DType::F32,
-        "torch.float16" | "torch.half" => DType::F16,
-        "torch.bfloat16" => DType::BF16,
-        "torch.int64" | "torch.long" => DType::I64,
-        "torch.int32" | "torch.int" => DType::I32,
-        "torch.int16" | "torch.short" => DType::I16,
-        "torch.int8" => DType::I8,
-        "torch.uint8" => DType::U8,
-        "torch.bool" => DType::Bool,
+        "torch.float64" | "torch.double" => ElementType::F64,
+        "torch.float32" | "torch.float" => ElementType::F32,
+        "torch.float16" | "torch.half" => ElementType::F16,
+        "torch.bfloat16" => ElementType::BF16,
+        "torch.int64" | "torch.long" => ElementType::I64,
+        "torch.int32" | "torch.int" => ElementType::I32,
+        "torch.int16" | "torch.short" => ElementType::I16,
+        "torch.int8" => ElementType::I8,
+        "torch.uint8" => ElementType::U8,
+        "torch.bool" => ElementType::Bool,
         _ => return None,
     })
 }
@@ -151,7 +151,7 @@ pub(super) fn persistent(arena: &Arena, storages: &mut Storages, id: Id) -> Resu
                 }
                 Some(_) => return Err("a view of a storage has no bounds".into()),
             };
-            Ok(Node::Storage(View { storage, dtype, start, len }))
+            Ok(Node::Storage(StorageView { storage, dtype, start, len }))
         }
         _ => Ok(Node::Instance { global: "(persistent id)".into(), state: None }),
     }

@@ -9,10 +9,10 @@ use std::rc::Rc;
 use safetensors::{Dtype, tensor::Metadata};
 
 use super::arena::opaque;
-use super::contents::{Container, Contents, Place};
-use super::problem::{Problem, quoted};
+use super::contents::{Container, Contents, StorageSpan};
+use super::problem::{Flaw, quoted};
 use super::rebuild::MAX_DIMS;
-use super::value::{DType, TensorRef, Value};
+use super::value::{ElementType, TensorRef, Value};
 
 /// Bytes of the header's length, which precedes the header.
 const LENGTH: usize = 8;
@@ -37,10 +37,10 @@ pub(super) fn is_safetensors(head: &[u8]) -> bool {
 }
 
 /// Reads the header.
-pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
+pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
     let damaged = |what: String| {
         // The parser quotes the header's text as it is.
-        Problem::Damaged { place: "safetensors header".into(), what: what.replace(char::is_control, " ") }
+        Flaw::Damaged { place: "safetensors header".into(), what: what.replace(char::is_control, " ") }
     };
     let cut = |needed: u64| {
         damaged(format!("the file has {len} bytes instead of {needed}: download or copy it again"))
@@ -90,7 +90,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
                     strides[axis - 1] = strides[axis].saturating_mul(info.shape[axis]);
                 }
                 let (start, end) = info.data_offsets;
-                storages.push(Place::plain(data + start as u64..data + end as u64));
+                storages.push(StorageSpan::plain(data + start as u64..data + end as u64));
                 let (shape, storage) = (info.shape.clone(), storages.len() - 1);
                 Value::Tensor(Rc::new(TensorRef { dtype, shape, strides, offset: 0, storage }))
             }
@@ -104,18 +104,18 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     Ok(Contents { container: Container::Safetensors, root, storages, metadata })
 }
 
-fn dtype(dtype: Dtype) -> Option<DType> {
+fn dtype(dtype: Dtype) -> Option<ElementType> {
     Some(match dtype {
-        Dtype::F64 => DType::F64,
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        Dtype::I64 => DType::I64,
-        Dtype::I32 => DType::I32,
-        Dtype::I16 => DType::I16,
-        Dtype::I8 => DType::I8,
-        Dtype::U8 => DType::U8,
-        Dtype::BOOL => DType::Bool,
+        Dtype::F64 => ElementType::F64,
+        Dtype::F32 => ElementType::F32,
+        Dtype::F16 => ElementType::F16,
+        Dtype::BF16 => ElementType::BF16,
+        Dtype::I64 => ElementType::I64,
+        Dtype::I32 => ElementType::I32,
+        Dtype::I16 => ElementType::I16,
+        Dtype::I8 => ElementType::I8,
+        Dtype::U8 => ElementType::U8,
+        Dtype::BOOL => ElementType::Bool,
         _ => return None,
     })
 }

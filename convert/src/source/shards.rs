@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::contents::Contents;
 use super::detect::{contents, open_file};
-use super::problem::{Problem, SourceError, quoted};
+use super::problem::{Flaw, StoreError, quoted};
 use super::value::Value;
 
 /// Longest index in bytes: a name and a file for each of more tensors than a network here has.
@@ -26,8 +26,8 @@ struct Index {
 }
 
 /// Opens all files that an index names.
-pub(super) fn open(path: &Path) -> Result<(Vec<(PathBuf, File)>, Contents), SourceError> {
-    let wrong = |problem| SourceError { path: path.to_owned(), problem };
+pub(super) fn open(path: &Path) -> Result<(Vec<(PathBuf, File)>, Contents), StoreError> {
+    let wrong = |problem| StoreError { path: path.to_owned(), problem };
     let index = read(path).map_err(wrong)?;
     let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
     if names.is_empty() || names.len() > MAX_SHARDS {
@@ -41,19 +41,17 @@ pub(super) fn open(path: &Path) -> Result<(Vec<(PathBuf, File)>, Contents), Sour
     let mut entries = Vec::new();
     for (number, name) in names.into_iter().enumerate() {
         let shard = path.with_file_name(name);
-        let wrong = |problem| SourceError { path: shard.clone(), problem };
+        let wrong = |problem| StoreError { path: shard.clone(), problem };
         let mut file = open_file(&shard).map_err(|problem| wrong(missing(problem, path)))?;
         let mut found = contents(&mut file).map_err(wrong)?;
         let Value::Dict(root) = &found.root else {
-            return Err(wrong(Problem::Unsupported(
-                "a part of a checkpoint that holds no dictionary".into(),
-            )));
+            return Err(wrong(Flaw::Unsupported("a part of a checkpoint that holds no dictionary".into())));
         };
         let there: BTreeSet<_> = root.iter().filter_map(|(key, _)| text(key)).collect();
         let promised = index.weight_map.iter().filter(|(_, file)| *file == name);
         if let Some((tensor, _)) = promised.into_iter().find(|(tensor, _)| !there.contains(tensor.as_str())) {
             let what = format!("{} is not in it, though {} says so", quoted(tensor), file_name(path));
-            return Err(wrong(Problem::Damaged { place: "names".into(), what }));
+            return Err(wrong(Flaw::Damaged { place: "names".into(), what }));
         }
         let first = whole.as_ref().map_or(0, |whole| whole.storages.len());
         entries.extend(root.iter().map(|(key, value)| (key.clone(), moved(value, first))));
@@ -69,7 +67,7 @@ pub(super) fn open(path: &Path) -> Result<(Vec<(PathBuf, File)>, Contents), Sour
     Ok((files, Contents { root, metadata: BTreeMap::new(), ..whole }))
 }
 
-fn read(path: &Path) -> Result<Index, Problem> {
+fn read(path: &Path) -> Result<Index, Flaw> {
     let mut bytes = Vec::new();
     open_file(path)?.take(MAX_INDEX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_INDEX {
@@ -79,14 +77,14 @@ fn read(path: &Path) -> Result<Index, Problem> {
     serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string().replace(char::is_control, " ")))
 }
 
-fn damaged(what: String) -> Problem {
-    Problem::Damaged { place: "index of files".into(), what }
+fn damaged(what: String) -> Flaw {
+    Flaw::Damaged { place: "index of files".into(), what }
 }
 
 /// What is said of a file that the index names and that is not there.
-fn missing(problem: Problem, index: &Path) -> Problem {
+fn missing(problem: Flaw, index: &Path) -> Flaw {
     match problem {
-        Problem::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Problem::Unsupported(format!(
+        Flaw::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Flaw::Unsupported(format!(
             "no such file, but {} names it: download all parts of the checkpoint",
             file_name(index)
         )),

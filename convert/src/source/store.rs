@@ -5,30 +5,30 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::contents::{Container, Contents, Place};
+use super::contents::{Container, Contents, StorageSpan};
 use super::detect::{contents, open_file};
-use super::problem::{Problem, SourceError};
+use super::problem::{Flaw, StoreError};
 use super::value::{TensorRef, Value};
 use super::{shards, zip};
 
 /// An opened checkpoint: a file, or the files that one was split into.
-pub struct Source {
+pub struct TensorStore {
     files: Vec<(PathBuf, File)>,
     contents: Contents,
 }
 
-impl Source {
+impl TensorStore {
     /// Opens a checkpoint, whatever its name, and reads everything but the tensors' elements.
     ///
     /// # Errors
     /// When the file can't be read, is no checkpoint, or is damaged.
-    pub fn open(path: &Path) -> Result<Source, SourceError> {
+    pub fn open(path: &Path) -> Result<TensorStore, StoreError> {
         let open = || {
             let mut file = open_file(path)?;
             let contents = contents(&mut file)?;
-            Ok(Source { files: vec![(path.to_owned(), file)], contents })
+            Ok(TensorStore { files: vec![(path.to_owned(), file)], contents })
         };
-        open().map_err(|problem| SourceError { path: path.to_owned(), problem })
+        open().map_err(|problem| StoreError { path: path.to_owned(), problem })
     }
 
     /// Opens a checkpoint of several files by the index that Transformers writes beside them, as one
@@ -37,9 +37,9 @@ impl Source {
     /// # Errors
     /// When the index or one of its files can't be read, a file lies elsewhere than beside the index, or a
     /// tensor is not where the index says.
-    pub fn open_sharded(index: &Path) -> Result<Source, SourceError> {
+    pub fn open_sharded(index: &Path) -> Result<TensorStore, StoreError> {
         let (files, contents) = shards::open(index)?;
-        Ok(Source { files, contents })
+        Ok(TensorStore { files, contents })
     }
 
     /// The files that the tensors are read from.
@@ -70,15 +70,15 @@ impl Source {
     /// # Errors
     /// When the file can't be read or has become shorter since it was opened, when there is not
     /// enough memory, or when `tensor` is not of this file.
-    pub fn read(&self, tensor: &TensorRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
+    pub fn read(&self, tensor: &TensorRef, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let place = self.contents.storages.get(tensor.storage);
         let file = place.map_or(0, |place| place.file);
         let path = || self.files.get(file).map(|(path, _)| path.clone()).unwrap_or_default();
-        self.fetch(tensor, place, out).map_err(|problem| SourceError { path: path(), problem })
+        self.fetch(tensor, place, out).map_err(|problem| StoreError { path: path(), problem })
     }
 
-    fn fetch(&self, tensor: &TensorRef, place: Option<&Place>, out: &mut Vec<u8>) -> Result<(), Problem> {
-        let wrong = |what| Problem::Damaged { place: format!("storage {}", tensor.storage), what };
+    fn fetch(&self, tensor: &TensorRef, place: Option<&StorageSpan>, out: &mut Vec<u8>) -> Result<(), Flaw> {
+        let wrong = |what| Flaw::Damaged { place: format!("storage {}", tensor.storage), what };
         let place = place.ok_or_else(|| wrong("there is no such storage".into()))?;
         let (count, stretch) = tensor.locate(place.len()).map_err(wrong)?;
         if count == 0 {
@@ -102,7 +102,7 @@ impl Source {
     }
 
     /// Replaces `out` by `len` bytes of a storage from its byte `start` on.
-    fn read_at(&self, place: &Place, start: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Problem> {
+    fn read_at(&self, place: &StorageSpan, start: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Flaw> {
         resize(out, len)?;
         let mut file = &self.files[place.file].1;
         if place.unpacked.is_none() {

@@ -13,14 +13,14 @@ mod containers;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden");
 
-/// Everything in a file as `convert/tests/make_pickles.py` writes it: path to value.
-fn flat(source: &Source) -> BTreeMap<String, Json> {
+/// Everything in a file as `tests/golden/make/pickles.py` writes it: path to value.
+fn flat(source: &TensorStore) -> BTreeMap<String, Json> {
     let mut out = BTreeMap::new();
     flatten(source, source.root(), String::new(), &mut out);
     out
 }
 
-fn flatten(source: &Source, value: &Value, path: String, out: &mut BTreeMap<String, Json>) {
+fn flatten(source: &TensorStore, value: &Value, path: String, out: &mut BTreeMap<String, Json>) {
     let mut below = |value: &Value, name: &str| flatten(source, value, format!("{path}/{name}"), out);
     let shown = match value {
         Value::None => Json::Null,
@@ -64,11 +64,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Opens bytes as a file; the file goes when the folder is dropped.
-fn open(bytes: &[u8]) -> (tempfile::TempDir, Result<Source, SourceError>) {
+fn open(bytes: &[u8]) -> (tempfile::TempDir, Result<TensorStore, StoreError>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     fs::write(&path, bytes).unwrap();
-    let source = Source::open(&path);
+    let source = TensorStore::open(&path);
     (folder, source)
 }
 
@@ -215,7 +215,7 @@ fn golden_pickles_hold_what_python_saved() {
     for path in paths {
         let expected = fs::read_to_string(path.with_extension("json")).unwrap();
         let expected: BTreeMap<String, Json> = serde_json::from_str(&expected).unwrap();
-        let found = flat(&Source::open(&path).unwrap());
+        let found = flat(&TensorStore::open(&path).unwrap());
         assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{path:?}");
         for (key, value) in expected {
             assert_eq!(found[&key], value, "{path:?} {key}");
@@ -227,7 +227,7 @@ fn golden_pickles_hold_what_python_saved() {
 fn every_golden_checkpoint_opens_and_its_twin_holds_the_same() {
     let mut twins = 0;
     for path in [files("pth", GOLDEN.into()), files("bin", GOLDEN.into())].concat() {
-        let source = Source::open(&path).unwrap();
+        let source = TensorStore::open(&path).unwrap();
         let found = flat(&source);
         assert!(found.len() > 20, "{path:?} holds {}", found.len());
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -238,7 +238,7 @@ fn every_golden_checkpoint_opens_and_its_twin_holds_the_same() {
         let twin = path.with_file_name(&twin);
         if twin != path && twin.exists() {
             assert_eq!(source.container(), Container::TorchZip);
-            let twin = Source::open(&twin).unwrap();
+            let twin = TensorStore::open(&twin).unwrap();
             assert_eq!(twin.container(), Container::TorchLegacy);
             assert!(found == flat(&twin), "{path:?}");
             twins += 1;
@@ -526,7 +526,7 @@ fn damaged_files_never_panic() {
                 bad[at] = random(256) as u8;
             }
             fs::write(&path, &bad).unwrap();
-            match Source::open(&path) {
+            match TensorStore::open(&path) {
                 Ok(source) => {
                     flat(&source);
                     opened[0] += 1;

@@ -10,7 +10,7 @@ pub(super) const MAX_EXPANDED_BYTES: usize = 256 << 20;
 /// Element types that a checkpoint's tensors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
-pub enum DType {
+pub enum ElementType {
     F64,
     F32,
     F16,
@@ -23,14 +23,14 @@ pub enum DType {
     Bool,
 }
 
-impl DType {
+impl ElementType {
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
-            DType::F64 | DType::I64 => 8,
-            DType::F32 | DType::I32 => 4,
-            DType::F16 | DType::BF16 | DType::I16 => 2,
-            DType::I8 | DType::U8 | DType::Bool => 1,
+            ElementType::F64 | ElementType::I64 => 8,
+            ElementType::F32 | ElementType::I32 => 4,
+            ElementType::F16 | ElementType::BF16 | ElementType::I16 => 2,
+            ElementType::I8 | ElementType::U8 | ElementType::Bool => 1,
         }
     }
 }
@@ -75,7 +75,7 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub struct TensorRef {
-    pub dtype: DType,
+    pub dtype: ElementType,
     pub shape: Vec<usize>,
     pub strides: Vec<usize>,
     pub offset: usize,

@@ -11,9 +11,9 @@ use flate2::bufread::DeflateDecoder;
 use zip::CompressionMethod;
 use zip::read::ZipArchive;
 
-use super::contents::{Container, Contents, Place};
-use super::pickle::{self, Input};
-use super::problem::{Problem, quoted};
+use super::contents::{Container, Contents, StorageSpan};
+use super::pickle::{self, PickleInput};
+use super::problem::{Flaw, quoted};
 use super::rebuild::Storages;
 use super::value::MAX_EXPANDED_BYTES;
 
@@ -29,7 +29,7 @@ pub(super) fn is_zip(head: &[u8]) -> bool {
 type Archive<'f> = ZipArchive<BufReader<&'f mut File>>;
 
 /// What an entry holds, unpacked, and where in the file it lies.
-type Entry<'a> = (Box<dyn Read + 'a>, Place);
+type ZipEntry<'a> = (Box<dyn Read + 'a>, StorageSpan);
 
 /// Unpacks the `len` bytes that an entry holds.
 pub(super) fn inflate<R: Read>(packed: R, len: u64) -> Inflate<R> {
@@ -58,7 +58,7 @@ impl<R: Read> Read for Inflate<R> {
 }
 
 /// Reads everything but the elements.
-pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
+pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged("zip archive", error))?;
     // Raw bytes: torch writes UTF-8 without the flag that says so.
     let names: Vec<Vec<u8>> = archive.file_names_raw().map(<[u8]>::to_vec).collect();
@@ -68,7 +68,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     let folder = folders.min_by_key(|folder| folder.len()).ok_or_else(|| no_checkpoint(&names))?;
     let path = |rest: &str| [folder, rest.as_bytes()].concat();
     if names.contains(&path("constants.pkl")) {
-        return Err(Problem::Unsupported(
+        return Err(Flaw::Unsupported(
             "a TorchScript archive: load it with torch.jit.load and torch.save its state_dict()".into(),
         ));
     }
@@ -82,7 +82,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
             b"big" => true,
             _ => {
                 let order = quoted(&String::from_utf8_lossy(&order));
-                return Err(Problem::Unsupported(format!("the byte order of the elements is {order}")));
+                return Err(Flaw::Unsupported(format!("the byte order of the elements is {order}")));
             }
         };
     }
@@ -90,34 +90,34 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Problem> {
     let name = path("data.pkl");
     let (bytes, place) = entry(&mut archive, &name, len)?.ok_or_else(|| no_checkpoint(&names))?;
     let mut storages = Storages::default();
-    let mut input = Input::new(BufReader::new(bytes), shown(&name), place.len());
+    let mut input = PickleInput::new(BufReader::new(bytes), shown(&name), place.len());
     let root = pickle::load(&mut input, &mut storages)?;
     drop(input);
 
     let mut places = HashMap::new();
     for storage in storages.iter() {
         if let Some((_, place)) = entry(&mut archive, &path(&format!("data/{}", storage.key)), len)? {
-            places.insert(storage.key.clone(), Place { big_endian, ..place });
+            places.insert(storage.key.clone(), StorageSpan { big_endian, ..place });
         }
     }
     let place = shown(&path("data"));
-    let storages = storages.place(&places).map_err(|what| Problem::Damaged { place, what })?;
+    let storages = storages.place(&places).map_err(|what| Flaw::Damaged { place, what })?;
     Ok(Contents { container: Container::TorchZip, root, storages, metadata: BTreeMap::new() })
 }
 
 /// An entry of that name, to be read, and where in the file it lies.
-fn entry<'a>(archive: &'a mut Archive<'_>, name: &[u8], len: u64) -> Result<Option<Entry<'a>>, Problem> {
+fn entry<'a>(archive: &'a mut Archive<'_>, name: &[u8], len: u64) -> Result<Option<ZipEntry<'a>>, Flaw> {
     let Some(index) = archive.index_for_name_raw(name) else { return Ok(None) };
     let entry = archive.by_index_raw(index).map_err(|error| damaged(&shown(name), error))?;
     let again = "unpack the archive and pack its folder with `zip -0 -r`";
     if entry.encrypted() {
-        return Err(Problem::Unsupported(format!("{} is encrypted: {again}", shown(name))));
+        return Err(Flaw::Unsupported(format!("{} is encrypted: {again}", shown(name))));
     }
     let deflated = match entry.compression() {
         CompressionMethod::Stored => false,
         CompressionMethod::DEFLATE => true,
         other => {
-            return Err(Problem::Unsupported(format!("{} is compressed by {other}: {again}", shown(name))));
+            return Err(Flaw::Unsupported(format!("{} is compressed by {other}: {again}", shown(name))));
         }
     };
     let (packed, size) = (entry.compressed_size(), entry.size());
@@ -128,9 +128,9 @@ fn entry<'a>(archive: &'a mut Archive<'_>, name: &[u8], len: u64) -> Result<Opti
     };
     if deflated && size > MAX_EXPANDED_BYTES as u64 && size / MAX_RATIO > packed {
         let what = format!("{size} bytes are said to be packed in {packed}");
-        return Err(Problem::Damaged { place: shown(name), what });
+        return Err(Flaw::Damaged { place: shown(name), what });
     }
-    let place = Place { stored, unpacked: deflated.then_some(size), ..Place::default() };
+    let place = StorageSpan { stored, unpacked: deflated.then_some(size), ..StorageSpan::default() };
     let bytes: Box<dyn Read + 'a> = match deflated {
         true => Box::new(inflate(entry, size)),
         false => Box::new(entry),
@@ -143,16 +143,16 @@ fn shown(name: &[u8]) -> String {
     quoted(&String::from_utf8_lossy(name))
 }
 
-fn damaged(place: &str, error: impl Display) -> Problem {
-    Problem::Damaged {
+fn damaged(place: &str, error: impl Display) -> Flaw {
+    Flaw::Damaged {
         place: place.into(),
         what: format!("cut short or damaged ({error}): download or copy the file again"),
     }
 }
 
 /// What an archive without a `data.pkl` in its only folder is.
-fn no_checkpoint(names: &[Vec<u8>]) -> Problem {
-    Problem::NotACheckpoint(match names.first() {
+fn no_checkpoint(names: &[Vec<u8>]) -> Flaw {
+    Flaw::NotACheckpoint(match names.first() {
         None => "an empty zip archive".into(),
         Some(name) if name.ends_with(b".npy") => "a NumPy archive (.npz)".into(),
         Some(name) => format!(

@@ -30,7 +30,7 @@ pub(super) struct WindowSoftmax<'a> {
 impl WindowSoftmax<'_> {
     /// Where the biases of a query's window begin in `bias`, whose lanes count from `first_x`.
     #[inline(always)]
-    fn bias_at(&self, query: &Query, first_x: usize) -> usize {
+    pub(super) fn bias_at(&self, query: &Query, first_x: usize) -> usize {
         let (y, x) = (self.tile.rows.bias(query.y), self.tile.columns.bias(query.x));
         let (side, shift) = (self.problem.bias_side, query.window_x - first_x);
         BIAS_PAD + (self.head * side + y) * side + x - shift

@@ -32,7 +32,7 @@ impl MapForm for GpuMaps {
             if batch != 1 || c != channels || height == 0 || width == 0 || map.dtype() != first.dtype() {
                 candle_core::bail!("regions of one picture got a map of {:?}", map.shape());
             }
-            levels.push(regions::Level { height, width, stride });
+            levels.push(regions::PyramidLevel { height, width, stride });
         }
         if levels.len() > regions::LEVELS {
             candle_core::bail!("regions of {} maps: a GPU takes {}", levels.len(), regions::LEVELS);

@@ -17,9 +17,9 @@ impl Steps for FusedSteps {
         let x = x.contiguous()?;
         let residual = residual.map(Tensor::contiguous).transpose()?;
         let activation = match activation {
-            Activation::None => layers::Activation::None,
-            Activation::Gelu => layers::Activation::Gelu,
-            Activation::Relu => layers::Activation::Relu,
+            Activation::None => layers::KernelActivation::None,
+            Activation::Gelu => layers::KernelActivation::Gelu,
+            Activation::Relu => layers::KernelActivation::Relu,
         };
         let size = rows(&x);
         for channels in [bias, gamma].into_iter().flatten() {

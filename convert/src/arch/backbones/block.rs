@@ -1,8 +1,8 @@
 //! The block that every family repeats: x + attention(norm1(x)), then x + mlp(norm2(x)) (arXiv 2204.07143,
 //! figure 3).
 
-use crate::arch::backbone::Backbone;
-use crate::arch::maps::Map;
+use crate::arch::backbone::BackboneConfig;
+use crate::arch::maps::MapSize;
 use crate::arch::module::{Inventory, LayerNormSpec, LinearSpec, Scope, Weight, count};
 use crate::recipe::Recipe;
 
@@ -49,7 +49,7 @@ pub struct AttentionSpec {
 impl BlockSpec {
     /// The block at `scope`, number `block` of level `level`; `whole_map` says of what the family's attention is.
     pub fn new(
-        config: &Backbone,
+        config: &BackboneConfig,
         recipe: &Recipe,
         [level, block]: [usize; 2],
         whole_map: bool,
@@ -82,7 +82,7 @@ impl BlockSpec {
     }
 
     /// Takes the block on a map.
-    pub fn walk(&self, map: Map, inventory: &mut Inventory) {
+    pub fn walk(&self, map: MapSize, inventory: &mut Inventory) {
         let positions = map.positions;
         self.norm1.walk(positions, inventory);
         self.attn.walk(map, inventory);
@@ -95,7 +95,7 @@ impl BlockSpec {
 
 impl AttentionSpec {
     /// Takes the attention on a map: its layers, both products, and one for each bias that it adds.
-    pub fn walk(&self, Map { positions, dim }: Map, inventory: &mut Inventory) {
+    pub fn walk(&self, MapSize { positions, dim }: MapSize, inventory: &mut Inventory) {
         self.qkv.walk(positions, inventory);
         self.rpb.iter().for_each(|rpb| inventory.take(rpb));
         self.proj.walk(positions, inventory);

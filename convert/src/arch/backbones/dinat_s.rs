@@ -3,10 +3,10 @@
 use super::block::BlockSpec;
 use super::kind::FamilyKind;
 use super::patches::PatchesSpec;
-use crate::arch::backbone::Backbone;
-use crate::arch::maps::Maps;
+use crate::arch::backbone::BackboneConfig;
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{Inventory, LayerNormSpec, LinearSpec, Scope};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::recipe::{EPSILON, Recipe};
 
 /// DiNAT_s without the norms that follow its levels.
@@ -29,7 +29,7 @@ pub struct DinatSLevelSpec {
 
 impl DinatSSpec {
     /// The network at `scope`.
-    pub fn new(config: &Backbone, recipe: &Recipe, scope: &Scope) -> Self {
+    pub fn new(config: &BackboneConfig, recipe: &Recipe, scope: &Scope) -> Self {
         let level = |level: usize| {
             let (dim, downsample) = (config.dim(level), scope.at("layers").at(level).at("downsample"));
             let blocks = DinatSFamily.blocks(scope, level);
@@ -50,7 +50,7 @@ impl DinatSSpec {
     }
 
     /// Takes the network on an image.
-    pub fn walk(&self, maps: &Maps, inventory: &mut Inventory) {
+    pub fn walk(&self, maps: &MapSizes, inventory: &mut Inventory) {
         self.patch_embed.walk(maps.positions(0), inventory);
         for (i, (level, &map)) in self.levels.iter().zip(&maps.levels).enumerate() {
             level.blocks.iter().for_each(|block| block.walk(map, inventory));
@@ -82,15 +82,15 @@ impl FamilyKind for DinatSFamily {
         ("layers.", "blocks.")
     }
 
-    fn is_of(&self, view: &View) -> bool {
+    fn is_of(&self, view: &ShapeView) -> bool {
         view.below("layers.").any(|rest| rest.contains(".blocks."))
     }
 
-    fn embedding(&self, view: &View) -> Result<(usize, usize), InferError> {
+    fn embedding(&self, view: &ShapeView) -> Result<(usize, usize), InferError> {
         PatchesSpec::read(view)
     }
 
-    fn levels(&self, view: &View) -> Result<usize, InferError> {
+    fn levels(&self, view: &ShapeView) -> Result<usize, InferError> {
         view.count("layers.", "")
     }
 
@@ -100,10 +100,10 @@ impl FamilyKind for DinatSFamily {
 
     fn walk(
         &self,
-        config: &Backbone,
+        config: &BackboneConfig,
         recipe: &Recipe,
         scope: &Scope,
-        maps: &Maps,
+        maps: &MapSizes,
         inventory: &mut Inventory,
     ) {
         DinatSSpec::new(config, recipe, scope).walk(maps, inventory);

@@ -4,10 +4,10 @@
 use super::block::BlockSpec;
 use super::kind::FamilyKind;
 use super::patches::PatchesSpec;
-use crate::arch::backbone::{Backbone, Family};
-use crate::arch::maps::Maps;
+use crate::arch::backbone::{BackboneConfig, Family};
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{Inventory, Scope};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::recipe::Recipe;
 
 /// Patches of 16x16 pixels and one level of blocks, without the norm that follows it.
@@ -21,7 +21,7 @@ pub struct IsotropicSpec {
 
 impl IsotropicSpec {
     /// The network at `scope`; `whole_map` says of what the attention is.
-    pub fn new(config: &Backbone, recipe: &Recipe, whole_map: bool, scope: &Scope) -> Self {
+    pub fn new(config: &BackboneConfig, recipe: &Recipe, whole_map: bool, scope: &Scope) -> Self {
         let blocks = IsotropicFamily { whole_map }.blocks(scope, 0);
         let block = |block| BlockSpec::new(config, recipe, [0, block], whole_map, &blocks.at(block));
         Self {
@@ -31,7 +31,7 @@ impl IsotropicSpec {
     }
 
     /// Takes the network on an image.
-    pub fn walk(&self, maps: &Maps, inventory: &mut Inventory) {
+    pub fn walk(&self, maps: &MapSizes, inventory: &mut Inventory) {
         self.patch_embed.walk(maps.positions(0), inventory);
         for &map in &maps.levels {
             self.layers.iter().for_each(|block| block.walk(map, inventory));
@@ -75,15 +75,15 @@ impl FamilyKind for IsotropicFamily {
         ("layers.", "attn.")
     }
 
-    fn is_of(&self, view: &View) -> bool {
+    fn is_of(&self, view: &ShapeView) -> bool {
         view.below("layers.").any(|rest| rest.contains(".attn.qkv."))
     }
 
-    fn embedding(&self, view: &View) -> Result<(usize, usize), InferError> {
+    fn embedding(&self, view: &ShapeView) -> Result<(usize, usize), InferError> {
         PatchesSpec::read(view)
     }
 
-    fn levels(&self, _: &View) -> Result<usize, InferError> {
+    fn levels(&self, _: &ShapeView) -> Result<usize, InferError> {
         Ok(1)
     }
 
@@ -93,10 +93,10 @@ impl FamilyKind for IsotropicFamily {
 
     fn walk(
         &self,
-        config: &Backbone,
+        config: &BackboneConfig,
         recipe: &Recipe,
         scope: &Scope,
-        maps: &Maps,
+        maps: &MapSizes,
         inventory: &mut Inventory,
     ) {
         IsotropicSpec::new(config, recipe, self.whole_map, scope).walk(maps, inventory);

@@ -1,9 +1,9 @@
 //! What a family of backbones is asked.
 
-use crate::arch::backbone::{Backbone, Family};
-use crate::arch::maps::Maps;
+use crate::arch::backbone::{BackboneConfig, Family};
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{Inventory, Scope};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::recipe::Recipe;
 
 /// A family of backbones: its names, its tensors, and how it is told by them.
@@ -37,23 +37,30 @@ pub(crate) trait FamilyKind: Sync {
     fn anchor(&self) -> (&'static str, &'static str);
 
     /// Whether tensors are those of this family.
-    fn is_of(&self, view: &View) -> bool;
+    fn is_of(&self, view: &ShapeView) -> bool;
 
     /// Channels of the first level, and the side of a patch in pixels.
     ///
     /// # Errors
     /// When the tensor that says it is missing, or odd.
-    fn embedding(&self, view: &View) -> Result<(usize, usize), InferError>;
+    fn embedding(&self, view: &ShapeView) -> Result<(usize, usize), InferError>;
 
     /// How many levels there are.
     ///
     /// # Errors
     /// When one has too large a number.
-    fn levels(&self, view: &View) -> Result<usize, InferError>;
+    fn levels(&self, view: &ShapeView) -> Result<usize, InferError>;
 
     /// Where the numbered blocks of a level stand in the backbone at `scope`.
     fn blocks(&self, scope: &Scope, level: usize) -> Scope;
 
     /// Walks over the backbone at `scope`, without the norms that follow its levels.
-    fn walk(&self, config: &Backbone, recipe: &Recipe, scope: &Scope, maps: &Maps, inventory: &mut Inventory);
+    fn walk(
+        &self,
+        config: &BackboneConfig,
+        recipe: &Recipe,
+        scope: &Scope,
+        maps: &MapSizes,
+        inventory: &mut Inventory,
+    );
 }

@@ -2,10 +2,10 @@
 
 use super::block::BlockSpec;
 use super::kind::FamilyKind;
-use crate::arch::backbone::Backbone;
-use crate::arch::maps::Maps;
+use crate::arch::backbone::BackboneConfig;
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{ConvSpec, Inventory, LayerNormSpec, Scope, Window, count};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::recipe::{EPSILON, Recipe};
 
 /// NAT or DiNAT without the norms that follow its levels.
@@ -30,7 +30,7 @@ pub struct NatLevelSpec {
 
 impl NatSpec {
     /// The network at `scope`.
-    pub fn new(config: &Backbone, recipe: &Recipe, scope: &Scope) -> Self {
+    pub fn new(config: &BackboneConfig, recipe: &Recipe, scope: &Scope) -> Self {
         let (dim, embedding) = (config.embed_dim, scope.at("patch_embed"));
         let conv = |i: usize, inputs, outputs| {
             ConvSpec::new(&embedding.at("proj").at(i), inputs, outputs, Window::HALVE, true)
@@ -56,7 +56,7 @@ impl NatSpec {
     }
 
     /// Takes the network on an image.
-    pub fn walk(&self, maps: &Maps, inventory: &mut Inventory) {
+    pub fn walk(&self, maps: &MapSizes, inventory: &mut Inventory) {
         let [height, width] = maps.image.map(|side| count(side.div_ceil(2)));
         let [first, second] = &self.proj;
         first.walk(height * width, inventory);
@@ -100,15 +100,15 @@ impl FamilyKind for NatFamily {
         ("levels.", "blocks.")
     }
 
-    fn is_of(&self, view: &View) -> bool {
+    fn is_of(&self, view: &ShapeView) -> bool {
         view.below("levels.").any(|rest| rest.contains(".blocks."))
     }
 
-    fn embedding(&self, view: &View) -> Result<(usize, usize), InferError> {
+    fn embedding(&self, view: &ShapeView) -> Result<(usize, usize), InferError> {
         Ok((view.dim("patch_embed.proj.1.weight", 0)?, self.patch_size()))
     }
 
-    fn levels(&self, view: &View) -> Result<usize, InferError> {
+    fn levels(&self, view: &ShapeView) -> Result<usize, InferError> {
         view.count("levels.", "")
     }
 
@@ -118,10 +118,10 @@ impl FamilyKind for NatFamily {
 
     fn walk(
         &self,
-        config: &Backbone,
+        config: &BackboneConfig,
         recipe: &Recipe,
         scope: &Scope,
-        maps: &Maps,
+        maps: &MapSizes,
         inventory: &mut Inventory,
     ) {
         NatSpec::new(config, recipe, scope).walk(maps, inventory);

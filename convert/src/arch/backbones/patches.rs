@@ -1,8 +1,8 @@
 //! The patch embedding of DiNAT_s and of isotropic networks.
 
-use crate::arch::backbone::Backbone;
+use crate::arch::backbone::BackboneConfig;
 use crate::arch::module::{ConvSpec, Count, Inventory, LayerNormSpec, Scope, Window};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::recipe::EPSILON;
 
 /// Patches side by side through one linear map and a norm.
@@ -16,7 +16,7 @@ pub struct PatchesSpec {
 
 impl PatchesSpec {
     /// The embedding of the backbone at `scope`.
-    pub fn new(config: &Backbone, scope: &Scope) -> Self {
+    pub fn new(config: &BackboneConfig, scope: &Scope) -> Self {
         let (scope, dim) = (scope.at("patch_embed"), config.embed_dim);
         Self {
             proj: ConvSpec::new(&scope.at("proj"), 3, dim, Window::patches(config.patch_size), true),
@@ -31,7 +31,7 @@ impl PatchesSpec {
     }
 
     /// Channels and side of a patch, by the tensors.
-    pub(super) fn read(view: &View) -> Result<(usize, usize), InferError> {
+    pub(super) fn read(view: &ShapeView) -> Result<(usize, usize), InferError> {
         Ok((view.dim("patch_embed.proj.weight", 0)?, view.dim("patch_embed.proj.weight", 3)?))
     }
 }

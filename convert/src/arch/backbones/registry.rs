@@ -4,8 +4,8 @@ use super::dinat_s::DinatSFamily;
 use super::isotropic::IsotropicFamily;
 use super::kind::FamilyKind;
 use super::nat::NatFamily;
-use crate::arch::backbone::{Backbone, Family, Norms};
-use crate::arch::maps::{Map, Maps};
+use crate::arch::backbone::{BackboneConfig, Family, Norms};
+use crate::arch::maps::{MapSize, MapSizes};
 use crate::arch::module::{Inventory, Scope, count};
 use crate::recipe::Recipe;
 
@@ -34,7 +34,7 @@ impl Family {
     }
 }
 
-impl Backbone {
+impl BackboneConfig {
     /// Height or width of each level's map for an input side of `side` pixels.
     pub fn map_sides(&self, side: usize) -> Vec<usize> {
         let first = self.family.kind().first_side(side, self.patch_size);
@@ -43,11 +43,11 @@ impl Backbone {
     }
 
     /// The map of each level for an image of `height` x `width` pixels.
-    pub fn maps(&self, height: usize, width: usize) -> Maps {
+    pub fn maps(&self, height: usize, width: usize) -> MapSizes {
         let [rows, columns] = [height, width].map(|side| self.map_sides(side));
         let positions = rows.iter().zip(&columns).map(|(&h, &w)| count(h) * count(w));
-        let map = |(level, positions)| Map { positions, dim: self.dim(level) };
-        Maps { image: [height, width], levels: positions.enumerate().map(map).collect() }
+        let map = |(level, positions)| MapSize { positions, dim: self.dim(level) };
+        MapSizes { image: [height, width], levels: positions.enumerate().map(map).collect() }
     }
 
     /// Bytes of f32 that a pass over one image of `height` x `width` pixels holds at once, at least: the input as
@@ -64,7 +64,7 @@ impl Backbone {
     /// Walks over the backbone at `scope`, counting as the authors' tool does (fvcore with NATTEN's handles):
     /// convolutions, linear layers, both products of the attention, one for each bias it adds, and five for each
     /// value a layer norm normalises; activations, softmax and residual additions are free.
-    pub(crate) fn walk(&self, recipe: &Recipe, scope: &Scope, maps: &Maps, inventory: &mut Inventory) {
+    pub(crate) fn walk(&self, recipe: &Recipe, scope: &Scope, maps: &MapSizes, inventory: &mut Inventory) {
         self.family.kind().walk(self, recipe, scope, maps, inventory);
         let first = match self.norms {
             Norms::Final => maps.levels.len().saturating_sub(1),

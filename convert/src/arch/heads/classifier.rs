@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::{About, HeadKind, HeadRow};
 use crate::arch::backbone::Norms;
-use crate::arch::maps::Maps;
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{Inventory, LinearSpec, Scope, count};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::arch::task::Task;
 use crate::limits::{Checked, MAX_CLASSES, at_least_one};
 use crate::recipe::{Recipe, Scores};
@@ -45,7 +45,7 @@ pub(crate) const ROW: HeadRow<ClassifierWidths> = HeadRow {
     head: |widths| Box::new(*widths),
 };
 
-fn infer(view: &View) -> Result<Option<ClassifierWidths>, InferError> {
+fn infer(view: &ShapeView) -> Result<Option<ClassifierWidths>, InferError> {
     // Anything else below the name is none of ours, and the comparison says so.
     for name in ["weight", "bias"].map(|part| format!("{NAME}.{part}")) {
         if view.shape(&name).is_some() {
@@ -75,7 +75,7 @@ impl HeadKind for ClassifierWidths {
         }
     }
 
-    fn walk(&self, _: &Recipe, maps: &Maps, inventory: &mut Inventory) {
+    fn walk(&self, _: &Recipe, maps: &MapSizes, inventory: &mut Inventory) {
         let dim = maps.levels.last().map_or(0, |map| map.dim);
         self.spec(dim).walk(count(1), inventory);
     }

@@ -1,9 +1,9 @@
 //! What a kind of head is asked.
 
 use crate::arch::backbone::Norms;
-use crate::arch::maps::Maps;
+use crate::arch::maps::MapSizes;
 use crate::arch::module::Inventory;
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::arch::task::Task;
 use crate::limits::Checked;
 use crate::openmmlab::HeadReader;
@@ -14,7 +14,7 @@ pub(crate) struct HeadRow<W> {
     /// What all of the kind have in common.
     pub about: About,
     /// The widths by the tensors of a whole network; `None` where they are those of another kind.
-    pub infer: fn(&View) -> Result<Option<W>, InferError>,
+    pub infer: fn(&ShapeView) -> Result<Option<W>, InferError>,
     /// The widths of the published networks of so many classes.
     pub published: fn(usize) -> W,
     /// Whether widths differ in the number of classes alone.
@@ -70,5 +70,5 @@ pub(crate) trait HeadKind {
     }
 
     /// Walks over the head on a backbone's maps.
-    fn walk(&self, recipe: &Recipe, maps: &Maps, inventory: &mut Inventory);
+    fn walk(&self, recipe: &Recipe, maps: &MapSizes, inventory: &mut Inventory);
 }

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::{About, HeadKind, HeadRow};
 use crate::arch::backbone::Norms;
-use crate::arch::maps::Maps;
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{
     ConvModuleSpec, ConvSpec, Count, Inventory, LinearSpec, Scope, UpsamplingSpec, Window, count, sum,
 };
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::arch::task::Task;
 use crate::limits::{Checked, MAX_CHANNELS, MAX_CLASSES, MAX_LIST, at_least_one, at_most};
 use crate::openmmlab;
@@ -24,7 +24,7 @@ pub const DETECTOR_LEVELS: usize = 4;
 
 /// Widths of a two-stage detector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Detector {
+pub struct DetectorWidths {
     /// Foreground classes.
     pub classes: usize,
     /// Channels of the feature pyramid and of the region proposal network.
@@ -109,7 +109,7 @@ pub struct MaskHeadSpec {
 
 impl DetectorSpec {
     /// The head on maps of `dims` channels. The heads of a `cascade` are numbered, also a single one.
-    pub fn new(detector: &Detector, cascade: bool, recipe: &Recipe, dims: &[usize]) -> Self {
+    pub fn new(detector: &DetectorWidths, cascade: bool, recipe: &Recipe, dims: &[usize]) -> Self {
         let root = Scope::default();
         let stage = |kind: &str, stage: usize| {
             let head = root.at("roi_head").at(kind);
@@ -127,7 +127,7 @@ impl DetectorSpec {
 
     /// Takes the head on a backbone's maps with all the proposals and detections that it keeps, counting
     /// convolutions and linear layers alone, as mmdet's tool does.
-    pub fn walk(&self, recipe: &Recipe, maps: &Maps, inventory: &mut Inventory) {
+    pub fn walk(&self, recipe: &Recipe, maps: &MapSizes, inventory: &mut Inventory) {
         self.fpn.walk(maps, inventory);
         // The fifth map is every second row and column of the last one.
         let fifth = maps.levels.last().map_or(count(0), |map| map.positions / count(4));
@@ -150,7 +150,7 @@ impl FpnSpec {
         }
     }
 
-    fn walk(&self, maps: &Maps, inventory: &mut Inventory) {
+    fn walk(&self, maps: &MapSizes, inventory: &mut Inventory) {
         for convs in [&self.lateral_convs, &self.fpn_convs] {
             convs.iter().zip(&maps.levels).for_each(|(conv, map)| conv.walk(map.positions, inventory));
         }
@@ -174,8 +174,8 @@ impl RpnSpec {
 }
 
 impl BoxHeadSpec {
-    fn new(detector: &Detector, recipe: &Recipe, scope: &Scope) -> Self {
-        let &Detector { classes, fpn_channels, box_channels: channels, fc_channels, .. } = detector;
+    fn new(detector: &DetectorWidths, recipe: &Recipe, scope: &Scope) -> Self {
+        let &DetectorWidths { classes, fpn_channels, box_channels: channels, fc_channels, .. } = detector;
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { channels };
             let scope = scope.at("shared_convs").at(i);
@@ -212,8 +212,8 @@ impl MaskHeadSpec {
     /// Rows and columns of the logits for one of the features.
     const FINER: usize = 2;
 
-    fn new(detector: &Detector, scope: &Scope) -> Self {
-        let &Detector { classes, fpn_channels, mask_channels: channels, .. } = detector;
+    fn new(detector: &DetectorWidths, scope: &Scope) -> Self {
+        let &DetectorWidths { classes, fpn_channels, mask_channels: channels, .. } = detector;
         let conv = |i: usize| {
             let inputs = if i == 0 { fpn_channels } else { channels };
             ConvSpec::new(&scope.at("convs").at(i).at("conv"), inputs, channels, Window::SAME, true)
@@ -245,7 +245,7 @@ const ABOUT: About = About {
     configuration: Some(openmmlab::read_detector),
 };
 
-pub(crate) const MASK_RCNN: HeadRow<Detector> = HeadRow {
+pub(crate) const MASK_RCNN: HeadRow<DetectorWidths> = HeadRow {
     about: ABOUT,
     infer: |view| infer(view, false),
     published: mask_rcnn,
@@ -253,17 +253,17 @@ pub(crate) const MASK_RCNN: HeadRow<Detector> = HeadRow {
     head: |detector| Box::new(TwoStage { detector, cascade: false }),
 };
 
-pub(crate) const CASCADE_MASK_RCNN: HeadRow<Detector> = HeadRow {
+pub(crate) const CASCADE_MASK_RCNN: HeadRow<DetectorWidths> = HeadRow {
     about: About { name: "cascade-mask-rcnn", ..ABOUT },
     infer: |view| infer(view, true),
-    published: |classes| Detector { box_convs: 4, box_fcs: 1, stages: 3, ..mask_rcnn(classes) },
+    published: |classes| DetectorWidths { box_convs: 4, box_fcs: 1, stages: 3, ..mask_rcnn(classes) },
     alike,
     head: |detector| Box::new(TwoStage { detector, cascade: true }),
 };
 
 /// detection/configs of the original repository.
-fn mask_rcnn(classes: usize) -> Detector {
-    Detector {
+fn mask_rcnn(classes: usize) -> DetectorWidths {
+    DetectorWidths {
         classes,
         fpn_channels: 256,
         box_convs: 0,
@@ -277,12 +277,12 @@ fn mask_rcnn(classes: usize) -> Detector {
     }
 }
 
-fn alike(a: &Detector, b: &Detector) -> bool {
-    Detector { classes: b.classes, ..a.clone() } == *b
+fn alike(a: &DetectorWidths, b: &DetectorWidths) -> bool {
+    DetectorWidths { classes: b.classes, ..a.clone() } == *b
 }
 
 /// Sizes of a two-stage detector; the heads of a `cascade` are numbered.
-fn infer(view: &View, cascade: bool) -> Result<Option<Detector>, InferError> {
+fn infer(view: &ShapeView, cascade: bool) -> Result<Option<DetectorWidths>, InferError> {
     if !view.has("roi_head.") {
         return Ok(None);
     }
@@ -300,7 +300,7 @@ fn infer(view: &View, cascade: bool) -> Result<Option<Detector>, InferError> {
     let box_convs = view.count(&format!("{boxes}shared_convs."), "conv.")?;
     let mask_convs = view.count(&format!("{masks}convs."), "conv.")?;
     let width = |convs: usize, first: String| if convs > 0 { view.dim(&first, 0) } else { Ok(fpn_channels) };
-    Ok(Some(Detector {
+    Ok(Some(DetectorWidths {
         classes,
         fpn_channels,
         box_convs,
@@ -317,7 +317,7 @@ fn infer(view: &View, cascade: bool) -> Result<Option<Detector>, InferError> {
 
 /// A detector of either kind.
 struct TwoStage<'a> {
-    detector: &'a Detector,
+    detector: &'a DetectorWidths,
     cascade: bool,
 }
 
@@ -327,7 +327,7 @@ impl HeadKind for TwoStage<'_> {
     }
 
     fn in_words(&self) -> String {
-        let Detector { classes, stages, .. } = self.detector;
+        let DetectorWidths { classes, stages, .. } = self.detector;
         if !self.cascade {
             return format!(" with Mask R-CNN, {classes} classes");
         }
@@ -382,7 +382,7 @@ impl HeadKind for TwoStage<'_> {
         }
     }
 
-    fn walk(&self, recipe: &Recipe, maps: &Maps, inventory: &mut Inventory) {
+    fn walk(&self, recipe: &Recipe, maps: &MapSizes, inventory: &mut Inventory) {
         DetectorSpec::new(self.detector, self.cascade, recipe, &maps.dims()).walk(recipe, maps, inventory);
     }
 }

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::classifier::{self, ClassifierWidths};
 use super::kind::{About, HeadKind, HeadRow};
-use super::mask_rcnn::{self, Detector};
+use super::mask_rcnn::{self, DetectorWidths};
 use super::upernet::{self, UpernetWidths};
-use crate::arch::maps::Maps;
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{Inventory, Scope};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::arch::task::Task;
 use crate::limits::Checked;
 use crate::openmmlab::HeadReader;
@@ -57,8 +57,8 @@ macro_rules! heads {
             }
 
             /// The head that tensors are of. Where they are of several, it is the last kind.
-            pub(crate) fn infer(view: &View) -> Result<Self, InferError> {
-                type Read = fn(&View) -> Result<Option<Head>, InferError>;
+            pub(crate) fn infer(view: &ShapeView) -> Result<Self, InferError> {
+                type Read = fn(&ShapeView) -> Result<Option<Head>, InferError>;
                 const READ: &[Read] = &[$(|view| {
                     let row: HeadRow<$widths> = $row;
                     Ok((row.infer)(view)?.map(Head::$name))
@@ -78,9 +78,9 @@ heads! {
     /// Global average pooling and one linear layer.
     Classifier(ClassifierWidths) = classifier::ROW;
     /// Mask R-CNN (arXiv 1703.06870) with a feature pyramid.
-    MaskRcnn(Detector) = mask_rcnn::MASK_RCNN;
+    MaskRcnn(DetectorWidths) = mask_rcnn::MASK_RCNN;
     /// Cascade Mask R-CNN (arXiv 1906.09756): three box and three mask heads.
-    CascadeMaskRcnn(Detector) = mask_rcnn::CASCADE_MASK_RCNN;
+    CascadeMaskRcnn(DetectorWidths) = mask_rcnn::CASCADE_MASK_RCNN;
     /// UPerNet (arXiv 1807.10221).
     Upernet(UpernetWidths) = upernet::ROW;
 }
@@ -151,7 +151,7 @@ impl Head {
     }
 
     /// Walks over the head on a backbone's maps.
-    pub(crate) fn walk(&self, recipe: &Recipe, maps: &Maps, inventory: &mut Inventory) {
+    pub(crate) fn walk(&self, recipe: &Recipe, maps: &MapSizes, inventory: &mut Inventory) {
         if let Some((_, head)) = self.kind() {
             head.walk(recipe, maps, inventory);
         }
@@ -176,14 +176,14 @@ pub(crate) fn task_told(has: impl Fn(&str) -> bool) -> Option<Task> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::maps::Map;
+    use crate::arch::maps::MapSize;
     use crate::arch::module::count;
     use crate::arch::shapes::Shapes;
 
     /// What converted files have in their metadata, byte by byte.
     #[test]
     fn heads_are_written_as_ever() {
-        let detector = Detector {
+        let detector = DetectorWidths {
             classes: 5,
             fpn_channels: 24,
             box_convs: 0,
@@ -232,13 +232,13 @@ mod tests {
             let head = Head::published(about.name, 3).unwrap();
             assert_eq!((head.task(), head.outputs()), (Some(about.task), Some(3)));
             assert_eq!(head.check(&Recipe::default()), Ok(()), "{}", about.name);
-            let levels = [8, 16, 32, 64].map(|dim| Map { positions: count(0), dim }).to_vec();
-            let maps = Maps { image: [0; 2], levels };
+            let levels = [8, 16, 32, 64].map(|dim| MapSize { positions: count(0), dim }).to_vec();
+            let maps = MapSizes { image: [0; 2], levels };
             let mut inventory = Inventory::default();
             head.walk(&Recipe::default(), &maps, &mut inventory);
             let shapes: Shapes =
                 inventory.weights.iter().map(|w| (w.name.as_str(), w.shape.as_slice())).collect();
-            assert_eq!(Head::infer(&View { shapes: &shapes, prefix: "" }), Ok(head));
+            assert_eq!(Head::infer(&ShapeView { shapes: &shapes, prefix: "" }), Ok(head));
             let told = task_told(|prefix| shapes.keys().any(|name| name.starts_with(prefix)));
             assert_eq!(told, about.sign.map(|_| about.task));
             assert!(shapes.keys().all(|name| is_head(name) != about.prefixes.is_empty()));

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::{About, HeadKind, HeadRow};
 use crate::arch::backbone::Norms;
-use crate::arch::maps::Maps;
+use crate::arch::maps::MapSizes;
 use crate::arch::module::{ConvModuleSpec, ConvSpec, Inventory, Scope, Window, count, sum};
-use crate::arch::shapes::{InferError, View};
+use crate::arch::shapes::{InferError, ShapeView};
 use crate::arch::task::Task;
 use crate::limits::{Checked, MAX_CHANNELS, MAX_CLASSES, at_least_one};
 use crate::openmmlab;
@@ -68,7 +68,7 @@ impl UpernetSpec {
 
     /// Takes the head on a backbone's maps, with four multiply-accumulates for each value that is interpolated, up
     /// to the logits of all pixels of the image.
-    pub fn walk(&self, maps: &Maps, inventory: &mut Inventory) {
+    pub fn walk(&self, maps: &MapSizes, inventory: &mut Inventory) {
         const INTERPOLATED: usize = 4;
         let (Some(finest), Some((last, lower))) = (maps.levels.first(), maps.levels.split_last()) else {
             return;
@@ -108,7 +108,7 @@ pub(crate) const ROW: HeadRow<UpernetWidths> = HeadRow {
     head: |widths| Box::new(*widths),
 };
 
-fn infer(view: &View) -> Result<Option<UpernetWidths>, InferError> {
+fn infer(view: &ShapeView) -> Result<Option<UpernetWidths>, InferError> {
     if !view.has("decode_head.") {
         return Ok(None);
     }
@@ -147,7 +147,7 @@ impl HeadKind for UpernetWidths {
         }
     }
 
-    fn walk(&self, recipe: &Recipe, maps: &Maps, inventory: &mut Inventory) {
+    fn walk(&self, recipe: &Recipe, maps: &MapSizes, inventory: &mut Inventory) {
         UpernetSpec::new(self, recipe, &maps.dims()).walk(maps, inventory);
     }
 }

@@ -163,7 +163,7 @@ fn parts_of_a_checkpoint_are_one() {
     fs::write(at("three.bin"), archive("x", &[("data.pkl", &pickled), ("data/k", FLOATS)])).unwrap();
     let open = |map: &str| {
         fs::write(at("model.index.json"), format!(r#"{{"metadata": {{}}, "weight_map": {map}}}"#)).unwrap();
-        let source = Source::open_sharded(&at("model.index.json"));
+        let source = TensorStore::open_sharded(&at("model.index.json"));
         source.map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
     };
     let all = r#"{"a": "one.safetensors", "b": "two.safetensors", "c": "three.bin"}"#;
@@ -244,8 +244,8 @@ fn other_files_are_named() {
         assert!(error.starts_with(&format!("not a checkpoint but {expected}")), "{error}");
     }
     let folder = tempfile::tempdir().unwrap();
-    let error = Source::open(folder.path()).err().unwrap().to_string();
+    let error = TensorStore::open(folder.path()).err().unwrap().to_string();
     assert!(error.ends_with("not a checkpoint but a folder: name a file in it"), "{error}");
-    let error = Source::open(&folder.path().join("absent")).err().unwrap();
-    assert!(matches!(&error.problem, Problem::Io(e) if e.kind() == std::io::ErrorKind::NotFound), "{error}");
+    let error = TensorStore::open(&folder.path().join("absent")).err().unwrap();
+    assert!(matches!(&error.problem, Flaw::Io(e) if e.kind() == std::io::ErrorKind::NotFound), "{error}");
 }

@@ -3,7 +3,7 @@
 Beside every file lies what it holds, as JSON of path to value: tensors as dtype, shape and the hex
 of their little-endian row-major bytes, other objects as `<module.name>` followed by what they hold.
 
-    python convert/tests/make_pickles.py tests/golden/pickle        (torch 2.5.1; protocols 0 and 1: 2.15)
+    python tests/golden/make/pickles.py tests/golden/pickle        (torch 2.5.1; protocols 0 and 1: 2.15)
 
 torch itself does not read back what it writes in protocol 0.
 """

@@ -3,7 +3,7 @@ tools, and in ways that can't be read.
 
 Every file of the folder `read` has the tensors of plain.pth; beside an average (EMA) lie others, twice as large.
 
-    python convert/tests/make_checkpoints.py tests/golden/doors        (torch 2.15, numpy, safetensors)
+    python tests/golden/make/doors.py tests/golden/doors        (torch 2.15, numpy, safetensors)
 """
 
 import collections
