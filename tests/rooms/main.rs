@@ -95,7 +95,6 @@ fn every_path_can_be_followed() {
 }
 
 #[test]
-#[ignore = "the converter, the layers and the kernels still share names"]
 fn a_name_stands_for_one_thing() {
     none(text::namesakes(&WORKSPACE.types));
 }
