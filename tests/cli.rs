@@ -6,7 +6,6 @@ use std::fs;
 use std::io::Write;
 #[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
@@ -15,13 +14,16 @@ use nat_convert::write::{WriteOptions, write};
 use nat_infer::results::{Classification, Detections, SavedFeatures, SavedSaliency, Segmentation};
 use nat_infer::simd::Isa;
 use nat_infer::zoo;
-use safetensors::SafeTensors;
+use nat_testing::bound;
+use nat_testing::checkpoint::Saved;
+use nat_testing::close::{largest, relative};
+use nat_testing::golden;
+use nat_testing::picture::turned_png;
+use nat_testing::place::{DIGIT, Done, Place};
 use serde_json::Value;
 
-use place::{DIGIT, Done, Place, golden};
-
-#[path = "common/place.rs"]
-mod place;
+/// The program.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_nat-infer");
 
 fn images(records: &[Classification]) -> Vec<&str> {
     records.iter().map(|record| record.image.as_str()).collect()
@@ -29,8 +31,8 @@ fn images(records: &[Classification]) -> Vec<&str> {
 
 #[test]
 fn a_digit_is_read_without_network_or_files() {
-    let place = Place::new();
-    let records = place.classify(&[DIGIT]).records();
+    let place = Place::of(PROGRAM);
+    let records = place.classify(&[DIGIT]).records::<Classification>();
     assert_eq!((records.len(), records[0].model.as_str(), records[0].top.len()), (1, "demo-digits", 5));
     assert_eq!((records[0].top[0].index, records[0].top[0].label.as_str()), (9, "9"));
     assert!(records[0].top.is_sorted_by(|a, b| a.score >= b.score));
@@ -39,14 +41,13 @@ fn a_digit_is_read_without_network_or_files() {
 
 #[test]
 fn records_are_what_pytorch_answers() {
-    let (place, image) = (Place::new(), golden("images/chelsea.png"));
+    let (place, image) = (Place::of(PROGRAM), golden::path("images/chelsea.png"));
     for (weights, answers, labels) in [
         ("classify/nat-k7.pth", "classify/nat-k7.safetensors", None),
         ("transformers/nat-hf", "transformers/nat-hf/golden.safetensors", Some("pagoda")),
     ] {
-        let bytes = fs::read(golden(answers)).unwrap();
-        let logits = floats(&SafeTensors::deserialize(&bytes).unwrap(), "logits");
-        let weights = golden(weights);
+        let logits = Saved::read(golden::path(answers)).floats("logits");
+        let weights = golden::path(weights);
         let arguments = ["classify", image.to_str().unwrap(), "-w", weights.to_str().unwrap()];
         let classes = logits.len();
         let line = place.run(&[&arguments[..], &["-k", "100", "--dilations", "1/1/1/1"]].concat()).success();
@@ -64,7 +65,10 @@ fn records_are_what_pytorch_answers() {
         let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
         for scored in &record.top {
             let expected = f64::from(logits[scored.index]).exp() / sum;
-            assert!((f64::from(scored.score) - expected).abs() <= 1e-4 * expected, "{scored:?}: {expected}");
+            assert!(
+                (f64::from(scored.score) - expected).abs() <= bound::NETWORK * expected,
+                "{scored:?}: {expected}"
+            );
             match labels {
                 None => assert_eq!(scored.label, scored.index.to_string()),
                 Some(name) => assert_eq!(scored.label == name, scored.index == 3),
@@ -75,29 +79,33 @@ fn records_are_what_pytorch_answers() {
 
 #[test]
 fn inputs_keep_their_order_however_they_are_batched() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for name in ["photos/b.png", "photos/a.png", "photos/deeper/no.png", "c.jpg.png"] {
         place.digit(name);
     }
     place.file("photos/notes.txt", "not an image");
-    let grey = golden("images/camera.png");
+    let grey = golden::path("images/camera.png");
     let arguments = ["photos", grey.to_str().unwrap(), "*.png", "photos/b.png"];
-    let one = place.classify(&[&arguments[..], &["--batch-size", "1"]].concat()).records();
+    let one = place.classify(&[&arguments[..], &["--batch-size", "1"]].concat()).records::<Classification>();
     let expected = ["photos/a.png", "photos/b.png", grey.to_str().unwrap(), "c.jpg.png", "photos/b.png"];
     assert_eq!(images(&one), expected);
     assert_ne!(one[2].top, one[1].top);
     for batch in ["2", "3", "64"] {
-        let many = place.classify(&[&arguments[..], &["--batch-size", batch]].concat()).records();
+        let many =
+            place.classify(&[&arguments[..], &["--batch-size", batch]].concat()).records::<Classification>();
         assert_eq!(images(&many), expected);
         for (a, b) in one.iter().zip(&many).flat_map(|(a, b)| a.top.iter().zip(&b.top)) {
-            assert!(a.index == b.index && (a.score - b.score).abs() < 1e-6, "{batch}: {a:?} {b:?}");
+            assert!(
+                a.index == b.index && f64::from(a.score - b.score).abs() < bound::SAME_SCORE,
+                "{batch}: {a:?} {b:?}"
+            );
         }
     }
 }
 
 #[test]
 fn an_image_comes_from_stdin() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     let mut child = place
         .command(&["classify", "--model", "demo-digits", "-"])
         .stdin(Stdio::piped())
@@ -105,7 +113,7 @@ fn an_image_comes_from_stdin() {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(&fs::read(DIGIT).unwrap()).unwrap();
-    let records = Done(child.wait_with_output().unwrap()).records();
+    let records = Done(child.wait_with_output().unwrap()).records::<Classification>();
     assert_eq!((images(&records), records[0].top[0].index), (vec!["-"], 9));
     // The next thing on stdin is nothing.
     let done = place.classify(&["-"]);
@@ -119,7 +127,7 @@ fn an_image_comes_from_stdin() {
 
 #[test]
 fn every_format_holds_the_same() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a,b.png");
     place.digit("c.png");
     let arguments = ["a,b.png", "c.png", "-k", "2", "--format"];
@@ -142,7 +150,7 @@ fn every_format_holds_the_same() {
 
 #[test]
 fn results_go_to_a_file_whole_or_not_at_all() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     let stdout = place.classify(&["a.png"]).success();
     assert_eq!(place.classify(&["a.png", "--output", "out"]).success(), "");
@@ -159,13 +167,16 @@ fn results_go_to_a_file_whole_or_not_at_all() {
 
 #[test]
 fn labels_come_from_a_file() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     let names: Vec<String> = (0..10).map(|i| format!("number {i}")).collect();
     place.file("lines", names.join("\r\n"));
     place.file("list.json", serde_json::to_string(&names).unwrap());
     for file in ["lines", "list.json"] {
-        assert_eq!(place.classify(&["a.png", "--labels", file]).records()[0].top[0].label, "number 9");
+        assert_eq!(
+            place.classify(&["a.png", "--labels", file]).records::<Classification>()[0].top[0].label,
+            "number 9"
+        );
     }
     place.file("short", "one\ntwo\n");
     for (file, says) in [
@@ -179,13 +190,14 @@ fn labels_come_from_a_file() {
 
 #[test]
 fn preprocessing_can_be_chosen() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     let mut turned = image::DynamicImage::ImageRgb8(image::open(DIGIT).unwrap().into_rgb8());
     place.digit("upright.png");
     turned = turned.rotate270();
     turned.save(place.path("turned.png")).unwrap();
-    tag_orientation(&place.path("turned.png"), 6);
-    let top = |arguments: &[&str]| place.classify(arguments).records().swap_remove(0).top;
+    let turned = turned_png(&fs::read(place.path("turned.png")).unwrap(), 6);
+    place.file("turned.png", turned);
+    let top = |arguments: &[&str]| place.classify(arguments).records::<Classification>().swap_remove(0).top;
     let upright = top(&["upright.png"]);
     assert_eq!(top(&["turned.png"]), upright);
     assert_eq!(top(&["turned.png", "--exif", "apply"]), upright);
@@ -200,24 +212,9 @@ fn instruction_sets() -> Vec<String> {
     Isa::available().iter().map(|isa| format!("{isa:?}").to_lowercase()).collect()
 }
 
-/// Puts an `eXIf` chunk with this orientation behind a PNG's header.
-fn tag_orientation(path: &Path, orientation: u8) {
-    let mut png = fs::read(path).unwrap();
-    let entry = [0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0];
-    let tiff = [&b"MM\0\x2a\0\0\0\x08\0\x01"[..], &entry, &[0; 4]].concat();
-    let chunk = [&b"eXIf"[..], &tiff].concat();
-    let crc = chunk.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
-    });
-    let length = (tiff.len() as u32).to_be_bytes();
-    let header_end = 8 + 4 + 4 + 13 + 4;
-    png.splice(header_end..header_end, [&length[..], &chunk, &(!crc).to_be_bytes()].concat());
-    fs::write(path, png).unwrap();
-}
-
 #[test]
 fn one_bad_image_among_many_is_reported_and_skipped() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     place.file("b.png", "this is no picture");
     place.digit("c.png");
@@ -242,12 +239,12 @@ fn one_bad_image_among_many_is_reported_and_skipped() {
 
 #[test]
 fn bad_input_gets_one_clear_line_and_the_promised_status() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     place.file("text.jpg", "dear reader");
     place.file("page.png", "<!DOCTYPE html>");
     place.file("empty.png", "");
-    let whole = fs::read(golden("pillow/decode/444.jpg")).unwrap();
+    let whole = fs::read(golden::path("pillow/decode/444.jpg")).unwrap();
     place.file("cut.jpg", &whole[..whole.len() - 40]);
     // A header that promises 60000 x 60000 pixels.
     place.file(
@@ -256,7 +253,7 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
     );
     place.file("\u{1b}[31m.png", "text");
     fs::create_dir(place.path("folder")).unwrap();
-    let segmenter = golden("segment/upernet_b/model.pth");
+    let segmenter = golden::path("segment/upernet_b/model.pth");
     let segmenter = segmenter.to_str().unwrap();
     let detector = ["classify", "a.png", "--model", "mask-rcnn-nat-tiny"];
     let demo = |arguments: &[&'static str]| [&["classify", "--model", "demo-digits"], arguments].concat();
@@ -348,7 +345,7 @@ fn bad_input_gets_one_clear_line_and_the_promised_status() {
 
 #[test]
 fn wrong_usage_names_the_option_and_what_it_takes() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for (arguments, says) in [
         (&["classify"][..], "<INPUT>..."),
         (&["classify", "a.png", "--model", "nat-tny"], "the nearest names are nat-tiny"),
@@ -374,9 +371,9 @@ fn wrong_usage_names_the_option_and_what_it_takes() {
 
 #[test]
 fn features_are_what_pytorch_computes() {
-    let place = Place::new();
-    let weights = golden("classify/nat-k7.pth");
-    let image = golden("images/chelsea.png");
+    let place = Place::of(PROGRAM);
+    let weights = golden::path("classify/nat-k7.pth");
+    let image = golden::path("images/chelsea.png");
     let arguments =
         ["features", image.to_str().unwrap(), "--save", "new/out", "-w", weights.to_str().unwrap()];
     let line = place.run(&[&arguments[..], &["--arch", "nat-tiny"]].concat());
@@ -385,66 +382,46 @@ fn features_are_what_pytorch_computes() {
         serde_json::from_str(&place.run(&[&arguments[..], &["--dilations", "1/1/1/1"]].concat()).success())
             .unwrap();
     assert_eq!(record.file, "new/out/chelsea.safetensors");
-    let (ours, theirs) = (place.path(&record.file), golden("classify/nat-k7.safetensors"));
-    let (ours, theirs) = (fs::read(ours).unwrap(), fs::read(theirs).unwrap());
-    let ours = SafeTensors::deserialize(&ours).unwrap();
-    let theirs = SafeTensors::deserialize(&theirs).unwrap();
-    let mut names = ours.names();
-    names.sort_unstable();
+    let (ours, theirs) = (place.path(&record.file), golden::path("classify/nat-k7.safetensors"));
+    let (ours, theirs) = (Saved::read(ours), Saved::read(theirs));
+    let names = ours.names();
     assert_eq!(names, ["input", "logits", "pooled", "stage1", "stage2", "stage3", "stage4"]);
     assert!(record.tensors.keys().eq(&names));
-    for name in names {
-        assert_eq!(record.tensors[name], ours.tensor(name).unwrap().shape());
+    for name in &names {
+        assert_eq!(record.tensors[name], ours.shape(name));
         // Of the first stage the original has the corner only.
         if name != "stage1" {
-            let (got, want) = (floats(&ours, name), floats(&theirs, name));
-            assert_eq!(ours.tensor(name).unwrap().shape(), theirs.tensor(name).unwrap().shape(), "{name}");
-            let off = relative(&got, &want);
-            assert!(off <= 1e-4, "{name}: {off}");
+            assert_eq!(ours.shape(name), theirs.shape(name), "{name}");
+            let off = relative(&ours.floats(name), &theirs.floats(name));
+            assert!(off <= bound::NETWORK, "{name}: {off}");
         }
     }
 }
 
 #[test]
 fn features_do_not_depend_on_the_batch() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("digit.png");
-    let photo = golden("images/rocket.png");
+    let photo = golden::path("images/rocket.png");
     for (folder, batch) in [("one", "1"), ("two", "2")] {
         let model = ["features", "--model", "demo-digits", "--save", folder, "--batch-size", batch];
         place.run(&[&model[..], &["digit.png", photo.to_str().unwrap()]].concat()).success();
     }
     for name in ["digit.safetensors", "rocket.safetensors"] {
-        let read = |folder: &str| fs::read(place.path(folder).join(name)).unwrap();
-        let (one, two) = (read("one"), read("two"));
-        let one = SafeTensors::deserialize(&one).unwrap();
-        let two = SafeTensors::deserialize(&two).unwrap();
+        let [one, two] = ["one", "two"].map(|folder| Saved::read(place.path(folder).join(name)));
         for name in one.names() {
-            let (a, b) = (floats(&one, name), floats(&two, name));
-            let off = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(a.len() == b.len() && off <= 1e-5, "{name}: {off}");
+            let off = largest(&one.floats(&name), &two.floats(&name));
+            assert!(off <= 1e-5, "{name}: {off}");
         }
     }
-}
-
-/// ‖a − b‖ / ‖b‖
-fn relative(a: &[f32], b: &[f32]) -> f64 {
-    let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
-}
-
-fn floats(tensors: &SafeTensors, name: &str) -> Vec<f32> {
-    let tensor = tensors.tensor(name).unwrap();
-    assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
-    tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 #[test]
 fn the_backbone_of_a_detector_or_segmenter_gives_features() {
     for network in ["segment/upernet_b", "detect/maskrcnn_s"] {
-        let place = Place::new();
+        let place = Place::of(PROGRAM);
         place.digit("a.png");
-        let original = golden(network).join("model.pth");
+        let original = golden::path(network).join("model.pth");
         // The whole network and the backbone alone, as the converter writes them.
         let [whole, backbone] = [Part::All, Part::Backbone].map(|part| {
             let checkpoint = Checkpoint::open(&original, &Options { part, ..Options::default() }).unwrap();
@@ -469,24 +446,21 @@ fn the_backbone_of_a_detector_or_segmenter_gives_features() {
 
 #[test]
 fn a_detectors_backbone_is_fed_as_the_detector() {
-    let place = Place::new();
-    let set = golden("detect/cascade_b");
+    let place = Place::of(PROGRAM);
+    let set = golden::path("detect/cascade_b");
     let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
     place.run(&["features", &image, "-w", &weights, "-q", "--save", "."]).success();
-    let (ours, theirs) = (
-        fs::read(place.path("image.safetensors")).unwrap(),
-        fs::read(set.join("tensors.safetensors")).unwrap(),
-    );
-    let [ours, theirs] = [&ours, &theirs].map(|file| SafeTensors::deserialize(file).unwrap());
-    assert_eq!(ours.tensor("input").unwrap().shape(), [1, 3, 320, 416]);
+    let ours = Saved::read(place.path("image.safetensors"));
+    let theirs = Saved::read(set.join("tensors.safetensors"));
+    assert_eq!(ours.shape("input"), [1, 3, 320, 416]);
     // The one map that was stored whole.
-    assert!(relative(&floats(&ours, "stage4"), &floats(&theirs, "backbone.3")) < 1e-4);
+    assert!(relative(&ours.floats("stage4"), &theirs.floats("backbone.3")) < bound::NETWORK);
 }
 
 #[test]
 fn objects_are_those_of_mmdet_in_every_form() {
-    let place = Place::new();
-    let set = golden("detect/cascade_b");
+    let place = Place::of(PROGRAM);
+    let set = golden::path("detect/cascade_b");
     let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
     let detect = |more: &[&str]| -> Detections {
         let line = place.run(&[&["detect", &image, "-w", &weights, "-q"], more].concat()).success();
@@ -529,8 +503,8 @@ fn objects_are_those_of_mmdet_in_every_form() {
 
 #[test]
 fn pictures_of_any_size_go_through_a_detector_together() {
-    let place = Place::new();
-    let weights = golden("detect/maskrcnn_s/model.pth");
+    let place = Place::of(PROGRAM);
+    let weights = golden::path("detect/maskrcnn_s/model.pth");
     for (name, width, height) in [("a.png", 32, 32), ("b.png", 300, 40), ("c.png", 1, 1)] {
         image::RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 7) as u8, (y * 5) as u8, 90]))
             .save(place.path(name))
@@ -551,8 +525,8 @@ fn pictures_of_any_size_go_through_a_detector_together() {
 
 #[test]
 fn pixels_are_named_as_mmseg_names_them() {
-    let place = Place::new();
-    let set = golden("segment/upernet_b");
+    let place = Place::of(PROGRAM);
+    let set = golden::path("segment/upernet_b");
     let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
     let segment = |more: &[&str]| -> Segmentation {
         let line = place.run(&[&["segment", &image, "-w", &weights, "-q"], more].concat()).success();
@@ -590,10 +564,9 @@ fn pixels_are_named_as_mmseg_names_them() {
 
 #[test]
 fn maps_are_the_gradients_that_pytorch_computes() {
-    let place = Place::new();
-    let (image, weights) = (golden("images/camera.png"), golden("classify/nat-padded.pth"));
-    let expected = fs::read(golden("saliency/nat-padded.safetensors")).unwrap();
-    let expected = floats(&SafeTensors::deserialize(&expected).unwrap(), "grad");
+    let place = Place::of(PROGRAM);
+    let (image, weights) = (golden::path("images/camera.png"), golden::path("classify/nat-padded.pth"));
+    let expected = Saved::read(golden::path("saliency/nat-padded.safetensors")).floats("grad");
     let [red, green, blue] = [0, 1, 2].map(|c| &expected[c * 96 * 96..][..96 * 96]);
     let size: fn(f32) -> f32 = f32::abs;
     let positive: fn(f32) -> f32 = |x| x.max(0.0);
@@ -606,15 +579,14 @@ fn maps_are_the_gradients_that_pytorch_computes() {
         let record = Done(command.env("NAT_INFER_ISA", &isa).output().unwrap()).success();
         let record: SavedSaliency = serde_json::from_str(&record).unwrap();
         assert_eq!((record.method.as_str(), record.class.index), ("smooth-grad", 5));
-        let tensor = fs::read(place.path(record.tensor.as_ref().unwrap())).unwrap();
-        let tensor = SafeTensors::deserialize(&tensor).unwrap();
-        assert_eq!(tensor.tensor("saliency").unwrap().shape(), [96, 96]);
-        let got = floats(&tensor, "saliency");
+        let tensor = Saved::read(place.path(record.tensor.as_ref().unwrap()));
+        assert_eq!(tensor.shape("saliency"), [96, 96]);
+        let got = tensor.floats("saliency");
         let want: Vec<f32> = (0..96 * 96)
             .map(|i| [red, green, blue].map(|c| sign(c[i])).into_iter().fold(0.0, f32::max))
             .collect();
         let off = relative(&got, &want);
-        assert!(off < 1e-4, "{isa}, {more:?}: {off}");
+        assert!(off < bound::NETWORK, "{isa}, {more:?}: {off}");
 
         // The grey picture is the tensor from its smallest value to its 99th percentile.
         let grey = image::open(place.path(&record.map)).unwrap().into_luma8();
@@ -633,7 +605,7 @@ fn maps_are_the_gradients_that_pytorch_computes() {
 
 #[test]
 fn noise_is_the_same_for_the_same_seed_however_it_is_batched() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     place.digit("more/b.png");
     place.file("more/c.png", "no image");
@@ -655,8 +627,7 @@ fn noise_is_the_same_for_the_same_seed_however_it_is_batched() {
         let records: Vec<SavedSaliency> =
             done.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let read = |record: &SavedSaliency| {
-            let bytes = fs::read(place.path(record.tensor.as_ref().unwrap())).unwrap();
-            floats(&SafeTensors::deserialize(&bytes).unwrap(), "saliency")
+            Saved::read(place.path(record.tensor.as_ref().unwrap())).floats("saliency")
         };
         // The same image has the same map, whichever one it is.
         let maps: Vec<Vec<f32>> = records.iter().map(read).collect();
@@ -686,7 +657,7 @@ fn noise_is_the_same_for_the_same_seed_however_it_is_batched() {
 
 #[test]
 fn grad_cam_draws_what_the_last_level_sees() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     let arguments = ["saliency", "a.png", "--model", "demo-digits", "--method", "grad-cam", "--save", "out"];
     let csv = place.run(&[&arguments[..], &["--format", "csv"]].concat()).success();
@@ -710,9 +681,9 @@ fn grad_cam_draws_what_the_last_level_sees() {
 
 #[test]
 fn a_result_never_replaces_its_image() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     let digit = fs::read(place.digit("a.png")).unwrap();
-    let weights = golden("detect/maskrcnn_s/model.pth");
+    let weights = golden::path("detect/maskrcnn_s/model.pth");
     let done = place.run(&["detect", "a.png", "-w", weights.to_str().unwrap(), "--save", "."]);
     let says = "a.png would be replaced by its result; use another --save folder";
     assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
@@ -721,7 +692,7 @@ fn a_result_never_replaces_its_image() {
 
 #[test]
 fn a_second_run_replaces_what_the_first_saved() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     place.digit("other/a.bmp.png");
     let features = |model: &[&str]| {
@@ -737,15 +708,15 @@ fn a_second_run_replaces_what_the_first_saved() {
 
 #[test]
 fn what_training_programs_save_gives_the_scores_of_the_network() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     let run = |file: &str, more: &[&str]| {
-        let weights = golden("doors").join(file);
+        let weights = golden::path("doors").join(file);
         place.run(&[&["classify", "a.png", "-w", weights.to_str().unwrap()], more].concat())
     };
     // Scores alone: the names of the models differ.
     let scores = |done: Done| {
-        let mut record = done.records().remove(0);
+        let mut record = done.records::<Classification>().remove(0);
         record.model.clear();
         serde_json::to_string(&record).unwrap()
     };
@@ -805,9 +776,9 @@ fn what_training_programs_save_gives_the_scores_of_the_network() {
 
 #[test]
 fn warnings_and_settings_go_to_stderr_as_asked() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
-    let weights = golden("classify/nat-k7.pth");
+    let weights = golden::path("classify/nat-k7.pth");
     let run = |more: &[&str]| {
         let done = place.run(&[&["classify", "a.png", "-w", weights.to_str().unwrap()], more].concat());
         (done.stderr(), done.success())
@@ -847,7 +818,7 @@ fn warnings_and_settings_go_to_stderr_as_asked() {
 
 #[test]
 fn the_zoo_is_listed_in_every_format() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     let format = |name| place.run(&["models", "--format", name]).success();
     let rows: Vec<Value> = serde_json::from_str(&format("json")).unwrap();
     let tiny = rows.iter().find(|row| row["name"] == "nat-tiny").unwrap();
@@ -888,7 +859,7 @@ fn the_zoo_is_listed_in_every_format() {
 
 #[test]
 fn completions_and_manual_pages_are_printed() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(place.run(&["completions", shell]).success().contains("batch-size"), "{shell}");
     }
@@ -961,7 +932,7 @@ fn on_a_terminal(place: &Place, columns: usize, arguments: &str, cache: &OsStr) 
 #[cfg(target_os = "linux")]
 #[test]
 fn the_zoo_fits_into_a_narrow_terminal() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for columns in [60, 100, 200] {
         let Some(table) = on_a_terminal(&place, columns, "models", OsStr::new("cache")) else { return };
         let table = String::from_utf8(table).unwrap();
@@ -974,7 +945,7 @@ fn the_zoo_fits_into_a_narrow_terminal() {
 #[cfg(target_os = "linux")]
 #[test]
 fn paths_are_exact_in_a_pipe_and_harmless_on_a_terminal() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     let cache = place.path("").join(OsStr::from_bytes(b"red\x1b[31m\xc2\x9b\xff"));
     let entry = zoo::find("mask-rcnn-nat-mini").unwrap();
     let file = cache.join(&entry.name).join(entry.file_name().unwrap());
@@ -1000,7 +971,7 @@ fn paths_are_exact_in_a_pipe_and_harmless_on_a_terminal() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_behind_stdout_is_named() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     for arguments in [
         &["classify", "a.png", "--model", "demo-digits"][..],
@@ -1018,7 +989,7 @@ fn a_full_disk_behind_stdout_is_named() {
 #[cfg(unix)]
 #[test]
 fn a_reader_that_leaves_is_no_error() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     let inputs = vec!["a.png"; 64];
     let mut child = place
@@ -1039,7 +1010,7 @@ fn an_interrupted_run_leaves_what_it_finished_alone() {
     let images = [&["classify", "--output", "out", "fifo.png"][..], &["a.png"; 5000]].concat();
     let copies = ["saliency", "fifo.png", "--samples", "20000", "--output", "out", "--save", "maps"];
     for arguments in [&images[..], &copies] {
-        let place = Place::new();
+        let place = Place::of(PROGRAM);
         place.digit("a.png");
         let fifo = place.path("fifo.png");
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
@@ -1065,27 +1036,25 @@ fn an_interrupted_run_leaves_what_it_finished_alone() {
 
 #[test]
 fn every_instruction_set_gives_what_pytorch_computes() {
-    let place = Place::new();
-    let expected = fs::read(golden("classify/nat-k7.safetensors")).unwrap();
-    let expected = SafeTensors::deserialize(&expected).unwrap();
-    let (checkpoint, image) = (golden("classify/nat-k7.pth"), golden("images/chelsea.png"));
+    let place = Place::of(PROGRAM);
+    let expected = Saved::read(golden::path("classify/nat-k7.safetensors"));
+    let (checkpoint, image) = (golden::path("classify/nat-k7.pth"), golden::path("images/chelsea.png"));
     for isa in instruction_sets() {
         let arguments =
             ["features", image.to_str().unwrap(), "--weights", checkpoint.to_str().unwrap(), "--save", &isa];
         let done = Done(place.command(&arguments).env("NAT_INFER_ISA", &isa).output().unwrap());
         done.success();
-        let got = fs::read(place.path(&isa).join("chelsea.safetensors")).unwrap();
-        let got = SafeTensors::deserialize(&got).unwrap();
+        let got = Saved::read(place.path(&isa).join("chelsea.safetensors"));
         for name in ["stage2", "stage3", "stage4", "pooled", "logits"] {
-            let off = relative(&floats(&got, name), &floats(&expected, name));
-            assert!(off <= 1e-4, "{isa}: {name}: {off}");
+            let off = relative(&got.floats(name), &expected.floats(name));
+            assert!(off <= bound::NETWORK, "{isa}: {name}: {off}");
         }
     }
 }
 
 #[test]
 fn bench_says_how_fast_what_was_computed() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     let run = |more: &[&str]| -> Vec<Value> {
         let all = ["bench", "--model", "demo-digits", "--runs", "2", "--threads", "1", "--format", "json"];
         let text = place.run(&[&all, more].concat()).success();
@@ -1147,7 +1116,7 @@ fn bench_says_how_fast_what_was_computed() {
     let published = place.run(&[&["bench", "--model", "nat-mini"], &dilated[..]].concat());
     assert!(published.status() == 2 && published.stderr().contains("--model nat-mini has its own"));
     for network in ["detect/maskrcnn_s/model.pth", "segment/upernet_b/model.pth"] {
-        let weights = golden(network);
+        let weights = golden::path(network);
         let small = ["--resolution", "80x50", "--runs", "1", "--format", "json"];
         let timing = place.run(&[&["bench", "-w", weights.to_str().unwrap()], &small[..]].concat()).success();
         let timing: Value = serde_json::from_str(&timing).unwrap();

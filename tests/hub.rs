@@ -1,228 +1,29 @@
 //! Fetching, against a local server that speaks the Hub's protocol and can misbehave.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
-use nat_infer::zoo::{self, Access as Settings, Entry, Env, FetchError, Located, Reference, Watch, ZooError};
-use sha2::{Digest, Sha256};
-use tempfile::TempDir;
+use nat_infer::zoo::{self, Access, Entry, Env, FetchError, Located, Reference, Watch, ZooError};
+use nat_testing::hub::{COMMIT, Hub, REPO, Reply, Server, bytes, repository_of, sha256, weights};
+use nat_testing::place::{DIGIT, names};
 
-const REPO: &str = "org/net";
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-/// Revisions that the Hub knows, as they stand in a request; all are [`COMMIT`].
-const REVISIONS: [&str; 4] = ["main", "v2", "refs%2Fpr%2F1", COMMIT];
 const TOKEN: &str = "hf_secret";
 
-#[derive(Clone, Debug, PartialEq)]
-struct Request {
-    method: String,
-    path: String,
-    headers: BTreeMap<String, String>,
+/// The Hub as nat-infer sees it.
+trait Client {
+    fn settings(&self, more: &[(&str, &str)]) -> Access;
+    fn locate(&self) -> Result<PathBuf, ZooError>;
+    /// No weights in place, whole or partial, and none found.
+    fn assert_nothing_in_place(&self);
 }
 
-impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(String::as_str)
-    }
-}
-
-#[derive(Clone, Default)]
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// Close the connection after this many bytes of the body.
-    cut: Option<usize>,
-}
-
-impl Reply {
-    fn status(status: u16) -> Self {
-        Self { status, ..Self::default() }
-    }
-
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
-
-/// A server on a port of its own; stops when it is dropped.
-struct Server {
-    port: u16,
-    log: Arc<Mutex<Vec<Request>>>,
-    stopped: Arc<AtomicBool>,
-}
-
-impl Server {
-    fn start(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (log, stopped) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (seen, stop, reply) = (Arc::clone(&log), Arc::clone(&stopped), Arc::new(reply));
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stop.load(Ordering::SeqCst) {
-                    break;
-                }
-                let (seen, reply) = (Arc::clone(&seen), Arc::clone(&reply));
-                // A client that goes away is no failure of the server.
-                thread::spawn(move || stream.map(|stream| serve(stream, &seen, &*reply)));
-            }
-        });
-        Self { port, log, stopped }
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Requests since the last call.
-    fn requests(&self) -> Vec<Request> {
-        std::mem::take(&mut self.log.lock().unwrap())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
-fn serve(
-    stream: TcpStream,
-    log: &Mutex<Vec<Request>>,
-    reply: &dyn Fn(&Request) -> Reply,
-) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut stream = stream;
-    loop {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            match line.trim_end() {
-                "" => break,
-                line => lines.push(line.to_owned()),
-            }
-        }
-        let mut words = lines[0].split(' ').map(str::to_owned);
-        let headers = lines[1..].iter().filter_map(|l| l.split_once(": "));
-        let request = Request {
-            method: words.next().unwrap(),
-            path: words.next().unwrap(),
-            headers: headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect(),
-        };
-        log.lock().unwrap().push(request.clone());
-        if request.method == "CONNECT" {
-            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
-            continue;
-        }
-        let reply = reply(&request);
-        write!(stream, "HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status)?;
-        for (name, value) in &reply.headers {
-            write!(stream, "{name}: {value}\r\n")?;
-        }
-        if !reply.headers.iter().any(|(name, _)| *name == "Content-Length") {
-            write!(stream, "Content-Length: {}\r\n", reply.body.len())?;
-        }
-        stream.write_all(b"\r\n")?;
-        if request.method != "HEAD" {
-            stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len())])?;
-        }
-        return stream.flush();
-    }
-}
-
-/// A file's bytes, all of them or from where `Range` says.
-fn bytes(request: &Request, content: &[u8]) -> Reply {
-    let start = request.header("range").map(|r| r.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap());
-    match start.map(|start| start.parse::<usize>().unwrap()) {
-        None => Reply { status: 200, body: content.to_vec(), ..Reply::default() },
-        Some(start) if start < content.len() => {
-            let range = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
-            Reply { status: 206, body: content[start..].to_vec(), ..Reply::default() }
-                .with("Content-Range", range)
-        }
-        Some(_) => Reply::status(416),
-    }
-}
-
-fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// Contents with no period that a wrong offset could hide in.
-fn weights() -> Vec<u8> {
-    (0..300_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
-}
-
-/// What the place for large files does to a GET: `(request, its number from 0, content)`.
-type Large = dyn Fn(&Request, usize, &[u8]) -> Reply + Send + Sync;
-
-/// The Hub and the host of its large files, each with a port of its own.
-struct Hub {
-    api: Server,
-    large: Server,
-    home: TempDir,
-}
-
-impl Hub {
-    /// Serves `weights_file` beside the configurations; GETs of it are answered by `large`.
-    fn with(weights_file: &'static str, large: Box<Large>) -> Self {
-        let count = Mutex::new(0);
-        let large = Server::start(move |request| {
-            let mut count = count.lock().unwrap();
-            *count += 1;
-            large(request, *count - 1, &weights())
-        });
-        let large_url = format!("http://localhost:{}/blob?signature=private", large.port);
-        let api = Server::start(move |request| {
-            let resolve = format!("/{REPO}/resolve/{COMMIT}/");
-            let file = request.path.strip_prefix(&resolve);
-            match file {
-                _ if REVISIONS.iter().any(|r| request.path == format!("/api/models/{REPO}/revision/{r}")) => {
-                    let files = ["README.md", "config.json", "preprocessor_config.json", weights_file];
-                    let siblings = files.map(|f| format!("{{\"rfilename\":\"{f}\"}}")).join(",");
-                    let body =
-                        format!("{{\"id\":\"{REPO}\",\"sha\":\"{COMMIT}\",\"siblings\":[{siblings}]}}");
-                    bytes(request, body.as_bytes())
-                }
-                Some(file @ ("config.json" | "preprocessor_config.json")) => bytes(request, file.as_bytes())
-                    .with("ETag", format!("\"etag-of-{file}\""))
-                    .with("X-Repo-Commit", COMMIT),
-                Some(file) if file == weights_file => Reply::status(302)
-                    .with("Location", large_url.clone())
-                    .with("ETag", "\"of-the-redirect\"")
-                    .with("X-Linked-Etag", format!("\"{}\"", sha256(&weights())))
-                    .with("X-Linked-Size", weights().len().to_string())
-                    .with("X-Repo-Commit", COMMIT),
-                _ => Reply::status(404),
-            }
-        });
-        Self { api, large, home: tempfile::tempdir().unwrap() }
-    }
-
-    fn new() -> Self {
-        Self::with("model.safetensors", Box::new(|request, _, content| bytes(request, content)))
-    }
-
-    fn settings(&self, more: &[(&str, &str)]) -> Settings {
+impl Client for Hub {
+    fn settings(&self, more: &[(&str, &str)]) -> Access {
         settings(&self.api.url(), self.home.path(), more)
     }
 
@@ -230,33 +31,24 @@ impl Hub {
         locate(&on_hub(), &self.settings(&[]))
     }
 
-    fn repository(&self) -> PathBuf {
-        self.home.path().join("hub/models--org--net")
-    }
-
-    fn partial(&self) -> PathBuf {
-        self.repository().join("blobs").join(format!("{}.incomplete", sha256(&weights())))
-    }
-
-    /// No weights in place, whole or partial, and none found.
+    #[track_caller]
     fn assert_nothing_in_place(&self) {
-        let blobs = fs::read_dir(self.repository().join("blobs")).unwrap();
-        let names: Vec<_> = blobs.map(|b| b.unwrap().file_name().into_string().unwrap()).collect();
+        let names = names(&self.repository().join("blobs"));
         assert!(names.iter().all(|name| name.starts_with("etag-of-")), "{names:?}");
         assert_eq!(zoo::is_cached(&on_hub(), &self.settings(&[]).env), None);
     }
 }
 
-fn settings(endpoint: &str, home: &Path, more: &[(&str, &str)]) -> Settings {
+fn settings(endpoint: &str, home: &Path, more: &[(&str, &str)]) -> Access {
     let vars = [("HF_ENDPOINT", endpoint), ("HF_HOME", home.to_str().unwrap()), ("HOME", "/nonexistent")];
-    Settings { offline: false, env: Env::from_vars(vars.iter().chain(more).copied()) }
+    Access { offline: false, env: Env::from_vars(vars.iter().chain(more).copied()) }
 }
 
 fn on_hub() -> Entry {
     Entry { hub: Some(REPO.to_owned()), ..zoo::find("nat-mini").unwrap().clone() }
 }
 
-fn locate(entry: &Entry, settings: &Settings) -> Result<PathBuf, ZooError> {
+fn locate(entry: &Entry, settings: &Access) -> Result<PathBuf, ZooError> {
     match zoo::locate(entry, settings, &mut ())? {
         Located::At(path) => Ok(path),
         Located::Embedded => panic!("{} is embedded", entry.name),
@@ -268,14 +60,6 @@ fn fetch_error(result: Result<PathBuf, ZooError>) -> FetchError {
         Err(ZooError::Fetch { source, .. }) => *source,
         other => panic!("{other:?}"),
     }
-}
-
-/// Names of what a folder has, in order.
-fn names_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 /// What a download says of itself.
@@ -306,7 +90,7 @@ impl Watch for Seen {
 }
 
 /// Locates a name as `--model` takes it.
-fn by_name(name: &str, settings: &Settings) -> Result<PathBuf, ZooError> {
+fn by_name(name: &str, settings: &Access) -> Result<PathBuf, ZooError> {
     match name.parse::<Reference>().unwrap().locate(settings, &mut ())? {
         Located::At(path) => Ok(path),
         Located::Embedded => panic!("{name} is embedded"),
@@ -315,9 +99,8 @@ fn by_name(name: &str, settings: &Settings) -> Result<PathBuf, ZooError> {
 
 /// The program on a digit, with these variables and no others but `HOME`.
 fn classify(arguments: &[&str], home: &Path, vars: &[(&str, &str)]) -> Output {
-    let digit = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/nine.png");
     Command::new(env!("CARGO_BIN_EXE_nat-infer"))
-        .args(["classify", digit.to_str().unwrap(), "--threads", "1"])
+        .args(["classify", DIGIT, "--threads", "1"])
         .args(arguments)
         .env_clear()
         .env("HOME", home)
@@ -332,23 +115,6 @@ fn stderr(output: &Output) -> String {
 
 fn digits() -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-digits.safetensors")).unwrap()
-}
-
-/// A server of one repository with these files.
-fn repository_of(files: Vec<(&'static str, Vec<u8>)>) -> Server {
-    Server::start(move |request| {
-        let resolve = format!("/{REPO}/resolve/{COMMIT}/");
-        if request.path.starts_with("/api/") {
-            let siblings: Vec<_> = files.iter().map(|(f, _)| format!("{{\"rfilename\":\"{f}\"}}")).collect();
-            let body = format!("{{\"sha\":\"{COMMIT}\",\"siblings\":[{}]}}", siblings.join(","));
-            return bytes(request, body.as_bytes());
-        }
-        let wanted = request.path.strip_prefix(&resolve);
-        match files.iter().find(|(file, _)| wanted == Some(*file)) {
-            Some((_, content)) => bytes(request, content).with("ETag", format!("\"{}\"", sha256(content))),
-            None => Reply::status(404),
-        }
-    })
 }
 
 #[test]
@@ -505,7 +271,7 @@ fn the_token_goes_to_the_endpoint_only() {
 #[test]
 fn offline_makes_no_request_and_names_what_forbids_it() {
     let hub = Hub::new();
-    let offline = Settings { offline: true, ..hub.settings(&[]) };
+    let offline = Access { offline: true, ..hub.settings(&[]) };
     for (settings, name) in [
         (&offline, zoo::OFFLINE),
         (&hub.settings(&[("HF_HUB_OFFLINE", "1")]), "HF_HUB_OFFLINE"),
@@ -620,7 +386,7 @@ fn the_authors_files_come_the_same_way_into_our_cache() {
     let path = locate(&found, &settings).unwrap();
     assert_eq!(path, own.join("nat-mini/nat_mini.pth"));
     assert!(fs::read(&path).unwrap() == weights());
-    assert_eq!(names_in(path.parent().unwrap()), ["nat_mini.pth", "nat_mini.pth.sha256"]);
+    assert_eq!(names(path.parent().unwrap()), ["nat_mini.pth", "nat_mini.pth.sha256"]);
     let gets = server.requests().into_iter().filter(|r| r.method == "GET" && r.path.starts_with("/new"));
     let ranges: Vec<_> = gets.map(|r| r.header("range").map(str::to_owned)).collect();
     assert_eq!(ranges, [None, Some("bytes=9000-".to_owned())]);
@@ -637,7 +403,7 @@ fn the_authors_files_come_the_same_way_into_our_cache() {
 
 #[test]
 fn an_embedded_model_needs_no_cache() {
-    let settings = Settings { offline: true, env: Env::from_vars::<String, String>([]) };
+    let settings = Access { offline: true, env: Env::from_vars::<String, String>([]) };
     let digits = zoo::find("demo-digits").unwrap();
     assert_eq!(zoo::locate(digits, &settings, &mut ()).unwrap(), Located::Embedded);
     let error = locate(zoo::find("nat-iso-small").unwrap(), &settings).unwrap_err();
@@ -697,7 +463,7 @@ fn a_repository_with_a_converted_file_alone_is_that_file() {
     // What another client left there is no file of ours.
     fs::remove_file(&path).unwrap();
     fs::write(path.with_file_name("model.safetensors"), weights()).unwrap();
-    let offline = Settings { offline: true, ..settings };
+    let offline = Access { offline: true, ..settings };
     assert!(matches!(by_name("org/net", &offline), Err(ZooError::Offline { .. })));
 
     let vars = [("HF_ENDPOINT", &*server.url())];
@@ -732,14 +498,14 @@ fn weights_of_an_address_are_fetched_once_and_never_mixed_up() {
     for (path, content) in paths.iter().zip(["/x/net.pth?v=1", "/x/net.pth?v=2"]) {
         assert_eq!(fs::read_to_string(path).unwrap(), content);
         assert!(path.starts_with(own.join("web")) && path.ends_with("net.pth"), "{}", path.display());
-        assert_eq!(names_in(path.parent().unwrap()), ["net.pth", "net.pth.sha256"]);
+        assert_eq!(names(path.parent().unwrap()), ["net.pth", "net.pth.sha256"]);
     }
     server.requests();
     assert_eq!(fetch("/x/net.pth?v=1").unwrap(), paths[0]);
     assert!(fs::read(fetch("/get-only/net.pth").unwrap()).unwrap() == weights());
     assert_eq!(server.requests().len(), 2);
 
-    let offline = Settings { offline: true, ..settings.clone() };
+    let offline = Access { offline: true, ..settings.clone() };
     let url = format!("{}/x/net.pth", server.url());
     assert_eq!(zoo::locate_file(&format!("{url}?v=2"), &offline, &mut ()).unwrap(), paths[1]);
     let error = zoo::locate_file(&format!("{url}?key=private"), &offline, &mut ()).unwrap_err();
@@ -824,7 +590,7 @@ fn a_file_that_changes_after_its_download_is_refused() {
     for part in [&*sha256(b"first"), &sha256(b"second"), &format!("delete {} to accept", record.display())] {
         assert!(text.contains(part), "{text}");
     }
-    assert_eq!(names_in(path.parent().unwrap()), ["nat_mini.pth.sha256"]);
+    assert_eq!(names(path.parent().unwrap()), ["nat_mini.pth.sha256"]);
     fs::remove_file(&record).unwrap();
     assert_eq!(fs::read(locate(&entry(None), &settings).unwrap()).unwrap(), b"second");
 
@@ -836,7 +602,7 @@ fn a_file_that_changes_after_its_download_is_refused() {
     fs::remove_file(&path).unwrap();
     let error = fetch_error(locate(&entry(known.clone()), &settings));
     assert!(matches!(error, FetchError::Damaged { .. }), "{error}");
-    assert_eq!(names_in(path.parent().unwrap()), ["nat_mini.pth.sha256"]);
+    assert_eq!(names(path.parent().unwrap()), ["nat_mini.pth.sha256"]);
     *served.lock().unwrap() = b"third".to_vec();
     locate(&entry(known), &settings).unwrap();
     locate(&entry(None), &settings).unwrap();
@@ -963,7 +729,7 @@ fn an_image_is_fetched_within_its_limit() {
         assert!(error.contains(says) && !error.contains("private"), "{error}");
     }
     server.requests();
-    let offline = Settings { offline: true, ..settings.clone() };
+    let offline = Access { offline: true, ..settings.clone() };
     let error = zoo::fetch_image(&format!("{}/x?key=private", server.url()), &offline, 10).unwrap_err();
     assert!(matches!(error, FetchError::Offline { forbidden_by: zoo::OFFLINE, .. }), "{error}");
     assert!(!error.to_string().contains("private") && server.requests().is_empty());

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
 use nat_infer::images::{Limits, Reader};
+use nat_testing::picture;
 
 /// The system's, which counts.
 struct Counting;
@@ -61,29 +62,19 @@ fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     out.into_inner()
 }
 
-/// A TIFF of one strip of zeros, not packed; values are shorts.
+/// A TIFF of one strip of zeros, not packed.
 fn tiff(samples: u16, bits: u16, kind: u16, turned: u16) -> Vec<u8> {
     let photometric = if samples >= 3 { 2 } else { 1 };
-    let (width, height) = (WIDTH as u16, HEIGHT as u16);
-    let entries = [
-        (256, width),
-        (257, height),
+    let tags = [
+        (256, WIDTH as u16),
+        (257, HEIGHT as u16),
         (258, bits),
         (262, photometric),
-        (273, 8 + 2 + 12 * 8 + 4),
         (274, turned),
         (277, samples),
         (339, kind),
     ];
-    let mut out = b"II\x2a\0\x08\0\0\0".to_vec();
-    out.extend((entries.len() as u16).to_le_bytes());
-    for (tag, value) in entries {
-        for half in [tag, 3, 1, 0, value, 0] {
-            out.extend(half.to_le_bytes());
-        }
-    }
-    out.resize(out.len() + 4 + usize::from(samples * bits / 8) * (WIDTH * HEIGHT) as usize, 0);
-    out
+    picture::tiff(&tags, &vec![0; usize::from(samples * bits / 8) * (WIDTH * HEIGHT) as usize])
 }
 
 fn bmp() -> Vec<u8> {

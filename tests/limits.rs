@@ -5,13 +5,16 @@
 use std::fs;
 use std::process::Command;
 
+#[cfg(target_os = "linux")]
+use nat_testing::golden;
+use nat_testing::place::DIGIT;
+
 #[test]
 fn a_file_that_may_not_grow_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let command = r#"ulimit -f 1 && exec "$0" features "$1" --model demo-digits --save "$2""#;
-    let image = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/nine.png");
     let done = Command::new("sh")
-        .args(["-c", command, env!("CARGO_BIN_EXE_nat-infer"), image])
+        .args(["-c", command, env!("CARGO_BIN_EXE_nat-infer"), DIGIT])
         .arg(folder.path().join("out"))
         .output()
         .unwrap();
@@ -26,9 +29,8 @@ fn a_file_that_may_not_grow_is_an_error() {
 #[cfg(target_os = "linux")]
 fn an_input_that_has_no_room_is_one_line_with_the_numbers() {
     let command = r#"ulimit -v 2500000 && exec "$0" classify "$1" --model demo-digits --resolution 8192"#;
-    let image = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/nine.png");
     let done =
-        Command::new("sh").args(["-c", command, env!("CARGO_BIN_EXE_nat-infer"), image]).output().unwrap();
+        Command::new("sh").args(["-c", command, env!("CARGO_BIN_EXE_nat-infer"), DIGIT]).output().unwrap();
     let stderr = String::from_utf8_lossy(&done.stderr);
     assert_eq!((done.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
     assert!(
@@ -42,19 +44,13 @@ fn an_input_that_has_no_room_is_one_line_with_the_numbers() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_dilation_far_beyond_the_map_costs_what_the_map_costs() {
-    let root = env!("CARGO_MANIFEST_DIR");
+    let root = golden::path("").display().to_string();
     let command = r#"ulimit -v 4000000 && exec "$0" classify "$1/images/camera.png" \
         --weights "$1/classify/nat-padded.pth" --dilations "$2" --resolution 96 --threads 2 \
         --format json --top-k 3"#;
     for dilations in ["24/1/1/1", "4096/1/1/1"] {
         let done = Command::new("sh")
-            .args([
-                "-c",
-                command,
-                env!("CARGO_BIN_EXE_nat-infer"),
-                &format!("{root}/tests/golden"),
-                dilations,
-            ])
+            .args(["-c", command, env!("CARGO_BIN_EXE_nat-infer"), &root, dilations])
             .output()
             .unwrap();
         let stderr = String::from_utf8_lossy(&done.stderr);

@@ -21,23 +21,9 @@ use nat_infer::tasks::detect::DetectOptions;
 use nat_infer::tasks::segment::SegmentOptions;
 use nat_infer::tasks::{Detect, LoadOptions, Model, Segment};
 use nat_infer::weights::Weights;
+use nat_testing::tensors::{deviations, largest, load};
+use nat_testing::{bound, close, golden};
 use serde_json::Value;
-
-/// Root of the mean square of features' differences, in standard deviations.
-const FEATURES: f32 = 1e-4;
-/// Largest difference of a score.
-const SCORE: f32 = 1e-4;
-/// Largest difference of a box's edge in pixels.
-const PIXELS: f32 = 0.01;
-
-fn folders(task: &str) -> Vec<PathBuf> {
-    let root = common::golden();
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(root.join(task)).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.sort();
-    assert!(!folders.is_empty(), "{}", root.display());
-    folders
-}
 
 fn checkpoints(folder: &Path) -> Vec<PathBuf> {
     let paths = ["model.pth", "model_legacy.pth"].map(|name| folder.join(name));
@@ -66,13 +52,9 @@ struct Case {
 
 impl Case {
     fn read(folder: &Path) -> Self {
-        let json = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+        let json = golden::json(&folder.join("golden.json"));
         let tensors = folder.join("tensors.safetensors");
-        let tensors = if tensors.exists() {
-            candle_core::safetensors::load(tensors, &Device::Cpu).unwrap()
-        } else {
-            HashMap::new()
-        };
+        let tensors = if tensors.exists() { load(&tensors) } else { HashMap::new() };
         Self { name: folder.display().to_string(), json, tensors }
     }
 
@@ -98,26 +80,17 @@ impl Case {
 
     /// Compares values with stored ones, in standard deviations of these.
     fn features(&self, key: &str, ours: &Tensor) {
-        let want = self.get(key);
-        let ours = &ours.to_device(&Device::Cpu).unwrap();
-        assert_eq!(ours.dims(), want.dims(), "{}: {key}", self.name);
-        let deviation = want.flatten_all().unwrap().var(0).unwrap().to_scalar::<f32>().unwrap().sqrt();
-        let squares = (ours - &want).unwrap().sqr().unwrap().mean_all().unwrap();
-        let off = squares.to_scalar::<f32>().unwrap().sqrt() / deviation;
-        assert!(off < FEATURES, "{}: {key} is off by {off} standard deviations", self.name);
+        let off = deviations(ours, &self.get(key));
+        assert!(off < bound::FEATURES, "{}: {key} is off by {off} standard deviations", self.name);
     }
-}
-
-fn largest(x: &Tensor) -> f32 {
-    x.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
 }
 
 fn corners(x: &Tensor) -> Vec<Corners> {
     x.to_vec2::<f32>().unwrap().iter().map(|row| std::array::from_fn(|i| row[i])).collect()
 }
 
-fn distance(a: &Corners, b: &Corners) -> f32 {
-    (0..4).map(|i| (a[i] - b[i]).abs()).fold(0.0, f32::max)
+fn distance(a: &Corners, b: &Corners) -> f64 {
+    close::largest(a, b)
 }
 
 /// For each box of `want` the index of ours, each taken once.
@@ -131,7 +104,7 @@ fn matched(name: &str, ours: &[Corners], want: &[Corners]) -> Vec<usize> {
         };
         let best = *free.iter().min_by(|a, b| by_distance(a, b)).unwrap();
         let off = distance(&ours[best], want);
-        assert!(off < PIXELS, "{name}: box {i} is off by {off} pixels");
+        assert!(off < bound::PIXELS, "{name}: box {i} is off by {off} pixels");
         free.retain(|&j| j != best);
         best
     };
@@ -146,7 +119,7 @@ fn rows(values: &[Vec<f32>], order: &[usize]) -> Tensor {
 #[test]
 fn every_stage_is_mmdets() {
     let mut compared = 0;
-    for folder in folders("detect") {
+    for folder in golden::folders("detect") {
         let case = Case::read(&folder);
         if case.tensors.is_empty() {
             continue;
@@ -190,8 +163,8 @@ fn stages(case: &Case, path: &Path, image: &RgbImage, device: &Device) {
     let want = case.get("proposals").to_vec2::<f32>().unwrap();
     let mut order = matched(&format!("{name}: proposals"), &rois, &corners(&case.get("proposals")));
     for (&ours, want) in order.iter().zip(&want) {
-        let off = (proposals[ours].score - want[4]).abs();
-        assert!(off < SCORE, "{name}: a proposal's score is off by {off}");
+        let off = f64::from(proposals[ours].score - want[4]).abs();
+        assert!(off < bound::SCORE, "{name}: a proposal's score is off by {off}");
     }
 
     let regions = network.regions(&pyramid, rois, picture).unwrap();
@@ -216,9 +189,8 @@ fn stages(case: &Case, path: &Path, image: &RgbImage, device: &Device) {
         let count = case.get(&key).dims()[0];
         case.features(&key, &logits.narrow(0, 0, count).unwrap());
     }
-    let masks = mean_sigmoid(&masks).unwrap().to_device(&Device::Cpu).unwrap();
-    let off = largest(&(masks - case.get("mask_prob")).unwrap());
-    assert!(off < 2e-4, "{name}: mask probabilities are off by {off}");
+    let off = largest(&mean_sigmoid(&masks).unwrap(), &case.get("mask_prob"));
+    assert!(off < bound::MASK_PROBABILITY, "{name}: mask probabilities are off by {off}");
 }
 
 fn detector(path: &Path, device: &Device) -> Detect {
@@ -229,7 +201,7 @@ fn detector(path: &Path, device: &Device) -> Detect {
 
 #[test]
 fn every_detection_is_mmdets() {
-    for folder in folders("detect") {
+    for folder in golden::folders("detect") {
         let case = Case::read(&folder);
         for (path, device) in runs(&folder) {
             let objects = detector(&path, &device).run(&image(&folder)).unwrap();
@@ -256,9 +228,9 @@ fn same_detections(name: &str, ours: &[Detection], case: &Case) {
             .0;
         let detection = free.swap_remove(nearest);
         let off = distance(&edges(detection), &corners);
-        assert!(off < PIXELS, "{name}: box {i} is off by {off} pixels");
-        let off = (detection.score - number(&want["score"])).abs();
-        assert!(off < SCORE, "{name}: score {i} is off by {off}");
+        assert!(off < bound::PIXELS, "{name}: box {i} is off by {off} pixels");
+        let off = f64::from(detection.score - number(&want["score"])).abs();
+        assert!(off < bound::SCORE, "{name}: score {i} is off by {off}");
 
         let size = &want["mask"]["size"];
         let [h, w] = [0, 1].map(|i| size[i].as_u64().unwrap() as u32);
@@ -267,10 +239,10 @@ fn same_detections(name: &str, ours: &[Detection], case: &Case) {
         let mask = detection.segmentation.as_ref().unwrap();
         assert_eq!(mask.size, [h as usize, w as usize], "{name}");
         let (got, expected) = (decode(&mask.counts), decode(want["mask"]["counts"].as_str().unwrap()));
-        let differ = got.iter().zip(&expected).filter(|(a, b)| a != b).count();
+        let differ = close::differing(&got, &expected);
         let area = (corners[2] - corners[0]) * (corners[3] - corners[1]);
         assert!(
-            differ as f32 <= 0.005 * area.max(1.0),
+            differ as f64 <= bound::MASK_PIXELS * f64::from(area.max(1.0)),
             "{name}: mask {i} differs in {differ} of {area} pixels"
         );
     }
@@ -278,7 +250,7 @@ fn same_detections(name: &str, ours: &[Detection], case: &Case) {
 
 #[test]
 fn every_map_is_mmsegs() {
-    for folder in folders("segment") {
+    for folder in golden::folders("segment") {
         let case = Case::read(&folder);
         for (path, device) in runs(&folder) {
             let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
@@ -311,15 +283,16 @@ fn segmenter(path: &Path, options: &SegmentOptions, device: &Device) -> Segment 
 
 #[test]
 fn every_pixel_is_mmsegs() {
-    for folder in folders("segment") {
+    for folder in golden::folders("segment") {
         for (path, device) in runs(&folder) {
             for (all, file) in [(false, "label.png"), (true, "label_ms.png")] {
                 let options = SegmentOptions { multi_scale: all, flip: all, ..SegmentOptions::default() };
                 let map = segmenter(&path, &options, &device).run(&image(&folder)).unwrap();
                 let want = image::open(folder.join(file)).unwrap().into_luma8();
                 assert_eq!(map.size, [want.width() as usize, want.height() as usize]);
-                let differ = map.classes.iter().zip(want.as_raw()).filter(|(a, b)| a != b).count();
-                assert!(differ * 1000 <= map.classes.len(), "{path:?}, {file}: {differ} pixels differ");
+                let differ = close::differing(&map.classes, want.as_raw());
+                let most = bound::LABEL_PIXELS * map.classes.len() as f64;
+                assert!(differ as f64 <= most, "{path:?}, {file}: {differ} pixels differ");
             }
         }
     }

@@ -4,28 +4,17 @@
 #[path = "common/altered.rs"]
 mod altered;
 
-use std::path::{Path, PathBuf};
-
 use altered::{Altered, altered, replace, rows};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use nat_infer::models::classifier::{Classifier, Features};
 use nat_infer::weights::Weights;
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
+use nat_testing::tensors::{self, relative};
+use nat_testing::{bound, golden};
 
 /// What `form` of a classifier makes of noise.
 fn features(file: &Altered, form: fn(Weights) -> Weights) -> Features {
-    let values: Vec<f32> = (0..3 * 64 * 64).map(|i| (i * 37 % 10_007) as f32 / 5e3 - 1.0).collect();
-    let images = Tensor::from_vec(values, (1, 3, 64, 64), &Device::Cpu).unwrap();
+    let images = tensors::ramp((1, 3, 64, 64));
     Classifier::new(&file.metadata.architecture, &form(file.weights())).unwrap().features(&images).unwrap()
-}
-
-/// Relative difference of two tensors.
-fn relative(a: &Tensor, b: &Tensor) -> f32 {
-    let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
-    norm(&(a - b).unwrap()) / norm(b)
 }
 
 const CLASSIFIERS: [&str; 3] =
@@ -37,7 +26,7 @@ fn blocks_and_the_last_norm_have_the_recipes_epsilon() {
     const EPSILON: f64 = 0.05;
     for name in CLASSIFIERS {
         let with = |epsilon: f64, double: bool| {
-            altered(&golden(name), |metadata, tensors| {
+            altered(&golden::path(name), |metadata, tensors| {
                 metadata.architecture.recipe.norm_epsilon = epsilon;
                 let writes = |name: &str| {
                     [".attn.proj.", ".mlp.fc2.", "patch_embed.norm."].iter().any(|part| name.contains(part))
@@ -65,7 +54,7 @@ fn other_norms_keep_their_epsilon() {
     const EPSILON: f64 = 0.5;
     for name in CLASSIFIERS {
         let with = |epsilon: f64| {
-            altered(&golden(name), |metadata, tensors| {
+            altered(&golden::path(name), |metadata, tensors| {
                 metadata.architecture.recipe.norm_epsilon = epsilon;
                 let writes = |name: &str| name.contains(".attn.proj.") || name.contains(".mlp.fc2.");
                 replace(tensors, writes, |x| x.zeros_like().unwrap());
@@ -90,7 +79,7 @@ fn other_norms_keep_their_epsilon() {
         let pooled =
             normed.broadcast_mul(&weight).unwrap().broadcast_add(&bias).unwrap().mean((1, 2)).unwrap();
         let off = relative(&other.pooled.unwrap(), &pooled.to_dtype(DType::F32).unwrap());
-        assert!(off < 1e-5, "{name}: {off}");
+        assert!(off < bound::SAME, "{name}: {off}");
     }
 }
 
@@ -99,7 +88,7 @@ fn other_norms_keep_their_epsilon() {
 fn queries_are_scaled_as_the_recipe_says() {
     const SCALE: f64 = 0.07;
     for name in CLASSIFIERS {
-        let keys = altered(&golden(name), |metadata, tensors| {
+        let keys = altered(&golden::path(name), |metadata, tensors| {
             let backbone = &metadata.architecture.backbone;
             let heads = |dim: usize| backbone.num_heads[(dim / backbone.embed_dim).ilog2() as usize];
             let larger_keys = |x: &Tensor| {
@@ -110,14 +99,14 @@ fn queries_are_scaled_as_the_recipe_says() {
             };
             replace(tensors, |name| name.contains(".attn.qkv."), larger_keys);
         });
-        let unchanged = altered(&golden(name), |_, _| ());
-        let scaled = altered(&golden(name), |metadata, _| {
+        let unchanged = altered(&golden::path(name), |_, _| ());
+        let scaled = altered(&golden::path(name), |metadata, _| {
             metadata.architecture.recipe.query_scale = Some(SCALE);
         });
         for form in [|weights| weights, Weights::differentiable, Weights::plain] {
             let logits = |file: &Altered| features(file, form).logits.unwrap();
             let off = relative(&logits(&scaled), &logits(&keys));
-            assert!(off < 1e-4, "{name}: {off}");
+            assert!(off < bound::NETWORK, "{name}: {off}");
             assert!(relative(&logits(&scaled), &logits(&unchanged)) > 1e-3, "{name}");
         }
     }

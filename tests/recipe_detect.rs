@@ -4,7 +4,7 @@
 #[path = "common/altered.rs"]
 mod altered;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use altered::{Altered, Tensors, altered, replace, rows};
 use candle_core::{DType, Device, Tensor};
@@ -18,18 +18,20 @@ use nat_infer::models::mask_rcnn::MaskRcnn;
 use nat_infer::results::Detection;
 use nat_infer::tasks::Detect;
 use nat_infer::tasks::detect::{DetectOptions, Object};
+use nat_testing::{bound, golden, tensors};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/detect").join(name)
+/// A set of a detector.
+fn set(name: &str) -> PathBuf {
+    golden::path("detect").join(name)
 }
 
 /// A golden detector and what is to be changed in it.
 fn detector(name: &str, alter: impl FnOnce(&mut Metadata, &mut Tensors)) -> Altered {
-    altered(&golden(name).join("model.pth"), alter)
+    altered(&set(name).join("model.pth"), alter)
 }
 
 fn run(file: &Altered, name: &str, options: &DetectOptions) -> Vec<Object> {
-    let image = Reader::default().file(&golden(name).join("image.png")).unwrap();
+    let image = Reader::default().file(&set(name).join("image.png")).unwrap();
     Detect::new(file.model(), options).unwrap().run(&image).unwrap()
 }
 
@@ -49,7 +51,10 @@ fn assert_same(got: &[Detection], want: &[Detection]) {
         let of_class = (0..free.len()).filter(|&i| free[i].index == want.index);
         let nearest = of_class.min_by(|&a, &b| off(free[a]).total_cmp(&off(free[b])));
         let got = free.swap_remove(nearest.unwrap_or_else(|| panic!("nothing left for {want:?}")));
-        assert!(off(got) < 0.02 && (got.score - want.score).abs() < 1e-4, "{got:?}, not {want:?}");
+        assert!(
+            off(got) < 0.02 && f64::from(got.score - want.score).abs() < bound::SCORE,
+            "{got:?}, not {want:?}"
+        );
     }
 }
 
@@ -245,8 +250,7 @@ fn regions_take_their_features_from_the_map_that_the_recipe_says() {
         let mut metadata = file.metadata.clone();
         let detector = head(&mut metadata).clone();
         let network = MaskRcnn::new(&metadata.architecture, &detector, &file.weights()).unwrap();
-        let values: Vec<f32> = (0..3 * 256 * 256).map(|i| (i * 37 % 10_007) as f32 / 5e3 - 1.0).collect();
-        let image = Tensor::from_vec(values, (1, 3, 256, 256), &Device::Cpu).unwrap();
+        let image = tensors::ramp((1, 3, 256, 256));
         let mut pyramid = network.pyramid(&network.maps(&image).unwrap()).unwrap();
         for (level, map) in pyramid.iter_mut().enumerate() {
             if only.is_some_and(|only| only != level) {

@@ -16,12 +16,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nat_infer::results::{Classification, Detections};
+use nat_testing::golden;
+use nat_testing::place::{DIGIT, Done, Place};
 use serde_json::Value;
 
-use place::{DIGIT, Done, Place, golden};
-
-#[path = "common/place.rs"]
-mod place;
+/// The program.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_nat-infer");
 
 /// Names of the images of records, one per line.
 fn images(jsonl: &str) -> Vec<String> {
@@ -56,7 +56,7 @@ fn lines(path: &Path) -> usize {
 
 #[test]
 fn names_that_are_not_utf8_are_done_and_told_apart() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     fs::create_dir(place.path("photos")).unwrap();
     for name in [&b"photos/caf\xe9.png"[..], b"photos/caf\xe8.png", b"photos/a.png"] {
         fs::copy(DIGIT, place.path("").join(OsStr::from_bytes(name))).unwrap();
@@ -75,7 +75,7 @@ fn names_that_are_not_utf8_are_done_and_told_apart() {
 
 #[test]
 fn links_and_folders_are_said_and_done_once() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("photos/a.png");
     place.digit("photos/sub/b.png");
     place.file("photos/notes.txt", "x");
@@ -99,7 +99,7 @@ fn links_and_folders_are_said_and_done_once() {
 
 #[test]
 fn lists_and_shares_cover_everything_once() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for name in ["a.png", "b b.png", "sub/c.png", "sub/d.png", "e.png"] {
         place.digit(name);
     }
@@ -142,10 +142,10 @@ fn lists_and_shares_cover_everything_once() {
 
 #[test]
 fn a_damaged_image_is_one_bad_image() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     // A progressive file whose luma is sampled less than its chroma: decoders have panicked on it.
-    let odd = golden("pillow/jpeg/found-c8_1x1_2x2_2x2_p.jpg");
+    let odd = golden::path("pillow/jpeg/found-c8_1x1_2x2_2x2_p.jpg");
     let mut damaged = fs::read(&odd).unwrap();
     let frame = damaged.windows(2).position(|pair| pair == [0xFF, 0xC2]).unwrap();
     damaged[frame + 5..frame + 9].fill(0);
@@ -163,7 +163,7 @@ fn a_damaged_image_is_one_bad_image() {
 
 #[test]
 fn a_name_that_is_too_long_costs_its_own_result_alone() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     let long = format!("{}.png", "b".repeat(245));
     for name in ["a.png", &long, "c.png"] {
         place.digit(name);
@@ -188,7 +188,7 @@ fn a_name_that_is_too_long_costs_its_own_result_alone() {
 
 #[test]
 fn equal_names_in_several_folders_are_saved_in_these() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for name in ["p/a/x.png", "p/b/x.png", "q/x.png", "q/y.png"] {
         place.digit(name);
     }
@@ -225,7 +225,7 @@ fn equal_names_in_several_folders_are_saved_in_these() {
 
 #[test]
 fn what_is_saved_replaces_no_photo_and_no_checkpoint() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo-digits.safetensors");
     place.file("photos/net.safetensors", fs::read(digits).unwrap());
     place.digit("photos/net.png");
@@ -270,7 +270,7 @@ fn what_is_saved_replaces_no_photo_and_no_checkpoint() {
 
 #[test]
 fn the_extension_says_the_format() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     for (name, begins) in [
         ("x.json", "[{\"image\""),
@@ -291,11 +291,11 @@ fn the_extension_says_the_format() {
 
 #[test]
 fn only_results_are_replaced() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     let photo = place.digit("photo.png");
     let picture = fs::read(&photo).unwrap();
-    let checkpoint = place.file("model.pth", fs::read(golden("classify/nat-k7.pth")).unwrap());
+    let checkpoint = place.file("model.pth", fs::read(golden::path("classify/nat-k7.pth")).unwrap());
     place.file("notes.txt", "dear diary");
     place.file("data.jsonl", "{\"image\":\"a.png\",\"caption\":\"a nine\"}\n");
     place.file("tasks.csv", "name,task,who\na,b,c\n");
@@ -399,13 +399,13 @@ fn mixed(place: &Place, count: usize) {
 /// Kills a run at moments of all kinds, goes on, and compares with a run that nobody killed.
 #[test]
 fn a_killed_run_goes_on_to_the_same_bytes() {
-    let detector = golden("detect/maskrcnn_s/model.pth");
+    let detector = golden::path("detect/maskrcnn_s/model.pth");
     let grad_cam = ["saliency", "--model", "demo-digits", "--method", "grad-cam"];
     let detect = ["detect", "-w", detector.to_str().unwrap(), "--scale", "96x64", "--batch-size", "4"];
     for (command, format, count) in
         [(&grad_cam[..], "jsonl", 120), (&grad_cam, "csv", 120), (&detect, "jsonl", 60)]
     {
-        let place = Place::new();
+        let place = Place::of(PROGRAM);
         mixed(&place, count);
         let run = |output: &str, more: &[&str]| {
             let mut run =
@@ -455,7 +455,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
 
 #[test]
 fn a_run_goes_on_in_one_process_alone() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for i in 0..30 {
         place.digit(&format!("photos/{i:02}.png"));
     }
@@ -490,7 +490,7 @@ fn a_run_goes_on_in_one_process_alone() {
 
 #[test]
 fn a_resumed_run_has_the_same_options() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for name in ["a.png", "b.png", "c.png"] {
         place.digit(name);
     }
@@ -521,7 +521,7 @@ fn a_resumed_run_has_the_same_options() {
     assert_eq!(fs::read_to_string(place.path("out.jsonl")).unwrap(), two);
     place.file("b.png", image);
     fs::rename(place.path("out.jsonl"), &partial).unwrap();
-    let weights = golden("classify/nat-k7.pth");
+    let weights = golden::path("classify/nat-k7.pth");
     let other =
         ["classify", "a.png", "b.png", "-w", weights.to_str().unwrap(), "--resume", "-o", "out.jsonl", "-q"];
     let done = place.run(&other);
@@ -577,7 +577,7 @@ fn long_run(place: &Place, arguments: &[&str], first: &Path) -> Child {
 #[test]
 fn an_interrupted_run_keeps_what_is_finished_and_says_where() {
     for (name, number) in [("-INT", 1), ("-TERM", 1), ("-INT", 2)] {
-        let place = Place::new();
+        let place = Place::of(PROGRAM);
         for i in 0..40 {
             place.digit(&format!("photos/{i:02}.png"));
         }
@@ -606,7 +606,7 @@ fn an_interrupted_run_keeps_what_is_finished_and_says_where() {
 
 #[test]
 fn an_array_on_stdout_is_closed_when_the_run_is_interrupted() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for i in 0..40 {
         place.digit(&format!("photos/{i:02}.png"));
     }
@@ -635,7 +635,7 @@ fn an_array_on_stdout_is_closed_when_the_run_is_interrupted() {
 
 #[test]
 fn signals_that_were_to_be_ignored_are() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for i in 0..12 {
         place.digit(&format!("photos/{i:02}.png"));
     }
@@ -658,7 +658,7 @@ fn signals_that_were_to_be_ignored_are() {
 
 #[test]
 fn a_full_disk_ends_the_run_and_keeps_what_is_there() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     for i in 0..30 {
         place.digit(&format!("photos/{i:02}.png"));
     }
@@ -689,8 +689,8 @@ fn a_full_disk_ends_the_run_and_keeps_what_is_there() {
 
 #[test]
 fn what_a_detector_does_not_find_is_said_in_every_format() {
-    let place = Place::new();
-    let set = golden("detect/maskrcnn_s");
+    let place = Place::of(PROGRAM);
+    let set = golden::path("detect/maskrcnn_s");
     let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
     let detect = |more: &[&str]| {
         place.run(&[&["detect", &image, "-w", &weights, "-q", "--format"], more].concat()).success()
@@ -719,8 +719,8 @@ fn what_a_detector_does_not_find_is_said_in_every_format() {
 
 #[test]
 fn segments_have_the_size_of_their_image_in_csv() {
-    let place = Place::new();
-    let set = golden("segment/upernet_b");
+    let place = Place::of(PROGRAM);
+    let set = golden::path("segment/upernet_b");
     let [image, weights] = ["image.png", "model.pth"].map(|name| set.join(name).to_str().unwrap().to_owned());
     let csv = place.run(&["segment", &image, "-w", &weights, "-q", "--format", "csv"]).success();
     let mut lines = csv.lines();
@@ -730,7 +730,7 @@ fn segments_have_the_size_of_their_image_in_csv() {
 
 #[test]
 fn a_run_ends_with_a_line_and_says_more_when_asked() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     place.file("b.png", "no image");
     place.digit("c.png");
@@ -773,7 +773,7 @@ fn images_come_from_the_web() {
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
     });
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     let [nine, none] = ["/a/nine.png?size=1", "/none.png"].map(|path| address.clone() + path);
     let run = |more: &[&str], offline: &str| {
         let arguments = ["features", &nine, &none, "--model", "demo-digits", "--save", "out"];

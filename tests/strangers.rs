@@ -4,22 +4,18 @@ use std::fs;
 
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_infer::results::{Classification, CocoResult, Detections, Segmentation};
-use safetensors::SafeTensors;
+use nat_testing::checkpoint::Saved;
+use nat_testing::golden;
+use nat_testing::place::Place;
+use nat_testing::torch::{Object, save};
 use serde_json::Value;
 
-use torch::{Object, save};
-
-use place::{Place, golden};
-
-#[path = "common/place.rs"]
-mod place;
-#[path = "../convert/tests/common/torch.rs"]
-#[allow(dead_code)]
-mod torch;
+/// The program.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_nat-infer");
 
 /// The tensors of a golden checkpoint, as they are to be saved.
 fn tensors(file: &str) -> Vec<(String, Object)> {
-    let checkpoint = Checkpoint::open(&golden(file), &Options::default()).unwrap();
+    let checkpoint = Checkpoint::open(&golden::path(file), &Options::default()).unwrap();
     let tensor = |tensor: &nat_convert::checkpoint::Tensor| {
         let mut bytes = Vec::new();
         checkpoint.read(&tensor.name, &mut bytes).unwrap();
@@ -28,18 +24,11 @@ fn tensors(file: &str) -> Vec<(String, Object)> {
     checkpoint.tensors().iter().map(tensor).collect()
 }
 
-/// The values of a file of features.
-fn floats(file: &[u8], name: &str) -> Vec<f32> {
-    let file = SafeTensors::deserialize(file).unwrap();
-    let (values, _) = file.tensor(name).unwrap().data().as_chunks::<4>();
-    values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-}
-
 /// One logit, and classes of which several may hold, are probabilities by themselves.
 #[test]
 fn scores_are_what_the_checkpoint_says() {
-    let place = Place::new();
-    let image = golden("images/chelsea.png").to_str().unwrap().to_owned();
+    let place = Place::of(PROGRAM);
+    let image = golden::path("images/chelsea.png").to_str().unwrap().to_owned();
     let mut one = tensors("classify/nat-k7.pth");
     for (name, tensor) in &mut one {
         if let (true, Object::Tensor(_, shape, bytes)) = (name.starts_with("head."), tensor) {
@@ -48,7 +37,7 @@ fn scores_are_what_the_checkpoint_says() {
         }
     }
     save(&place.path("one.pth"), &Object::dict(one));
-    let folder = golden("transformers/nat-hf");
+    let folder = golden::path("transformers/nat-hf");
     let config = fs::read_to_string(folder.join("config.json")).unwrap();
     let several = config.replacen('{', r#"{"problem_type": "multi_label_classification","#, 1);
     place.file("several/config.json", several);
@@ -59,7 +48,7 @@ fn scores_are_what_the_checkpoint_says() {
         let line = place.run(&["classify", &image, "-w", weights, "-q"]).success();
         let record: Classification = serde_json::from_str(&line).unwrap();
         place.run(&["features", &image, "-w", weights, "-q", "--save", "."]).success();
-        let logits = floats(&fs::read(place.path("chelsea.safetensors")).unwrap(), "logits");
+        let logits = Saved::read(place.path("chelsea.safetensors")).floats("logits");
         assert_eq!((record.top.len(), logits.len()), (classes, classes), "{weights}");
         for top in &record.top {
             let want = 1.0 / (1.0 + (-f64::from(logits[top.index])).exp());
@@ -75,8 +64,8 @@ fn scores_are_what_the_checkpoint_says() {
 /// As mmsegmentation 1 saves it, and with another normalisation, which is part of the network.
 #[test]
 fn a_configuration_is_followed() {
-    let place = Place::new();
-    let set = golden("segment/upernet_b");
+    let place = Place::of(PROGRAM);
+    let set = golden::path("segment/upernet_b");
     let image = set.join("image.png").to_str().unwrap().to_owned();
     let dict = |pairs: Vec<(&str, Object)>| Object::dict(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)));
     let names = (0..21).map(|i| Object::Str(format!("class {i}"))).collect();
@@ -110,7 +99,7 @@ fn a_configuration_is_followed() {
     assert!(differ * 1000 <= labels.as_raw().len(), "{differ}");
     // What the network is fed is the resized picture over 255.
     place.run(&["features", &image, "-w", "other.pth", "-q", "--save", "."]).success();
-    let input = floats(&fs::read(place.path("image.safetensors")).unwrap(), "input");
+    let input = Saved::read(place.path("image.safetensors")).floats("input");
     let resized = image::open(set.join("resized.png")).unwrap().into_rgb8();
     let area = (resized.width() * resized.height()) as usize;
     assert_eq!(input.len(), 3 * area);
@@ -124,7 +113,7 @@ fn a_configuration_is_followed() {
 
 #[test]
 fn names_come_in_every_form() {
-    let place = Place::new();
+    let place = Place::of(PROGRAM);
     place.digit("a.png");
     let number = |i: usize| format!("number {i}");
     let by_index: serde_json::Map<_, _> = (0..10).map(|i| (i.to_string(), number(i).into())).collect();
@@ -135,7 +124,7 @@ fn names_come_in_every_form() {
         ("config.json", serde_json::json!({"model_type": "nat", "id2label": by_index})),
     ] {
         place.file(name, json.to_string());
-        let records = place.classify(&["a.png", "--labels", name]).records();
+        let records = place.classify(&["a.png", "--labels", name]).records::<Classification>();
         assert_eq!(records[0].top[0].label, "number 9", "{name}");
     }
     place.file("gap.json", r#"{"0": "a", "2": "b"}"#);
@@ -144,7 +133,7 @@ fn names_come_in_every_form() {
     assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
 
     // Of the other tasks too.
-    let set = golden("segment/upernet_b");
+    let set = golden::path("segment/upernet_b");
     let path = |name: &str| set.join(name).to_str().unwrap().to_owned();
     let names: Vec<String> = (0..21).map(|i| format!("region {i}")).collect();
     place.file("regions.json", serde_json::to_string(&names).unwrap());
@@ -160,8 +149,8 @@ fn names_come_in_every_form() {
 
 #[test]
 fn objects_are_cocos_list_of_results() {
-    let place = Place::new();
-    let set = golden("detect/cascade_b");
+    let place = Place::of(PROGRAM);
+    let set = golden::path("detect/cascade_b");
     let weights = set.join("model.pth").to_str().unwrap().to_owned();
     for name in ["photos/b.png", "photos/c.png"] {
         place.file(name, fs::read(set.join("image.png")).unwrap());

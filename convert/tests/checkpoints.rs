@@ -1,13 +1,10 @@
 //! Checkpoints of every kind through the library: what is inferred, what is kept, and that writing
 //! and opening again changes nothing.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use common::{Raw, golden, golden_files, json, safetensors, zeros};
 use nat_convert::arch::{
     Architecture, ClassifierWidths, DetectorWidths, Family, Geometry, Head, Norms, UpernetWidths,
 };
@@ -18,6 +15,8 @@ use nat_convert::report::Remedy;
 use nat_convert::source::{Container, ElementType};
 use nat_convert::write::{FloatType, WriteOptions, write};
 use nat_convert::zoo;
+use nat_testing::checkpoint::{Raw, save as safetensors, zeros};
+use nat_testing::golden;
 use serde_json::Value;
 
 fn open(path: &Path) -> Checkpoint {
@@ -78,8 +77,8 @@ fn round_trip(original: &Checkpoint) {
 
 #[test]
 fn golden_classifiers() {
-    for path in golden_files("classify", "pth") {
-        let case = json(&path.with_extension("json"));
+    for path in golden::files("classify", "pth") {
+        let case = golden::json(&path.with_extension("json"));
         let (name, config) = (case["name"].as_str().unwrap(), &case["config"]);
         let checkpoint = open(&path);
         let (arch, report) = (&checkpoint.metadata().architecture, checkpoint.report());
@@ -148,7 +147,7 @@ fn golden_classifiers() {
 
 #[test]
 fn the_ema_is_preferred_and_a_key_chooses() {
-    let path = golden("classify/nat-k5-layerscale-ema.pth");
+    let path = golden::path("classify/nat-k5-layerscale-ema.pth");
     let with = |key: &str| {
         let options = Options { weights_key: Some(key.into()), ..Options::default() };
         bytes(&Checkpoint::open(&path, &options).unwrap(), "norm.weight")
@@ -166,8 +165,8 @@ fn golden_detectors_and_segmenters() {
         ("detect/cascade_b", "model.pth"),
         ("segment/upernet_b", "model.pth"),
     ] {
-        let spec = &json(&golden(name).join("golden.json"))["spec"];
-        let checkpoint = open(&golden(name).join(file));
+        let spec = &golden::json(&golden::path(name).join("golden.json"))["spec"];
+        let checkpoint = open(&golden::path(name).join(file));
         let arch = &checkpoint.metadata().architecture;
         let number = |key: &str| spec[key].as_u64().unwrap() as usize;
         let detector = |box_convs, box_fcs, stages, box_channels| DetectorWidths {
@@ -215,7 +214,7 @@ fn golden_detectors_and_segmenters() {
         round_trip(&checkpoint);
 
         let options = Options { part: Part::Backbone, ..Options::default() };
-        let bare = Checkpoint::open(&golden(name).join(file), &options).unwrap();
+        let bare = Checkpoint::open(&golden::path(name).join(file), &options).unwrap();
         assert_eq!(bare.metadata().architecture.head, Head::Features, "{name}");
         assert_eq!(bare.metadata().architecture.backbone, arch.backbone, "{name}");
         assert_eq!(bytes(&bare, "norm3.bias"), bytes(&checkpoint, "backbone.norm3.bias"), "{name}");
@@ -233,7 +232,7 @@ fn golden_key_lists() {
         ("keys_cascade", "cascade-mask-rcnn-nat-mini", 77_458),
         ("keys_upernet", "upernet-nat-mini", 49_780 - 629),
     ] {
-        let text = fs::read_to_string(golden("keys").join(name).with_extension("txt")).unwrap();
+        let text = fs::read_to_string(golden::path("keys").join(name).with_extension("txt")).unwrap();
         let line = |line: &str| -> Raw {
             let fields: Vec<_> = line.split('\t').collect();
             let dtype = if fields[2] == "int64" { "I64" } else { "F32" };
@@ -265,7 +264,7 @@ fn every_published_architecture_is_recognised_by_its_tensors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.bin");
     for entry in zoo::entries() {
-        safetensors(&path, &zeros(&entry.architecture));
+        safetensors(&path, &zeros(entry.architecture.tensors()));
         let options = Options { arch: Some(entry.name.clone()), ..Options::default() };
         let told = Checkpoint::open(&path, &options).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(told.metadata().architecture, entry.architecture, "{}", entry.name);
@@ -279,17 +278,17 @@ fn every_published_architecture_is_recognised_by_its_tensors() {
     // A known file name tells what the tensors can't.
     let entry = zoo::find("dinat-tiny").unwrap();
     let named = folder.path().join(entry.file_name().unwrap());
-    safetensors(&named, &zeros(&entry.architecture));
+    safetensors(&named, &zeros(entry.architecture.tensors()));
     let checkpoint = open(&named);
     assert_eq!(checkpoint.metadata().architecture, entry.architecture);
     assert_eq!(checkpoint.report().dilations_from.as_deref(), Some("the name of dinat-tiny"));
     // So does a folder of the Hub's cache.
     let snapshot = folder.path().join("models--shi-labs--dinat-tiny-in1k-224/snapshots/0a1b");
     fs::create_dir_all(&snapshot).unwrap();
-    safetensors(&snapshot.join("model.safetensors"), &zeros(&entry.architecture));
+    safetensors(&snapshot.join("model.safetensors"), &zeros(entry.architecture.tensors()));
     assert_eq!(open(&snapshot).metadata().model.as_deref(), Some("dinat-tiny"));
     // But only if the sizes are that model's.
-    safetensors(&named, &zeros(&zoo::find("dinat-mini").unwrap().architecture));
+    safetensors(&named, &zeros(zoo::find("dinat-mini").unwrap().architecture.tensors()));
     assert!(!open(&named).metadata().dilations_known);
 }
 
@@ -337,7 +336,7 @@ fn as_transformers(checkpoint: &Checkpoint, prefix: &str) -> Vec<Raw> {
 
 #[test]
 fn transformers_names_give_the_same_tensors() {
-    let original = open(&golden("classify/nat-k5-layerscale-ema.pth"));
+    let original = open(&golden::path("classify/nat-k5-layerscale-ema.pth"));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     for prefix in ["nat.", "dinat.", ""] {
@@ -369,9 +368,9 @@ fn transformers_names_give_the_same_tensors() {
 
 #[test]
 fn a_transformers_folder() {
-    for entry in fs::read_dir(golden("transformers")).unwrap() {
+    for entry in fs::read_dir(golden::path("transformers")).unwrap() {
         let folder = entry.unwrap().path();
-        let config = json(&folder.join("config.json"));
+        let config = golden::json(&folder.join("config.json"));
         let checkpoint = open(&folder);
         let metadata = checkpoint.metadata();
         let b = &metadata.architecture.backbone;
@@ -395,7 +394,7 @@ fn a_transformers_folder() {
 #[test]
 fn config_json_states_dilations_and_is_held_against_the_tensors() {
     let folder = tempfile::tempdir().unwrap();
-    let original = open(&golden("classify/nat-k7.pth"));
+    let original = open(&golden::path("classify/nat-k7.pth"));
     safetensors(&folder.path().join("model.safetensors"), &as_transformers(&original, "dinat."));
     let write = |json: &str| fs::write(folder.path().join("config.json"), json).unwrap();
 
@@ -441,7 +440,7 @@ fn the_stock_cascade_layout() {
         DetectorWidths { box_convs: 0, box_fcs: 2, class_agnostic: true, classes: 20, ..detector.clone() };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cascade.safetensors");
-    safetensors(&path, &zeros(&arch));
+    safetensors(&path, &zeros(arch.tensors()));
     assert_eq!(open(&path).metadata().architecture, arch);
     assert_eq!(open(&path).metadata().preprocessing.geometry, Geometry::detection([1333, 800]));
 }
@@ -450,8 +449,8 @@ fn the_stock_cascade_layout() {
 fn what_does_not_fit_is_listed_in_one_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    let arch = open(&golden("classify/nat-k7.pth")).metadata().architecture.clone();
-    let mut tensors = zeros(&arch);
+    let arch = open(&golden::path("classify/nat-k7.pth")).metadata().architecture.clone();
+    let mut tensors = zeros(arch.tensors());
     for (name, _, shape, _) in &mut tensors {
         match name.as_str() {
             "norm.bias" => "norm.bais".clone_into(name),
@@ -527,7 +526,7 @@ fn other_networks_and_impossible_sizes_are_refused() {
 fn a_wrong_arch_says_what_the_checkpoint_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");
-    safetensors(&path, &zeros(&zoo::find("nat-mini").unwrap().architecture));
+    safetensors(&path, &zeros(zoo::find("nat-mini").unwrap().architecture.tensors()));
     let arch = |name: &str| Options { arch: Some(name.into()), ..Options::default() };
     for (name, says) in [
         (
@@ -543,7 +542,7 @@ fn a_wrong_arch_says_what_the_checkpoint_is() {
     // A head that was trained anew is still that architecture; it is not that model.
     let mut arch_of_ten = zoo::find("dinat-mini").unwrap().architecture.clone();
     arch_of_ten.head = Head::Classifier(ClassifierWidths { classes: 10 });
-    safetensors(&path, &zeros(&arch_of_ten));
+    safetensors(&path, &zeros(arch_of_ten.tensors()));
     let checkpoint = Checkpoint::open(&path, &arch("dinat-mini")).unwrap();
     assert_eq!(checkpoint.metadata().architecture, arch_of_ten);
     assert_eq!((&checkpoint.metadata().model, &checkpoint.metadata().labels), (&None, &None));
@@ -558,8 +557,8 @@ fn a_wrong_arch_says_what_the_checkpoint_is() {
 fn every_dtype_becomes_a_float_of_at_most_32_bits() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");
-    let arch = open(&golden("classify/nat-iso.pth")).metadata().architecture.clone();
-    let mut tensors = zeros(&arch);
+    let arch = open(&golden::path("classify/nat-iso.pth")).metadata().architecture.clone();
+    let mut tensors = zeros(arch.tensors());
     for (i, (name, dtype, shape, data)) in tensors.iter_mut().enumerate() {
         *dtype = ["F64", "F32", "F16", "BF16"][i % 4];
         if name == "patch_embed.proj.weight" {
@@ -593,7 +592,7 @@ fn every_dtype_becomes_a_float_of_at_most_32_bits() {
 fn metadata_of_ours_is_not_believed_blindly() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");
-    let original = open(&golden("classify/nat-k7.pth"));
+    let original = open(&golden::path("classify/nat-k7.pth"));
     write(&original, &path, WriteOptions::default(), &AtomicBool::new(false)).unwrap();
     let good = fs::read(&path).unwrap();
     for (from, to, says) in [
@@ -621,7 +620,7 @@ fn metadata_of_ours_is_not_believed_blindly() {
 fn nothing_is_written_once_it_is_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("out.safetensors");
-    let original = open(&golden("classify/nat-k7.pth"));
+    let original = open(&golden::path("classify/nat-k7.pth"));
     let error = write(&original, &target, WriteOptions::default(), &AtomicBool::new(true)).unwrap_err();
     assert!(matches!(error, ConvertError::Interrupted), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -1,29 +1,20 @@
 //! What a user of `nat-convert` meets: files, messages, exit statuses.
 
-mod common;
-
 use std::fs;
-use std::path::Path;
 use std::process::{Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
-use common::{golden, safetensors, zeros};
 use nat_convert::zoo;
+use nat_testing::checkpoint::{save as safetensors, zeros};
+use nat_testing::golden;
+use nat_testing::place::names;
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty, starts_with};
 use tempfile::TempDir;
 
 fn nat_convert() -> Command {
     assert_cmd::cargo::cargo_bin_cmd!("nat-convert")
-}
-
-/// Names in a folder, sorted.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }
 
 /// One line on stderr that begins with the program's name and says this.
@@ -43,7 +34,7 @@ fn converts_into_the_current_folder_and_says_what_it_found() {
     let folder = TempDir::new().unwrap();
     nat_convert()
         .current_dir(&folder)
-        .arg(golden("classify/nat-k5-layerscale-ema.pth"))
+        .arg(golden::path("classify/nat-k5-layerscale-ema.pth"))
         .assert()
         .success()
         .stdout(is_empty())
@@ -58,7 +49,7 @@ fn converts_into_the_current_folder_and_says_what_it_found() {
     // A folder's name makes the default name too, and -q is silent.
     nat_convert()
         .current_dir(&folder)
-        .arg(golden("transformers/nat-hf"))
+        .arg(golden::path("transformers/nat-hf"))
         .arg("-q")
         .assert()
         .success()
@@ -71,7 +62,7 @@ fn inspects_without_writing() {
     let folder = TempDir::new().unwrap();
     let inspect = |format: &str| {
         let mut command = nat_convert();
-        command.current_dir(&folder).arg(golden("segment/upernet_b/model.pth"));
+        command.current_dir(&folder).arg(golden::path("segment/upernet_b/model.pth"));
         command.args(["--inspect", "--format", format]).assert().success().stderr(is_empty())
     };
     inspect("text").stdout(
@@ -108,7 +99,7 @@ fn options_reach_the_result() {
     let folder = TempDir::new().unwrap();
     let out = folder.path().join("out.safetensors");
     nat_convert()
-        .arg(golden("detect/maskrcnn_s/model.pth"))
+        .arg(golden::path("detect/maskrcnn_s/model.pth"))
         .args(["--dtype", "bf16", "--part", "backbone", "--dilations", "2/1/1,3/1", "-o"])
         .arg(&out)
         .assert()
@@ -129,7 +120,7 @@ fn an_existing_target_is_replaced_only_on_demand() {
     fs::write(&out, "precious").unwrap();
     let run = |extra: &[&str]| {
         let mut command = nat_convert();
-        command.arg(golden("classify/nat-k7.pth")).arg("-o").arg(&out).args(extra).assert()
+        command.arg(golden::path("classify/nat-k7.pth")).arg("-o").arg(&out).args(extra).assert()
     };
     run(&[]).code(1).stdout(is_empty()).stderr(one_line("out.safetensors exists; --overwrite replaces it"));
     assert_eq!(fs::read(&out).unwrap(), b"precious");
@@ -150,8 +141,8 @@ fn bad_input_is_one_clear_line_and_leaves_nothing() {
         fs::write(&path, bytes).unwrap();
         path
     };
-    let zip = fs::read(golden("classify/nat-k7.pth")).unwrap();
-    let legacy = fs::read(golden("classify/dinat-s.pth")).unwrap();
+    let zip = fs::read(golden::path("classify/nat-k7.pth")).unwrap();
+    let legacy = fs::read(golden::path("classify/dinat-s.pth")).unwrap();
     let foreign = folder.path().join("resnet.safetensors");
     safetensors(&foreign, &[("layer1.0.conv1.weight".into(), "F32", vec![4], Vec::new())]);
     let cases = [
@@ -178,7 +169,7 @@ fn bad_input_is_one_clear_line_and_leaves_nothing() {
 fn nothing_reaches_a_terminal_that_moves_it() {
     let folder = TempDir::new().unwrap();
     let network = &zoo::find("demo-digits").unwrap().architecture;
-    let mut tensors = zeros(network);
+    let mut tensors = zeros(network.tensors());
     tensors.push((
         "num_batches_tracked\u{1b}]0;owned\u{7}.num_batches_tracked".into(),
         "I64",
@@ -221,7 +212,7 @@ fn nothing_reaches_a_terminal_that_moves_it() {
 #[test]
 fn pipes_are_refused_in_one_line() {
     let folder = TempDir::new().unwrap();
-    let checkpoint = golden("classify/nat-k7.pth");
+    let checkpoint = golden::path("classify/nat-k7.pth");
     let run = |arguments: &[&str]| {
         let mut command = nat_convert();
         command.current_dir(&folder).args(arguments).write_stdin("bytes").assert().stdout(is_empty())
@@ -242,7 +233,7 @@ fn pipes_are_refused_in_one_line() {
 fn advice_names_options() {
     let folder = TempDir::new().unwrap();
     let big = folder.path().join("big.safetensors");
-    let mut tensors = zeros(&zoo::find("demo-digits").unwrap().architecture);
+    let mut tensors = zeros(zoo::find("demo-digits").unwrap().architecture.tensors());
     tensors[0].3 = 1e6f32.to_le_bytes().repeat(tensors[0].2.iter().product());
     safetensors(&big, &tensors);
     nat_convert()
@@ -252,7 +243,7 @@ fn advice_names_options() {
         .code(1)
         .stderr(one_line("has values beyond the range of f16; use --dtype bf16 or f32"));
     nat_convert()
-        .arg(golden("classify/nat-k5-layerscale-ema.pth"))
+        .arg(golden::path("classify/nat-k5-layerscale-ema.pth"))
         .args(["--inspect", "--weights-key", "nope"])
         .assert()
         .code(1)
@@ -266,7 +257,12 @@ fn tensors_are_left_out_and_warnings_say_what_helps() {
     let folder = TempDir::new().unwrap();
     let run = |file: &str, more: &[&str]| {
         let mut command = nat_convert();
-        command.current_dir(&folder).arg(golden("doors").join(file)).args(["--inspect"]).args(more).assert()
+        command
+            .current_dir(&folder)
+            .arg(golden::path("doors").join(file))
+            .args(["--inspect"])
+            .args(more)
+            .assert()
     };
     run("read/timm_ema.pth", &[]).success().stderr(is_empty()).stdout(
         contains("`state_dict_ema` is taken; there are other weights under `state_dict`; --weights-key takes the other\n")
@@ -278,7 +274,7 @@ fn tensors_are_left_out_and_warnings_say_what_helps() {
             .and(line("task features"))
             .and(contains("warning    no tensor is called like `x?` to leave out\n")),
     );
-    let mut tensors = zeros(&zoo::find("demo-digits").unwrap().architecture);
+    let mut tensors = zeros(zoo::find("demo-digits").unwrap().architecture.tensors());
     tensors.push(("heatmap.weight".to_owned(), "F32", vec![1], Vec::new()));
     safetensors(&folder.path().join("more.safetensors"), &tensors);
     nat_convert()
@@ -301,7 +297,7 @@ fn wrong_arch() {
     let folder = TempDir::new().unwrap();
     let mut mismatch = nat_convert();
     let mismatch =
-        mismatch.current_dir(&folder).arg(golden("classify/nat-k7.pth")).args(["--arch", "nat-tiny"]);
+        mismatch.current_dir(&folder).arg(golden::path("classify/nat-k7.pth")).args(["--arch", "nat-tiny"]);
     mismatch.assert().code(1).stderr(one_line(
         "nat-k7.pth: not `nat-tiny` but a NAT or DiNAT classifier of 10 classes: embed 16, depths 1,2,2,1",
     ));
@@ -310,7 +306,7 @@ fn wrong_arch() {
 
 #[test]
 fn wrong_usage_is_2_and_help_has_an_example() {
-    let checkpoint = golden("classify/nat-k7.pth");
+    let checkpoint = golden::path("classify/nat-k7.pth");
     for (args, says) in [
         (&["--arch", "nat-tinny"][..], "the nearest names are nat-tiny"),
         (&["--dtype", "f8"], "invalid value 'f8'"),
@@ -335,7 +331,7 @@ fn targets_that_cannot_be_written() {
         let mut command = nat_convert();
         command
             .current_dir(&folder)
-            .arg(golden("classify/nat-k7.pth"))
+            .arg(golden::path("classify/nat-k7.pth"))
             .args(["--overwrite", "-o", target])
             .assert()
     };
@@ -350,7 +346,7 @@ fn targets_that_cannot_be_written() {
 fn special_files_and_protected_folders_are_no_targets() {
     use std::os::unix::fs::PermissionsExt;
     nat_convert()
-        .arg(golden("classify/nat-k7.pth"))
+        .arg(golden::path("classify/nat-k7.pth"))
         .args(["--overwrite", "-o", "/dev/null"])
         .assert()
         .code(1)
@@ -362,7 +358,7 @@ fn special_files_and_protected_folders_are_no_targets() {
         return;
     }
     nat_convert()
-        .arg(golden("classify/nat-k7.pth"))
+        .arg(golden::path("classify/nat-k7.pth"))
         .arg("-o")
         .arg(folder.path().join("out.safetensors"))
         .assert()
@@ -381,7 +377,7 @@ fn a_file_that_cannot_grow_is_removed() {
         .current_dir(&folder)
         .args(["-c", script])
         .arg(assert_cmd::cargo::cargo_bin!("nat-convert"))
-        .arg(golden("classify/nat-k7.pth"))
+        .arg(golden::path("classify/nat-k7.pth"))
         .assert()
         .code(1)
         .stderr(one_line("out.safetensors: can't write: File too large"));
@@ -394,7 +390,7 @@ fn ctrl_c_leaves_nothing() {
     let folder = TempDir::new().unwrap();
     // 300 MB of zeros that take no space: long enough to be interrupted.
     let input = folder.path().join("big.safetensors");
-    safetensors(&input, &zeros(&zoo::find("cascade-mask-rcnn-nat-mini").unwrap().architecture));
+    safetensors(&input, &zeros(zoo::find("cascade-mask-rcnn-nat-mini").unwrap().architecture.tensors()));
     let outputs = TempDir::new().unwrap();
     let mut child = Program::new(assert_cmd::cargo::cargo_bin!("nat-convert"))
         .current_dir(&outputs)
@@ -417,7 +413,7 @@ fn ctrl_c_leaves_nothing() {
 fn a_closed_pipe_is_no_error() {
     let folder = TempDir::new().unwrap();
     let input = folder.path().join("nat_tiny.safetensors");
-    safetensors(&input, &zeros(&zoo::find("nat-tiny").unwrap().architecture));
+    safetensors(&input, &zeros(zoo::find("nat-tiny").unwrap().architecture.tensors()));
     let report = nat_convert().arg(&input).args(["--inspect", "--format", "json"]).output().unwrap().stdout;
     assert!(report.len() > 1 << 16, "the report would fit into the pipe");
     let script = r#""$0" "$1" --inspect --format json | head -n 1; exit ${PIPESTATUS[0]}"#;

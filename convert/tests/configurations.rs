@@ -1,16 +1,14 @@
 //! What checkpoints' configurations say about pixels and answers: applied, or refused by name.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::golden;
-use common::torch::{Object, save};
 use nat_convert::arch::{Architecture, Filter, Geometry, Head, Preprocessing};
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::metadata::Metadata;
 use nat_convert::recipe::{BoxCoder, DetectorRecipe, Recipe, Scores, SegmenterRecipe, SlidingWindow};
 use nat_convert::source::ElementType;
+use nat_testing::golden;
+use nat_testing::torch::{Object, save};
 use tempfile::TempDir;
 
 /// The tensors of a checkpoint, as they are to be saved.
@@ -43,7 +41,7 @@ struct Case {
 
 impl Case {
     fn of(name: &str) -> Self {
-        let checkpoint = open(&golden(name).join("model.pth"));
+        let checkpoint = open(&golden::path(name).join("model.pth"));
         let classes = checkpoint.metadata().architecture.classes().unwrap();
         Self { folder: tempfile::tempdir().unwrap(), tensors: state(&checkpoint), classes }
     }
@@ -439,7 +437,7 @@ fn heads_that_only_a_configuration_could_explain_are_refused() {
 #[test]
 fn a_transformers_folder_says_epsilon_scores_and_pixels() {
     let folder = tempfile::tempdir().unwrap();
-    let source = golden("transformers/nat-hf");
+    let source = golden::path("transformers/nat-hf");
     for file in ["config.json", "preprocessor_config.json", "pytorch_model.bin"] {
         std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
     }
@@ -484,7 +482,7 @@ fn a_transformers_folder_says_epsilon_scores_and_pixels() {
 fn a_training_runs_arguments_are_the_classifiers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model_best.pth.tar");
-    let tensors = || Object::dict(state(&open(&golden("classify/nat-k7.pth"))));
+    let tensors = || Object::dict(state(&open(&golden::path("classify/nat-k7.pth"))));
     let args = |args: &[(&str, Object)]| {
         let args = Object::dict(args.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let args = Object::Instance("argparse Namespace", Box::new(args));
@@ -519,7 +517,7 @@ fn a_training_runs_arguments_are_the_classifiers() {
 fn one_logit_is_a_probability() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("one.pth");
-    let mut tensors = state(&open(&golden("classify/nat-k7.pth")));
+    let mut tensors = state(&open(&golden::path("classify/nat-k7.pth")));
     for (name, tensor) in &mut tensors {
         if let (true, Object::Tensor(_, shape, bytes)) = (name.starts_with("head."), tensor) {
             bytes.truncate(bytes.len() / shape[0]);
@@ -581,7 +579,7 @@ fn metadata_is_held_against_what_can_be_computed() {
 /// Files of before there were recipes have the published one, and say nothing of it.
 #[test]
 fn the_published_recipe_needs_no_words() {
-    let original = open(&golden("detect/cascade_b/model.pth"));
+    let original = open(&golden::path("detect/cascade_b/model.pth"));
     let architecture: &Architecture = &original.metadata().architecture;
     assert_eq!(architecture.recipe, Recipe::default());
     let json = serde_json::to_value(architecture).unwrap();

@@ -1,19 +1,18 @@
 //! Checkpoints of everyday tools: whatever stands around a network's tensors, the same tensors come in, and what
 //! can't be read is refused with the true reason.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use common::{Raw, golden, json, safetensors, zeros};
 use nat_convert::arch::{Architecture, Head};
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::error::ConvertError;
 use nat_convert::report::Remedy;
 use nat_convert::write::{WriteOptions, write};
 use nat_convert::zoo;
+use nat_testing::checkpoint::{Raw, floats, save as safetensors, zeros};
+use nat_testing::golden;
 
 fn open(path: &Path, options: &Options) -> Result<Checkpoint, String> {
     Checkpoint::open(path, options).map_err(|error| {
@@ -24,11 +23,11 @@ fn open(path: &Path, options: &Options) -> Result<Checkpoint, String> {
 }
 
 fn plain() -> Checkpoint {
-    open(&golden("doors/plain.pth"), &Options::default()).unwrap()
+    open(&golden::path("doors/plain.pth"), &Options::default()).unwrap()
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(golden(folder)).unwrap();
+    let entries = fs::read_dir(golden::path(folder)).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.len() > 5, "{files:?}");
@@ -128,19 +127,15 @@ fn a_key_takes_the_others() {
         ("mmengine_ema.pth", "ema_state_dict"),
     ] {
         let options = Options { weights_key: Some(key.into()), ..Options::default() };
-        let checkpoint = open(&golden("doors/read").join(file), &options).unwrap();
+        let checkpoint = open(&golden::path("doors/read").join(file), &options).unwrap();
         assert_eq!(floats(&contents(&checkpoint)[0].2), twice, "{file} {key}");
     }
     let options = Options { weights_key: Some("nobody".into()), ..Options::default() };
-    let error = open(&golden("doors/read/timm_ema.pth"), &options).err().unwrap();
+    let error = open(&golden::path("doors/read/timm_ema.pth"), &options).err().unwrap();
     assert!(
         error.ends_with("no weights under `nobody`, only under `state_dict`, `state_dict_ema`"),
         "{error}"
     );
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|&x| f32::from_le_bytes(x)).collect()
 }
 
 #[test]
@@ -292,7 +287,7 @@ fn a_folder_of_parts_is_one_checkpoint() {
 /// The demo network's tensors, those of a bias left out.
 fn without(tails: &[&str]) -> (Architecture, Vec<Raw>) {
     let architecture = zoo::find("demo-digits").unwrap().architecture.clone();
-    let mut tensors = zeros(&architecture);
+    let mut tensors = zeros(architecture.tensors());
     tensors.retain(|(name, ..)| !tails.iter().any(|tail| name.ends_with(tail)));
     (architecture, tensors)
 }
@@ -342,7 +337,7 @@ fn networks_without_bias_take_heads_and_kernel_size_from_elsewhere() {
 
 #[test]
 fn config_json_says_heads_and_kernel_size() {
-    let source = golden("transformers/nat-hf");
+    let source = golden::path("transformers/nat-hf");
     let original = open(&source, &Options::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let theirs = |name: &str| {
@@ -374,7 +369,7 @@ fn config_json_says_heads_and_kernel_size() {
         }
     }
     safetensors(&folder.path().join("model.safetensors"), &tensors);
-    let config = json(&source.join("config.json"));
+    let config = golden::json(&source.join("config.json"));
     fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     let checkpoint = open(folder.path(), &Options::default()).unwrap();
     let mut expected = original.metadata().architecture.clone();
@@ -406,7 +401,7 @@ fn a_detector_of_other_than_four_levels_is_refused() {
         backbone.depths.truncate(3);
         backbone.num_heads.truncate(3);
         backbone.dilations.truncate(3);
-        let error = open(&place.file(&zeros(&architecture)), &Options::default()).err().unwrap();
+        let error = open(&place.file(&zeros(architecture.tensors())), &Options::default()).err().unwrap();
         assert!(error.contains("a detector on a backbone of 3 levels; those of 4 are run"), "{error}");
     }
 }
@@ -442,7 +437,7 @@ fn damaged_checkpoints_never_panic() {
     let tokens =
         ["levels", "layers", "blocks", ".", "0", "9", "rpb", "ema_", "model.", "head", "\u{e4}", "module."];
     let mut opened = [0, 0];
-    let files = [files("doors/read"), files("doors/refused"), vec![golden("doors/plain.pth")]].concat();
+    let files = [files("doors/read"), files("doors/refused"), vec![golden::path("doors/plain.pth")]].concat();
     for original in files {
         let good = fs::read(&original).unwrap();
         for _ in 0..60 {

@@ -1,107 +1,16 @@
 //! Files as nobody meant to write them: checkpoints, metadata and configurations that a seeded generator damages.
 //! Whatever comes out, it is a checkpoint or an error of one line: no panic, no abort, no memory to speak of.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use common::golden;
-use common::torch::{Object, save};
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::metadata::Metadata;
 use nat_convert::write::{WriteOptions, write};
-use serde_json::{Value, json};
-
-/// A generator of numbers, the same on every run (Knuth's MMIX).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        ((self.0 >> 33) as usize) % end.max(1)
-    }
-
-    fn one_of<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())].clone()
-    }
-}
-
-/// Changes a few bytes, mostly where the structure is: at the beginning and at the end.
-fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
-    const EDGE: usize = 1 << 13;
-    for _ in 0..=random.below(6) {
-        let length = bytes.len();
-        let at = match random.below(3) {
-            0 => random.below(length.min(EDGE)),
-            1 => length - 1 - random.below(length.min(EDGE)),
-            _ => random.below(length),
-        };
-        match random.below(8) {
-            0 => bytes[at] ^= 1 << random.below(8),
-            1 => bytes[at] = random.one_of(&[0, 1, 0x7f, 0x80, 0xff, b'.', b'(', b'{']),
-            2 => drop(bytes.drain(at..(at + 1 + random.below(40)).min(length))),
-            3 => bytes.truncate(at.max(1)),
-            4 => {
-                let number = random.one_of(&[u64::MAX, 1 << 63, 1 << 40, 1 << 31, 0]).to_le_bytes();
-                let end = (at + 1 + random.below(8)).min(length);
-                bytes[at..end].copy_from_slice(&number[..end - at]);
-            }
-            5 => {
-                let piece = bytes[at..(at + random.below(100)).min(length)].to_vec();
-                let to = random.below(length);
-                bytes.splice(to..to, piece);
-            }
-            6 => bytes.insert(at, random.below(256) as u8),
-            _ => {
-                let other = random.below(length);
-                bytes.swap(at, other);
-            }
-        }
-        if bytes.is_empty() {
-            bytes.push(0);
-        }
-    }
-}
-
-/// Puts a value that nobody expects somewhere into a tree.
-fn disturb(random: &mut Random, value: &mut Value) {
-    let inner = match value {
-        Value::Array(items) if !items.is_empty() && random.below(5) > 0 => {
-            let at = random.below(items.len());
-            items.get_mut(at)
-        }
-        Value::Object(pairs) if !pairs.is_empty() && random.below(8) > 0 => {
-            let at = random.below(pairs.len());
-            pairs.values_mut().nth(at)
-        }
-        _ => None,
-    };
-    match inner {
-        Some(inner) => disturb(random, inner),
-        None => {
-            *value = random.one_of(&[
-                Value::Null,
-                json!(true),
-                json!(0),
-                json!(-1),
-                json!(0.5),
-                json!(1e308),
-                json!(5e-324),
-                json!(u64::MAX),
-                json!(1u64 << 40),
-                json!(""),
-                json!("x".repeat(5000)),
-                json!([]),
-                json!({}),
-                json!([[[[[[]]]]]]),
-                json!([0, 0, 0]),
-                json!(vec![7; 3000]),
-            ]);
-        }
-    }
-}
+use nat_testing::torch::{Object, save};
+use nat_testing::{damage, golden};
+use serde_json::Value;
 
 /// Opens a file; of what opens every tensor is read.
 fn try_out(path: &Path, opened: &mut [usize; 2]) {
@@ -124,29 +33,25 @@ fn try_out(path: &Path, opened: &mut [usize; 2]) {
     }
 }
 
-/// The most memory that this process has had, in MiB.
-fn peak() -> Option<usize> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<usize>().ok().map(|kib| kib >> 10)
-}
+/// Most structure is at the beginning and at the end.
+const EDGE: usize = 1 << 13;
 
 #[test]
 fn nothing_that_is_damaged_panics_or_takes_memory() {
     const EACH: usize = 150;
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let mut random = Random(20);
+    let mut random = fastrand::Rng::with_seed(20);
 
     // Containers of every kind.
-    let checkpoint = Checkpoint::open(&golden("classify/nat-iso.pth"), &Options::default()).unwrap();
+    let checkpoint = Checkpoint::open(&golden::path("classify/nat-iso.pth"), &Options::default()).unwrap();
     write(&checkpoint, &path("ours.safetensors"), WriteOptions::default(), &AtomicBool::new(false)).unwrap();
     let files = [
-        golden("classify/nat-iso.pth"),
-        golden("pickle/zip-protocol2.pth"),
-        golden("pickle/zip-protocol5.pth"),
-        golden("pickle/legacy-protocol2.pth"),
-        golden("pickle/legacy-protocol4.pth"),
+        golden::path("classify/nat-iso.pth"),
+        golden::path("pickle/zip-protocol2.pth"),
+        golden::path("pickle/zip-protocol5.pth"),
+        golden::path("pickle/legacy-protocol2.pth"),
+        golden::path("pickle/legacy-protocol4.pth"),
         path("ours.safetensors"),
     ];
     let mut opened = [0; 2];
@@ -154,7 +59,7 @@ fn nothing_that_is_damaged_panics_or_takes_memory() {
         let whole = fs::read(file).unwrap();
         for _ in 0..EACH {
             let mut bytes = whole.clone();
-            damage(&mut random, &mut bytes);
+            damage::bytes(&mut random, &mut bytes, EDGE);
             fs::write(path("damaged"), bytes).unwrap();
             try_out(&path("damaged"), &mut opened);
         }
@@ -166,14 +71,14 @@ fn nothing_that_is_damaged_panics_or_takes_memory() {
     let mut kinds = [0; 2];
     for _ in 0..10 * EACH {
         let mut changed = metadata.clone();
-        (0..=random.below(2)).for_each(|_| disturb(&mut random, &mut changed));
+        (0..=random.usize(..2)).for_each(|_| damage::json(&mut random, &mut changed));
         let map = [("nat".to_owned(), changed.to_string())].into();
         kinds[usize::from(Metadata::from_map(&map).is_err())] += 1;
     }
     assert!(kinds.iter().all(|&count| count > EACH / 10), "{kinds:?}");
 
     // The files beside a Transformers checkpoint.
-    let source = golden("transformers/nat-hf");
+    let source = golden::path("transformers/nat-hf");
     fs::copy(source.join("pytorch_model.bin"), path("pytorch_model.bin")).unwrap();
     let read =
         |name: &str| -> Value { serde_json::from_slice(&fs::read(source.join(name)).unwrap()).unwrap() };
@@ -183,7 +88,7 @@ fn nothing_that_is_damaged_panics_or_takes_memory() {
     for _ in 0..EACH {
         for (name, value) in names.iter().zip(&whole) {
             let mut changed = value.clone();
-            disturb(&mut random, &mut changed);
+            damage::json(&mut random, &mut changed);
             fs::write(path(name), changed.to_string()).unwrap();
         }
         try_out(folder.path(), &mut opened);
@@ -191,7 +96,8 @@ fn nothing_that_is_damaged_panics_or_takes_memory() {
     assert!(opened.iter().all(|&count| count > 0), "{opened:?}");
 
     // Training configurations, as text.
-    let detector = Checkpoint::open(&golden("detect/maskrcnn_s/model.pth"), &Options::default()).unwrap();
+    let detector =
+        Checkpoint::open(&golden::path("detect/maskrcnn_s/model.pth"), &Options::default()).unwrap();
     let tensors = detector.tensors().iter().map(|tensor| {
         let mut bytes = Vec::new();
         detector.read(&tensor.name, &mut bytes).unwrap();
@@ -201,7 +107,7 @@ fn nothing_that_is_damaged_panics_or_takes_memory() {
     let mut opened = [0; 2];
     for _ in 0..EACH / 3 {
         let mut config = CONFIG.as_bytes().to_vec();
-        damage(&mut random, &mut config);
+        damage::bytes(&mut random, &mut config, EDGE);
         let config = Object::Str(String::from_utf8_lossy(&config).into_owned());
         let meta = Object::dict([("config".to_owned(), config)]);
         save(
@@ -211,7 +117,7 @@ fn nothing_that_is_damaged_panics_or_takes_memory() {
         try_out(&path("m.pth"), &mut opened);
     }
     assert!(opened.iter().all(|&count| count > 0), "{opened:?}");
-    if let Some(peak) = peak() {
+    if let Some(peak) = damage::peak_memory() {
         assert!(peak < 600, "{peak} MiB");
     }
 }

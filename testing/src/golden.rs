@@ -105,4 +105,28 @@ mod tests {
         assert!(message(|| drop(folders("pickle"))).contains("no golden data of this kind"));
         assert!(message(|| drop(folders("nothing"))).contains("nothing: "));
     }
+
+    /// What comes in comes with the script that makes it, or with a word on why there is none.
+    #[test]
+    fn every_folder_has_its_generator() {
+        let text = fs::read_to_string(path("make/README.md")).unwrap();
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.split(" | ").collect())
+            .collect();
+        let named: Vec<&str> = rows.iter().map(|row| row[0].trim_matches(['|', ' ', '`'])).collect();
+        let mut there: Vec<String> = fs::read_dir(path(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "make")
+            .collect();
+        there.sort();
+        assert_eq!(named, there, "rows of tests/golden/make/README.md, and what is in tests/golden");
+        for row in rows {
+            for script in row[1].split('`').filter(|part| part.ends_with(".py")) {
+                assert!(path("make").join(script).is_file(), "{}: there is no {script}", row[0]);
+            }
+        }
+    }
 }

@@ -13,6 +13,7 @@
 //! | [`hub`] | a server that speaks the Hub's protocol and can misbehave |
 //! | [`torch`] | checkpoints as `torch.save` writes them |
 //! | [`checkpoint`] | safetensors files as somebody else would write them, and what is in one |
+//! | [`shape`] | what the output of commands looks like, pinned |
 //! | [`picture`] | pieces of image files that no encoder writes |
 //!
 //! It knows neither nat-infer nor nat-convert nor nat-cuda: the unit tests of these would meet their own types twice.
@@ -29,6 +30,7 @@ pub mod naive;
 pub mod noise;
 pub mod picture;
 pub mod place;
+pub mod shape;
 #[cfg(feature = "candle")]
 pub mod tensors;
 pub mod torch;

@@ -8,9 +8,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 /// A handwritten nine, 128 x 128.
-pub fn digit() -> PathBuf {
-    crate::golden::repository().join("assets/nine.png")
-}
+pub const DIGIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/nine.png");
 
 /// A program in an empty folder, without network, caches or the user's variables.
 pub struct Place {
@@ -37,9 +35,9 @@ impl Place {
         path
     }
 
-    /// Makes a file, a copy of [`digit`], and its folders.
+    /// Makes a file, a copy of [`DIGIT`], and its folders.
     pub fn digit(&self, name: &str) -> PathBuf {
-        self.file(name, fs::read(digit()).unwrap())
+        self.file(name, fs::read(DIGIT).unwrap())
     }
 
     /// The program with these arguments, in the folder.

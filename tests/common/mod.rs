@@ -1,14 +1,6 @@
 //! What the tests of networks share.
 
-use std::path::{Path, PathBuf};
-
 use candle_core::Device;
-
-/// The golden data: `tests/golden`, or `$NAT_INFER_GOLDEN`.
-pub fn golden() -> PathBuf {
-    std::env::var_os("NAT_INFER_GOLDEN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from)
-}
 
 /// The GPU, if this program is built for one and finds it.
 pub fn gpu() -> Option<Device> {
