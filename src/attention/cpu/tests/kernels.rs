@@ -100,7 +100,7 @@ fn exact_forward(inputs: &Inputs) -> Vec<Vec<f64>> {
 
 /// Both gradients; that of qkv is the same by itself.
 fn whole_gradient(inputs: &Inputs, isa: Isa, threads: usize) -> Vec<Vec<f32>> {
-    let Inputs { problem, qkv, rpb, pad, grad } = inputs;
+    let Inputs { problem, qkv, rpb, pad, grad, .. } = inputs;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let run = |rpb_too| pool.install(|| backward(problem, isa, qkv, rpb, pad, grad, rpb_too));
     let (grad_qkv, grad_rpb) = run(true);

@@ -1,9 +1,7 @@
 //! The copies and inner loops, each alone: what it makes of inputs that are exact, and what it should.
 
-use fastrand::Rng;
-
-use super::inputs::{Inputs, Walk};
-use crate::attention::cpu::geometry::{ANY, KernelSize, Query, USUAL};
+use super::inputs::{Inputs, dot, scores};
+use crate::attention::cpu::geometry::{ANY, KernelSize, USUAL};
 use crate::attention::cpu::microkernels::{
     add_bias, add_rows, blocks, dots_of, exponentials, fill_masks, mix_all, score_gradients, spread,
 };
@@ -31,63 +29,13 @@ const FACTORS: [f32; 2] = [0.75, 1.25];
 /// What the vectors of [`Step::Spread`] are multiplied by.
 const SCALE: f32 = 0.625;
 
-/// What a step gets for one query, [K, K] each: what the step before makes, rounded once.
-struct Stages {
-    products: Vec<f32>,
-    scores: Vec<f32>,
-    largest: f32,
-    exponentials: Vec<f32>,
-    /// One over their sum.
-    factor: f32,
-    probabilities: Vec<f32>,
-    /// Of the gradients of p, which differ more from each other than real ones.
-    noise: Vec<f32>,
-}
-
-impl Stages {
-    fn new(inputs: &Inputs, walk: &Walk, query: &Query) -> Self {
-        let k = inputs.problem.kernel_size;
-        let q = inputs.vector(walk, 0, query.y, query.x);
-        let places = (0..k * k).map(|t| (query.window_y + t / k, query.window_x + t % k));
-        let products: Vec<f32> = places.map(|(y, x)| dot(q, inputs.vector(walk, 1, y, x)) as f32).collect();
-        let scores: Vec<f32> = scores(inputs, walk, query, &products).iter().map(|x| *x as f32).collect();
-        let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let wide: Vec<f64> = scores.iter().map(|x| (f64::from(*x) - f64::from(largest)).exp()).collect();
-        let sum: f64 = wide.iter().sum();
-        let mut rng = Rng::with_seed((query.y * 4096 + query.x) as u64);
-        Self {
-            products,
-            scores,
-            largest,
-            exponentials: wide.iter().map(|x| *x as f32).collect(),
-            factor: (1.0 / sum) as f32,
-            probabilities: wide.iter().map(|x| (x / sum) as f32).collect(),
-            noise: (0..k * k).map(|_| 2.0 * rng.f32() - 1.0).collect(),
-        }
-    }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-}
-
-/// product / √dim + bias, with the reference's biases.
-fn scores(inputs: &Inputs, walk: &Walk, query: &Query, products: &[f32]) -> Vec<f64> {
-    let reference = inputs.reference(walk, query);
-    let neighbours = reference.neighbours(&inputs.problem);
-    let score = |(bias, product): (usize, &f32)| {
-        f64::from(*product) * inputs.problem.scale() + f64::from(inputs.rpb[bias])
-    };
-    neighbours.map(|n| n.bias).zip(products).map(score).collect()
-}
-
 /// What the step should make, in up to two parts.
 pub(super) fn exact(step: Step, inputs: &Inputs) -> Vec<Vec<f64>> {
     let problem = &inputs.problem;
     let (k, dim, side) = (problem.kernel_size, problem.dim, problem.bias_side);
     let wide = |x: &[f32]| x.iter().copied().map(f64::from).collect::<Vec<_>>();
     let (mut first, mut second) = (Vec::new(), Vec::new());
-    for walk in &inputs.walks() {
+    for walk in &inputs.walks {
         if step == Step::TransposeRow || step == Step::CopyRow {
             for (part, y) in [1, 2].into_iter().flat_map(|part| walk.rows.clone().map(move |y| (part, y))) {
                 let vectors = walk.columns.clone().map(|x| inputs.vector(walk, part, y, x));
@@ -103,9 +51,9 @@ pub(super) fn exact(step: Step, inputs: &Inputs) -> Vec<Vec<f64>> {
         // Gradients of biases, and of the keys at all places of the scratch.
         let (mut biases, columns) = (vec![0.0; side * side], walk.columns.len());
         let mut keys = vec![0.0; walk.rows.len() * columns * dim];
-        for pair in &walk.pairs {
+        for (pair_at, pair) in walk.pairs.iter().enumerate() {
             for (i, query) in pair.iter().enumerate() {
-                let stages = Stages::new(inputs, walk, query);
+                let stages = &walk.stages[pair_at][i];
                 let places: Vec<(usize, usize)> =
                     (0..k * k).map(|t| (query.window_y + t / k, query.window_x + t % k)).collect();
                 let alone = i == 1 && pair[0] == pair[1];
@@ -205,7 +153,7 @@ impl Alone<'_> {
         let mut masks = vec![0.0; 2 * row_lanes];
         fill_masks(size, &mut masks);
         let (mut first, mut second) = (Vec::new(), Vec::new());
-        for walk in &inputs.walks() {
+        for walk in &inputs.walks {
             let tile = &walk.tile;
             let arrangement = Arrangement::new(size, dim, tile, &walk.columns, S::LANES);
             let Arrangement { rows, columns, real, key_row, value, value_row, .. } = arrangement;
@@ -251,11 +199,11 @@ impl Alone<'_> {
             let softmax = WindowSoftmax { problem, tile, head: inputs.head(), bias: &bias, masks: &masks };
             let mut biases = vec![0.0; side * side + 8];
             let mut sums = vec![0.0; walk.rows.len() * value_row];
-            for pair in &walk.pairs {
+            for (pair_at, pair) in walk.pairs.iter().enumerate() {
                 let row = pair[0].window_y - walk.rows.start;
                 let (column, first_x) = (pair[0].window_x - walk.columns.start, pair[0].window_x);
                 let shift = pair[1].window_x - first_x;
-                let stages = [0, 1].map(|i| Stages::new(inputs, walk, &pair[i]));
+                let stages = &walk.stages[pair_at];
                 // A pair's [K, K] in lanes, with NaN in the others.
                 let in_lanes = |what: [&[f32]; 2]| {
                     let mut to = vec![f32::NAN; 2 * lanes];
