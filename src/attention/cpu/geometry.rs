@@ -21,32 +21,48 @@ pub(super) const ANY: usize = 0;
 
 /// K, and the sizes that follow from it: constants of the program where `K` is not [`ANY`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct KernelSize<const K: usize>(usize);
+pub(super) struct KernelSize<const K: usize> {
+    kernel_size: usize,
+    row_lanes: usize,
+    pitch: usize,
+}
 
 impl<const K: usize> KernelSize<K> {
-    /// `kernel_size`, which is `K` unless that is [`ANY`].
+    /// Those of `kernel_size`, which is `K` unless that is [`ANY`].
     #[inline(always)]
     pub(super) fn new(kernel_size: usize) -> Self {
         assert!(K == ANY || K == kernel_size);
-        Self(kernel_size)
+        Self::of(kernel_size)
+    }
+
+    #[inline(always)]
+    const fn of(kernel_size: usize) -> Self {
+        let row_lanes = kernel_size.next_multiple_of(8);
+        Self { kernel_size, row_lanes, pitch: (row_lanes + 8).next_multiple_of(LINE) }
+    }
+
+    /// What is kept, or what the compiler knows.
+    #[inline(always)]
+    fn known(self) -> Self {
+        if K == ANY { self } else { const { Self::of(K) } }
     }
 
     /// K.
     #[inline(always)]
     pub(super) fn get(self) -> usize {
-        if K == ANY { self.0 } else { K }
+        self.known().kernel_size
     }
 
     /// Lanes that a row of a window takes, in vectors of eight.
     #[inline(always)]
     pub(super) fn row_lanes(self) -> usize {
-        self.get().next_multiple_of(8)
+        self.known().row_lanes
     }
 
     /// Columns of keys that a tile holds, in whole cache lines.
     #[inline(always)]
     pub(super) fn pitch(self) -> usize {
-        (self.row_lanes() + 8).next_multiple_of(LINE)
+        self.known().pitch
     }
 
     /// Scores of a query, [row][lane].
