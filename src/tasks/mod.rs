@@ -426,10 +426,11 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
     use std::sync::atomic::AtomicBool;
 
     use nat_convert::write::{WriteOptions, write};
+    use nat_testing::checkpoint::with_metadata;
+    use nat_testing::golden;
     use serde_json::Value;
 
     use super::bench::Bench;
@@ -440,32 +441,19 @@ mod tests {
     use super::*;
     use crate::zoo;
 
-    fn golden(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-    }
-
     fn digits(options: &LoadOptions) -> Result<Model, TaskError> {
         Model::named(zoo::find("demo-digits").unwrap(), &Located::Embedded, options)
     }
 
     /// A file of ours with other metadata.
     fn altered(file: &[u8], alter: impl FnOnce(&mut Value)) -> &'static [u8] {
-        let (length, data) = file.split_at(8);
-        let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
-        let mut header: Value = serde_json::from_slice(&data[..length]).unwrap();
-        let entry = &mut header["__metadata__"]["nat"];
-        let mut metadata = serde_json::from_str(entry.as_str().unwrap()).unwrap();
-        alter(&mut metadata);
-        *entry = metadata.to_string().into();
-        let header = header.to_string().into_bytes();
-        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_slice(), &data[length..]].concat();
-        Vec::leak(bytes)
+        Vec::leak(with_metadata(file, alter))
     }
 
     fn converted(checkpoint: &str) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("ours.safetensors");
-        let checkpoint = Checkpoint::open(&golden(checkpoint), &Options::default()).unwrap();
+        let checkpoint = Checkpoint::open(&golden::path(checkpoint), &Options::default()).unwrap();
         write(&checkpoint, &target, WriteOptions::default(), &AtomicBool::new(false)).unwrap();
         fs::read(target).unwrap()
     }
@@ -500,7 +488,7 @@ mod tests {
 
     #[test]
     fn types_that_nothing_computes_in_are_refused() {
-        let checkpoint = golden("classify/nat-k7.pth");
+        let checkpoint = golden::path("classify/nat-k7.pth");
         for (dtype, fits) in [
             (DType::F32, true),
             (DType::F16, true),
@@ -617,7 +605,7 @@ mod tests {
             ("segment/upernet_b/model.pth", false),
         ] {
             let options = LoadOptions { gradients: true, ..LoadOptions::default() };
-            let (model, metadata, network) = Model::open(&golden(path), &options).unwrap().into_parts();
+            let (model, metadata, network) = Model::open(&golden::path(path), &options).unwrap().into_parts();
             let (architecture, size, device, dtype) =
                 (metadata.architecture, [64; 2], Device::Cpu, DType::F32);
             let bench = |gradients| Bench {
@@ -646,7 +634,7 @@ mod tests {
 
     #[test]
     fn tasks_and_errors_name_parameters_and_no_options() {
-        let open = |path: &str| Model::open(&golden(path), &LoadOptions::default()).unwrap();
+        let open = |path: &str| Model::open(&golden::path(path), &LoadOptions::default()).unwrap();
         let detector = open("detect/maskrcnn_s/model.pth");
         let error = detector.center_crop(None, None).unwrap_err().to_string();
         assert!(error.contains("`resolution` has to be given") && !error.contains("--"), "{error}");
