@@ -6,6 +6,8 @@ use half::{bf16, f16};
 use nat_cuda::emulate::Emulator;
 use nat_cuda::layers::{KernelActivation, Windows, finish, layer_norm, mean};
 use nat_cuda::{Element, Launch};
+use nat_testing::close::assert_each;
+use nat_testing::naive;
 
 /// Each type with how far a result may be off, relative to its size or to 1.
 const TYPES: [(Element, f64); 3] = [(Element::F32, 2e-6), (Element::F16, 1e-3), (Element::Bf16, 8e-3)];
@@ -63,20 +65,6 @@ fn run(launch: &Launch, pointers: &[*mut c_void]) {
     unsafe { Emulator::get().unwrap().launch(launch, pointers) }
 }
 
-fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        assert!(
-            (got - want).abs() <= tolerance * want.abs().max(1.0),
-            "{what}, value {i}: {got}, not {want}"
-        );
-    }
-}
-
-fn gelu(x: f64) -> f64 {
-    0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt()))
-}
-
 #[test]
 fn a_layer_is_finished_with_whatever_it_has() {
     let mut rng = fastrand::Rng::with_seed(1);
@@ -107,7 +95,7 @@ fn a_layer_is_finished_with_whatever_it_has() {
                         let x = x + if has[0] { bias[i % channels] } else { 0.0 };
                         let x = match activation {
                             KernelActivation::None => x,
-                            KernelActivation::Gelu => gelu(x),
+                            KernelActivation::Gelu => naive::gelu(x),
                             KernelActivation::Relu => x.max(0.0),
                         };
                         x * if has[1] { gamma[i % channels] } else { 1.0 }
@@ -115,7 +103,7 @@ fn a_layer_is_finished_with_whatever_it_has() {
                     };
                     let want: Vec<f64> = x.get().into_iter().enumerate().map(expected).collect();
                     let what = format!("{} {rows}x{channels} {has:?} {activation:?}", launch.function);
-                    assert_close(&out.get(), &want, tolerance, &what);
+                    assert_each(&out.get(), &want, tolerance, &what);
                 }
             }
         }
@@ -136,16 +124,10 @@ fn norms_are_those_of_the_definition_far_from_zero() {
                 let launch = layer_norm(element, [rows, channels], epsilon, vectors).unwrap();
                 run(&launch, &[x.pointer(), weight.pointer(), bias.pointer(), out.pointer()]);
                 let (weight, bias) = (weight.get(), bias.get());
-                let mut want = Vec::new();
-                for row in x.get().chunks(channels) {
-                    let mean = row.iter().sum::<f64>() / channels as f64;
-                    let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / channels as f64;
-                    let normed = row.iter().map(|x| (x - mean) / (variance + f64::from(epsilon)).sqrt());
-                    want.extend(normed.enumerate().map(|(c, x)| x * weight[c] + bias[c]));
-                }
+                let want = naive::layer_norm(&x.get(), &weight, &bias, f64::from(epsilon));
                 // A mean of 20 in f32 leaves 5 digits of what is around it.
                 let what = format!("{} {rows}x{channels}", launch.function);
-                assert_close(&out.get(), &want, tolerance.max(2e-5), &what);
+                assert_each(&out.get(), &want, tolerance.max(2e-5), &what);
             }
         }
     }
@@ -189,7 +171,7 @@ fn windows_are_those_of_a_convolution() {
                         });
                     }
                 }
-                assert_close(&got.get(), &want, 0.0, &format!("{} {windows:?}", launch.function));
+                assert_each(&got.get(), &want, 0.0, &format!("{} {windows:?}", launch.function));
             }
         }
     }
@@ -210,7 +192,7 @@ fn means_are_over_places() {
                 (0..places).map(at).sum::<f64>() / places as f64
             };
             let want: Vec<f64> = (0..batch * channels).map(value).collect();
-            assert_close(
+            assert_each(
                 &out.get(),
                 &want,
                 tolerance,

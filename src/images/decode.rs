@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn golden() -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pillow/decode")
+        nat_testing::golden::path("pillow/decode")
     }
 
     fn pillows(file: &Path) -> std::path::PathBuf {

@@ -63,14 +63,12 @@ pub fn resize(image: &RgbImage, size: [usize; 2]) -> RgbImage {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     /// The pictures that OpenMMLab's pipelines made, detection's and segmentation's.
     #[test]
     fn pictures_are_opencvs_to_the_byte() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let golden = nat_testing::golden::path("");
         let mut cases = 0;
         for task in ["detect", "segment"] {
             for folder in std::fs::read_dir(golden.join(task)).unwrap().map(|e| e.unwrap().path()) {

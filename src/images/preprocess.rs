@@ -230,8 +230,6 @@ impl fmt::Display for KeepRatio {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use safetensors::SafeTensors;
 
     use super::*;
@@ -247,7 +245,7 @@ mod tests {
     /// The inputs that PyTorch was fed, all of them lossless images.
     #[test]
     fn inputs_are_timms() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let golden = nat_testing::golden::path("");
         let classify = std::fs::read_dir(golden.join("classify")).unwrap();
         let transformers = std::fs::read_dir(golden.join("transformers")).unwrap();
         let mut cases = 0;
@@ -365,7 +363,7 @@ mod tests {
     /// Sizes and inputs of mmdet and mmseg; large inputs are stored with strides.
     #[test]
     fn fitted_inputs_are_openmmlabs() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let golden = nat_testing::golden::path("");
         let mut cases = 0;
         for (task, divisor) in [("detect", 32), ("segment", 1)] {
             for folder in std::fs::read_dir(golden.join(task)).unwrap().map(|e| e.unwrap().path()) {

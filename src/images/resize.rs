@@ -321,11 +321,9 @@ impl Kernel for VerticalRow<'_> {
 mod tests {
     use std::path::Path;
 
-    use super::*;
+    use nat_testing::golden;
 
-    fn golden(path: &str) -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-    }
+    use super::*;
 
     fn open(path: &Path) -> RgbImage {
         image::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).into_rgb8()
@@ -339,14 +337,14 @@ mod tests {
     #[test]
     fn every_byte_is_pillows() {
         let mut cases = 0;
-        for entry in std::fs::read_dir(golden("pillow/resize")).unwrap() {
+        for entry in std::fs::read_dir(golden::path("pillow/resize")).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_str().unwrap();
             let [image, x, y, size, filter] = name.split(',').collect::<Vec<_>>().try_into().unwrap();
             let numbers =
                 |text: &str| text.split(['-', 'x']).map(|n| n.parse().unwrap()).collect::<Vec<u32>>();
             let (x, y, size) = (numbers(x), numbers(y), numbers(size));
-            let source = open(&golden(&format!("images/{image}.png")));
+            let source = open(&golden::path(format!("images/{image}.png")));
             let source = image::imageops::crop_imm(&source, x[0], y[0], x[1] - x[0], y[1] - y[0]).to_image();
             let filter = Filter::named(filter).unwrap();
             let size = [size[0] as usize, size[1] as usize];
@@ -359,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_region_is_a_crop_of_the_whole() {
-        let source = open(&golden("images/rocket.png"));
+        let source = open(&golden::path("images/rocket.png"));
         // The last loses many rows, the others are horizontal first.
         for size in [[100, 67], [600, 400], [420, 40]] {
             let all = resize(&source, size, Filter::Bicubic, whole(size));

@@ -81,6 +81,8 @@ mod tests {
 
     use image::imageops::{flip_horizontal, flip_vertical, invert, rotate180};
 
+    use nat_testing::golden;
+
     use super::*;
     use crate::tasks::classify::ClassifyOptions;
     use crate::tasks::detect::DetectOptions;
@@ -89,12 +91,8 @@ mod tests {
     use crate::tasks::{Classify, Detect, ExtractFeatures, LoadOptions, Saliency, Segment};
     use crate::zoo::{self, Located};
 
-    fn golden(name: &str) -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-    }
-
     fn open(name: &str) -> Model {
-        Model::open(&golden(name), &LoadOptions::default()).unwrap()
+        Model::open(&golden::path(name), &LoadOptions::default()).unwrap()
     }
 
     fn digits(gradients: bool) -> Model {
@@ -162,8 +160,8 @@ mod tests {
     #[test]
     fn a_batch_of_a_classifier_is_its_images() {
         for (model, image) in [
-            (digits(false), golden("digits/images/digit-0-012.png")),
-            (open("classify/nat-k7.pth"), golden("detect/maskrcnn_s/image.png")),
+            (digits(false), golden::path("digits/images/digit-0-012.png")),
+            (open("classify/nat-k7.pth"), golden::path("detect/maskrcnn_s/image.png")),
         ] {
             let options = ClassifyOptions { resolution: Some(96), ..ClassifyOptions::default() };
             let task = Classify::new(model, options).unwrap();
@@ -178,7 +176,7 @@ mod tests {
         let spoil = |input: &mut crate::images::Fitted| input.values[5000] = f32::NAN;
         batches_are_their_images(
             &task,
-            &images(&golden("detect/maskrcnn_s/image.png")),
+            &images(&golden::path("detect/maskrcnn_s/image.png")),
             |found| found,
             spoil,
         );
@@ -190,7 +188,7 @@ mod tests {
             let options = SegmentOptions { scale: Some([192, 96]), multi_scale: all, flip: all };
             let task = Segment::new(open("segment/upernet_b/model.pth"), &options).unwrap();
             assert_eq!(task.steps(), if all { 12 } else { 1 });
-            let images = images(&golden("segment/upernet_b/image.png"));
+            let images = images(&golden::path("segment/upernet_b/image.png"));
             batches_are_their_images(&task, &images, |map| map, |input| input[0].values[500] = f32::NAN);
         }
     }
@@ -207,7 +205,12 @@ mod tests {
             tensors.iter().map(|(name, t)| (name.clone(), t.dims().to_vec(), bits(t))).collect::<Vec<_>>()
         };
         let spoil = |input: &mut crate::tasks::features::FeatureInput| input.values[5000] = f32::NAN;
-        batches_are_their_images(&task, &images(&golden("digits/images/digit-0-012.png")), values, spoil);
+        batches_are_their_images(
+            &task,
+            &images(&golden::path("digits/images/digit-0-012.png")),
+            values,
+            spoil,
+        );
     }
 
     #[test]
@@ -216,7 +219,7 @@ mod tests {
             [Method::GradCam, Method::SmoothGrad(SmoothGrad { samples: 3, ..SmoothGrad::default() })]
         {
             let task = Saliency::new(digits(true), method, SaliencyOptions::default()).unwrap();
-            let images = images(&golden("digits/images/digit-0-012.png"));
+            let images = images(&golden::path("digits/images/digit-0-012.png"));
             batches_are_their_images(&task, &images, |map| map, |input| input[5000] = f32::NAN);
         }
     }
@@ -225,7 +228,7 @@ mod tests {
     fn work_is_broken_off_while_there_is_some() {
         let options = SegmentOptions { scale: Some([96, 64]), multi_scale: true, flip: false };
         let task = Segment::new(open("segment/upernet_b/model.pth"), &options).unwrap();
-        let images = images(&golden("segment/upernet_b/image.png"));
+        let images = images(&golden::path("segment/upernet_b/image.png"));
         let inputs: Vec<_> = images[..2].iter().map(|image| task.prepare(image)).collect();
         for last in [1, 6, 11, 12] {
             let mut done = 0;

@@ -1,12 +1,14 @@
 //! Models and tasks together.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device};
 use nat_convert::checkpoint::{Checkpoint, Options};
 use nat_convert::write::{WriteOptions, write};
+use nat_testing::checkpoint::with_metadata;
+use nat_testing::golden;
 use serde_json::Value;
 
 use super::bench::Bench;
@@ -18,32 +20,19 @@ use super::segment::SegmentOptions;
 use super::*;
 use crate::zoo::{self, Located};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
 fn digits(options: &LoadOptions) -> Result<Model, TaskError> {
     Model::named(zoo::find("demo-digits").unwrap(), &Located::Embedded, options)
 }
 
 /// A file of ours with other metadata.
 fn altered(file: &[u8], alter: impl FnOnce(&mut Value)) -> &'static [u8] {
-    let (length, data) = file.split_at(8);
-    let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
-    let mut header: Value = serde_json::from_slice(&data[..length]).unwrap();
-    let entry = &mut header["__metadata__"]["nat"];
-    let mut metadata = serde_json::from_str(entry.as_str().unwrap()).unwrap();
-    alter(&mut metadata);
-    *entry = metadata.to_string().into();
-    let header = header.to_string().into_bytes();
-    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_slice(), &data[length..]].concat();
-    Vec::leak(bytes)
+    Vec::leak(with_metadata(file, alter))
 }
 
 fn converted(checkpoint: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("ours.safetensors");
-    let checkpoint = Checkpoint::open(&golden(checkpoint), &Options::default()).unwrap();
+    let checkpoint = Checkpoint::open(&golden::path(checkpoint), &Options::default()).unwrap();
     write(&checkpoint, &target, WriteOptions::default(), &AtomicBool::new(false)).unwrap();
     fs::read(target).unwrap()
 }
@@ -75,7 +64,7 @@ fn labels_are_as_many_as_classes() {
 
 #[test]
 fn types_that_nothing_computes_in_are_refused() {
-    let checkpoint = golden("classify/nat-k7.pth");
+    let checkpoint = golden::path("classify/nat-k7.pth");
     for (dtype, fits) in [
         (DType::F32, true),
         (DType::F16, true),
@@ -192,7 +181,7 @@ fn only_classifiers_are_timed_with_gradients() {
         ("segment/upernet_b/model.pth", false),
     ] {
         let options = LoadOptions { gradients: true, ..LoadOptions::default() };
-        let (model, metadata, network) = Model::open(&golden(path), &options).unwrap().into_parts();
+        let (model, metadata, network) = Model::open(&golden::path(path), &options).unwrap().into_parts();
         let (architecture, size, device, dtype) = (metadata.architecture, [64; 2], Device::Cpu, DType::F32);
         let bench = |gradients| Bench {
             model: model.clone(),
@@ -220,7 +209,7 @@ fn only_classifiers_are_timed_with_gradients() {
 
 #[test]
 fn tasks_and_errors_name_parameters_and_no_options() {
-    let open = |path: &str| Model::open(&golden(path), &LoadOptions::default()).unwrap();
+    let open = |path: &str| Model::open(&golden::path(path), &LoadOptions::default()).unwrap();
     let detector = open("detect/maskrcnn_s/model.pth");
     let error = detector.center_crop(None, None).unwrap_err().to_string();
     assert!(error.contains("`resolution` has to be given") && !error.contains("--"), "{error}");

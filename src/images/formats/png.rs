@@ -270,15 +270,10 @@ fn unhex(text: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use nat_testing::picture::png_chunk as chunk;
+
     use super::*;
     use crate::images::limits::{Exif, Limits};
-
-    fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
-        let mut sum = flate2::Crc::new();
-        sum.update(name);
-        sum.update(data);
-        [&(data.len() as u32).to_be_bytes()[..], name, data, &sum.sum().to_be_bytes()].concat()
-    }
 
     /// Two pixels, 7 and 9, of the palette whose grey is the index.
     fn file(before: &[u8]) -> Vec<u8> {

@@ -284,9 +284,8 @@ unsafe extern "C-unwind" fn count_scans(library: &mut sys::jpeg_common_struct) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::fs;
-    use std::path::{Path, PathBuf};
 
+    use nat_testing::golden;
     use sha2::{Digest, Sha256};
 
     use image::metadata::Orientation;
@@ -294,12 +293,8 @@ mod tests {
     use super::*;
     use crate::images::{Exif, Reader};
 
-    fn golden() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pillow/jpeg")
-    }
-
     fn bytes(name: &str) -> Vec<u8> {
-        fs::read(golden().join(name)).unwrap()
+        golden::bytes(format!("pillow/jpeg/{name}"))
     }
 
     /// Of each file Pillow's width, height and SHA-256 of the bytes.

@@ -20,7 +20,7 @@ const WEIGHT: &str = "decode_head.conv_seg.weight";
 const BIAS: &str = "decode_head.conv_seg.bias";
 
 fn golden(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/segment/upernet_b").join(name)
+    nat_testing::golden::path("segment/upernet_b").join(name)
 }
 
 fn picture() -> RgbImage {

@@ -103,26 +103,10 @@ fn row_bytes(storage: &PixelStorage) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use nat_testing::picture::tiff;
+
     use super::*;
     use crate::images::limits::{Exif, Limits};
-
-    /// A little-endian TIFF of one strip at the end of the file; values are shorts.
-    pub fn tiff(tags: &[(u16, u16)], strip: &[u8]) -> Vec<u8> {
-        let mut entries = tags.to_vec();
-        let start = 8 + 2 + 12 * (tags.len() as u16 + 1) + 4;
-        entries.push((tag::STRIP_OFFSETS, start));
-        entries.sort_unstable();
-        let mut out = b"II\x2a\0\x08\0\0\0".to_vec();
-        out.extend((entries.len() as u16).to_le_bytes());
-        for (tag, value) in entries {
-            for half in [tag, 3, 1, 0, value, 0] {
-                out.extend(half.to_le_bytes());
-            }
-        }
-        out.extend([0; 4]);
-        out.extend(strip);
-        out
-    }
 
     fn read_within(bytes: &[u8], memory: u64) -> Result<RgbImage, String> {
         let limits = Limits { memory, ..Limits::default() };
