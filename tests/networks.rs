@@ -177,11 +177,11 @@ fn gradients_agree_on(
 
 #[test]
 fn transformers_folders_agree_with_transformers() {
-    for path in golden::folders("transformers") {
+    golden::each(&golden::folders("transformers"), |path| {
         let expected = load_tensors(&path.join("golden.safetensors"));
-        let features = load(&path, DType::F32).features(&expected["input"]).unwrap();
+        let features = load(path, DType::F32).features(&expected["input"]).unwrap();
         compare(&path.display().to_string(), &features, &expected);
-    }
+    });
 }
 
 #[test]
@@ -254,10 +254,10 @@ fn blocks(checkpoint: &Checkpoint) -> usize {
 
 #[test]
 fn half_types_stay_near_float32() {
-    for path in golden::files("classify", "pth") {
+    golden::each(&golden::files("classify", "pth"), |path| {
         let expected = load_tensors(&path.with_extension("safetensors"));
         for (dtype, tolerance) in [(DType::F16, bound::F16), (DType::BF16, bound::BF16)] {
-            let model = load(&path, dtype);
+            let model = load(path, dtype);
             // Images may come in any type; results are f32.
             for input in [DType::F32, dtype] {
                 let logits = model.forward(&expected["input"].to_dtype(input).unwrap()).unwrap();
@@ -266,7 +266,7 @@ fn half_types_stay_near_float32() {
                 assert_eq!(top(&logits), top(&expected["logits"]), "{} in {dtype:?}: top-1", path.display());
             }
         }
-    }
+    });
 }
 
 #[test]

@@ -77,10 +77,10 @@ fn round_trip(original: &Checkpoint) {
 
 #[test]
 fn golden_classifiers() {
-    for path in golden::files("classify", "pth") {
+    golden::each(&golden::files("classify", "pth"), |path| {
         let case = golden::json(&path.with_extension("json"));
         let (name, config) = (case["name"].as_str().unwrap(), &case["config"]);
-        let checkpoint = open(&path);
+        let checkpoint = open(path);
         let (arch, report) = (&checkpoint.metadata().architecture, checkpoint.report());
         let b = &arch.backbone;
 
@@ -133,7 +133,7 @@ fn golden_classifiers() {
         assert!(b.dilations.iter().flatten().all(|&d| d == 1), "{name}");
         if config["dilations"].is_array() {
             let options = Options { dilations: Some("1,8/1,4/1,2/1".parse().unwrap()), ..Options::default() };
-            let told = Checkpoint::open(&path, &options).unwrap();
+            let told = Checkpoint::open(path, &options).unwrap();
             assert_eq!(
                 told.metadata().architecture.backbone.dilations,
                 nested(&config["dilations"]),
@@ -142,7 +142,7 @@ fn golden_classifiers() {
             assert!(told.metadata().dilations_known, "{name}");
         }
         round_trip(&checkpoint);
-    }
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the output of commands looks like, pinned: keys and their order, nesting, types, header lines.
 //!
 //! The promised form of each command lies in `tests/golden/shapes`. A test that gets another fails and says where they
-//! part; it never writes. `NAT_INFER_BLESS=1 cargo test --test shapes` writes what it gets instead: the change is then
+//! part; it never writes. `NAT_INFER_BLESS=1 cargo test --workspace --test shapes` writes what it gets instead: the change is then
 //! seen, and agreed to, in the diff.
 //!
 //! Numbers with a fraction are rounded to three digits, so that no instruction set shows. What depends on the machine
@@ -214,7 +214,7 @@ impl Shapes {
         let promised = fs::read_to_string(&path).unwrap_or_default();
         if let Some(line) = parting(&promised, &self.text) {
             panic!(
-                "{}: line {line} is\n  {}\nand not\n  {}\nIf that is meant, `NAT_INFER_BLESS=1 cargo test --test \
+                "{}: line {line} is\n  {}\nand not\n  {}\nIf that is meant, `NAT_INFER_BLESS=1 cargo test --workspace --test \
                  shapes` writes it; all of it is\n{}",
                 path.display(),
                 self.text.lines().nth(line - 1).unwrap_or("(the end)"),
