@@ -38,10 +38,10 @@ enum ModelsCommand {
     #[command(
         after_help = "Example:\n  nat-infer models list --task detect --format csv --output models.csv"
     )]
-    ListArguments(ListArguments),
+    List(ListArguments),
     /// Say everything about one model
     #[command(after_help = "Example:\n  nat-infer models show dinat-large-384")]
-    ShowArguments(ShowArguments),
+    Show(ShowArguments),
     /// Fetch models into the cache and print where they are
     #[command(after_help = "Example:\n  nat-infer models pull nat-tiny dinat-tiny")]
     Pull {
@@ -84,9 +84,9 @@ struct ShowArguments {
 /// Runs the command.
 pub fn run(arguments: ModelsArguments, verbosity: Verbosity) -> Result<Exit> {
     let env = Env::from_process();
-    match arguments.command.unwrap_or(ModelsCommand::ListArguments(arguments.list)) {
-        ModelsCommand::ListArguments(ListArguments { task, output }) => list(task.as_deref(), &output, &env),
-        ModelsCommand::ShowArguments(ShowArguments { name, output }) => show(name, &output, &env),
+    match arguments.command.unwrap_or(ModelsCommand::List(arguments.list)) {
+        ModelsCommand::List(ListArguments { task, output }) => list(task.as_deref(), &output, &env),
+        ModelsCommand::Show(ShowArguments { name, output }) => show(name, &output, &env),
         ModelsCommand::Pull { names, offline } => pull(&names, offline, verbosity),
         ModelsCommand::Path { name } => path(name, &env),
     }
