@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn golden() -> std::path::PathBuf {
+    fn decoded() -> std::path::PathBuf {
         nat_testing::golden::path("pillow/decode")
     }
 
@@ -169,7 +169,7 @@ mod tests {
 
     /// The files of tests/golden/pillow/decode, without Pillow's answers.
     fn files() -> Vec<std::path::PathBuf> {
-        let all = std::fs::read_dir(golden()).unwrap().map(|e| e.unwrap().path());
+        let all = std::fs::read_dir(decoded()).unwrap().map(|e| e.unwrap().path());
         let files: Vec<_> = all.filter(|p| pillows(p).exists()).collect();
         assert!(files.len() >= 180, "{}", files.len());
         files
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn orientation_can_be_left_as_stored() {
         let read =
-            |exif, name: &str| Reader { exif, ..Reader::default() }.file(&golden().join(name)).unwrap();
+            |exif, name: &str| Reader { exif, ..Reader::default() }.file(&decoded().join(name)).unwrap();
         let upright = read(Exif::Ignore, "444.jpg");
         for orientation in 2..=8 {
             let name = format!("turned{orientation}.jpg");
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn limits_are_named() {
-        let file = golden().join("rgb.png");
+        let file = decoded().join("rgb.png");
         let read = |pixels, memory| {
             let limits = Limits { pixels, memory };
             Reader { limits, ..Reader::default() }.file(&file).map_err(|e| e.kind.to_string())
@@ -345,7 +345,7 @@ mod tests {
     fn files_that_are_not_there_are_missing() {
         let error = Reader::default().file(Path::new("no/such.png")).unwrap_err();
         assert_eq!(error.to_string(), "no/such.png: no such file");
-        let error = Reader::default().file(&golden()).unwrap_err();
+        let error = Reader::default().file(&decoded()).unwrap_err();
         assert!(matches!(error.kind, ImageErrorKind::Unreadable(_)), "{error}");
     }
 }

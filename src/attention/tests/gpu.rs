@@ -7,9 +7,12 @@ use half::{bf16, f16};
 use nat_cuda::attention::Launches;
 use nat_cuda::emulate::Emulator;
 use nat_cuda::{Element, Launch};
+use nat_testing::close::relative;
+use nat_testing::golden;
+use nat_testing::tensors::{normal, values};
 
 use super::shapes::{PADDED, SHAPES};
-use super::tools::{attention, golden, normal, relative, values};
+use super::tools::attention;
 use crate::attention::problem::Problem;
 use crate::attention::reference;
 
@@ -242,9 +245,8 @@ fn gradients_agree_with_the_reference() {
 #[test]
 fn golden_cases_are_those_of_natten() {
     let gpu = device();
-    for entry in std::fs::read_dir(golden()).unwrap() {
-        let path = entry.unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
+    golden::each(&golden::files("attention", "safetensors"), |path| {
+        let bytes = std::fs::read(path).unwrap();
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         let field = |name| header.metadata().as_ref().unwrap()[name].parse().unwrap();
         let attention = attention(field("heads"), field("kernel_size"), field("dilation"));
@@ -255,5 +257,5 @@ fn golden_cases_are_those_of_natten() {
         let pad = &normal(3 * problem.heads * problem.dim, 1.0);
         check(&problem, [qkv, rpb, pad], false, gpu.as_ref(), &what);
         check_gradients(&problem, [qkv, rpb, pad, grad], false, gpu.as_ref(), &what);
-    }
+    });
 }

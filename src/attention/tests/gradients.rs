@@ -1,8 +1,9 @@
 //! The reference's gradients against differences of its outputs.
 
 use candle_core::{DType, Shape, Tensor};
+use nat_testing::tensors::{normal, values};
 
-use super::tools::{attention, normal, values};
+use super::tools::attention;
 use crate::attention::reference;
 
 /// A step in the direction of any value changes the output as the gradient says.

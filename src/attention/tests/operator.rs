@@ -1,8 +1,9 @@
 //! The operator as its users call it: layouts, types, refusals, and values that are not numbers.
 
 use candle_core::{DType, Device, Tensor};
+use nat_testing::tensors::{normal, values};
 
-use super::tools::{attention, gradients, normal, values, widen};
+use super::tools::{attention, gradients, widen};
 use crate::attention::{AttentionError, cpu, reference};
 use crate::simd::Isa;
 

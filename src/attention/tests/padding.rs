@@ -1,9 +1,11 @@
 //! Maps that are smaller than a window.
 
 use candle_core::{DType, Device, Tensor, Var};
+use nat_testing::close::relative;
+use nat_testing::tensors::{normal, values};
 
 use super::shapes::{EXTREME, PADDED};
-use super::tools::{attention, bits, normal, relative, values, widen};
+use super::tools::{attention, bits};
 use crate::attention::NeighborhoodAttention;
 use crate::attention::window::MOST_PADDED;
 
@@ -38,7 +40,7 @@ fn a_padded_map_gives_what_the_same_map_with_pixels_for_its_padding_does() {
             let got = attention.forward_padded(&qkv, rpb, pad).unwrap();
             let want = cropped(&attention.forward(&large, rpb).unwrap(), h, w);
             assert_eq!(got.dims(), [b, h, w, heads * dim], "{case}");
-            let error = relative(&values(&got), &widen(&values(&want)));
+            let error = relative(&values::<f32>(&got), &values::<f32>(&want));
             assert!(error < 1e-6, "{case}: off by {error:e}");
         }
         // In f64 to the last digits, and so the gradients.

@@ -19,19 +19,19 @@ type Tensors = HashMap<String, Tensor>;
 const WEIGHT: &str = "decode_head.conv_seg.weight";
 const BIAS: &str = "decode_head.conv_seg.bias";
 
-fn golden(name: &str) -> std::path::PathBuf {
+fn upernet_b(name: &str) -> std::path::PathBuf {
     nat_testing::golden::path("segment/upernet_b").join(name)
 }
 
 fn picture() -> RgbImage {
-    image::open(golden("image.png")).unwrap().into_rgb8()
+    image::open(upernet_b("image.png")).unwrap().into_rgb8()
 }
 
 /// The golden network, fed with small pictures, altered.
 fn altered(alter: impl FnOnce(&mut Metadata, &mut Tensors)) -> Result<Model, TaskError> {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("ours.safetensors");
-    let checkpoint = Checkpoint::open(&golden("model.pth"), &Options::default()).unwrap();
+    let checkpoint = Checkpoint::open(&upernet_b("model.pth"), &Options::default()).unwrap();
     write(&checkpoint, &target, WriteOptions::default(), &false.into()).unwrap();
     let file = fs::read(target).unwrap();
     let map = SafeTensors::read_metadata(&file).unwrap().1.metadata().clone().unwrap();

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use candle_core::Shape;
 use fastrand::Rng;
+use nat_testing::tensors::{normal, values};
 
 use crate::attention::cpu::geometry::{ANY, BATCH, KernelSize, Query, QueryTile, reach, reach_rows, tiles};
 use crate::attention::problem::Problem;
 use crate::attention::reference::HeadQuery;
-use crate::attention::tests::tools::{attention, normal, values};
+use crate::attention::tests::tools::attention;
 
 /// Batch, height, width, heads, channels of a head, kernel size, dilation.
 pub(super) type ShapeOf = (usize, usize, usize, usize, usize, usize, usize);

@@ -1,12 +1,14 @@
 //! The table of kernels, and what all of them have to hold.
 
+use nat_testing::close::relative;
+
 use super::inputs::{Inputs, ShapeOf};
 use super::steps::{self, Step};
 use crate::attention::cpu::geometry::{ANY, KernelSize};
 use crate::attention::cpu::{backward, forward};
 use crate::attention::reference;
 use crate::attention::tests::shapes::{PADDED, SHAPES};
-use crate::attention::tests::tools::{GRADIENT_TOLERANCES, TOLERANCES, bits, relative, widen};
+use crate::attention::tests::tools::{GRADIENT_TOLERANCES, TOLERANCES, bits, widen};
 use crate::simd::Isa;
 
 /// A kernel, and how exact it is.

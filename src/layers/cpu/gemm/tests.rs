@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use half::bf16;
+use nat_testing::naive;
 
 use super::*;
 use crate::layers::cpu::norm::{Norm, NormedRows};
@@ -51,11 +52,9 @@ impl Case {
 
     /// A norm of `dim` channels.
     fn norm(&self, dim: usize) -> Arc<Norm> {
-        let values = |from: f32| {
-            let values: Vec<f32> = (0..dim).map(|i| from + (i * 7 % 5) as f32 / 4.0).collect();
-            Tensor::from_vec(values, dim, &Device::Cpu).unwrap()
-        };
-        Norm::new(&NormParts { weight: values(0.5), bias: values(-0.5), epsilon: EPSILON })
+        let [weight, bias] =
+            norm_values(dim).map(|values| Tensor::from_vec(values, dim, &Device::Cpu).unwrap());
+        Norm::new(&NormParts { weight, bias, epsilon: EPSILON })
     }
 
     /// The product of other rows, in f64.
@@ -68,7 +67,7 @@ impl Case {
 
     /// The product, in f64.
     fn plain(&self) -> Vec<f64> {
-        self.sums(|r, k| self.a[r * self.depth + k].into())
+        naive::product([self.rows, self.n, self.depth], &self.a, &self.w)
     }
 
     /// The product with its bias, and `f` of each value, its row and its column.
@@ -79,23 +78,15 @@ impl Case {
     }
 }
 
-/// Layer norm of rows of `dim` values as [`Case::norm`] makes it.
-fn normed(rows: &[f64], dim: usize) -> Vec<f64> {
-    let row = |row: &[f64]| {
-        let mean = row.iter().sum::<f64>() / dim as f64;
-        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / dim as f64;
-        let scale = 1.0 / (variance + EPSILON).sqrt();
-        let value = |(i, x): (usize, &f64)| {
-            let step = (i * 7 % 5) as f64 / 4.0;
-            (x - mean) * scale * (0.5 + step) - 0.5 + step
-        };
-        row.iter().enumerate().map(value).collect::<Vec<_>>()
-    };
-    rows.chunks(dim).flat_map(row).collect()
+/// Weight and bias of a norm of `dim` channels.
+fn norm_values(dim: usize) -> [Vec<f32>; 2] {
+    [0.5, -0.5].map(|from| (0..dim).map(|i| from + (i * 7 % 5) as f32 / 4.0).collect())
 }
 
-fn normal(x: f64) -> f64 {
-    0.5 * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))
+/// Layer norm of rows of `dim` values as [`Case::norm`] makes it.
+fn normed(rows: &[f64], dim: usize) -> Vec<f64> {
+    let [weight, bias] = norm_values(dim).map(|values| values.into_iter().map(f64::from).collect::<Vec<_>>());
+    naive::layer_norm(rows, &weight, &bias, EPSILON)
 }
 
 /// Name, the kernel, its definition in f64, and whether operands are computed, so that their rounding to bf16 may
@@ -121,7 +112,7 @@ const KERNELS: [Row; 10] = [
                 Epilogue { bias: Some(&c.bias), activation: Activation::Gelu, ..Epilogue::default() };
             stored(c, w, epilogue, Then::Nothing)
         },
-        |c| c.biased(|x, _, _| x * normal(x)),
+        |c| c.biased(|x, _, _| naive::gelu(x)),
         false,
     ),
     (
@@ -176,8 +167,9 @@ const KERNELS: [Row; 10] = [
         },
         |c| {
             c.biased(|x, row, column| {
+                let normal = 0.5 * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2));
                 let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
-                (normal(x) + x * density) * f64::from(c.residual[row * c.n + column])
+                (normal + x * density) * f64::from(c.residual[row * c.n + column])
             })
         },
         false,
