@@ -106,7 +106,7 @@ pub(crate) unsafe fn block<S: Simd>(
     let tiles = count.div_ceil(tile_rows(weight.isa()));
     let slices = words.div_ceil(DEPTH).max(1);
     // Of one tile, or of all where a later slice adds to them.
-    let mut one = [CacheLine([0.0; LINE_WORDS]); TILE_VALUES / LINE_WORDS];
+    let mut one = [CacheLine([0f32; LINE_WORDS]); TILE_VALUES / LINE_WORDS];
     let mut all = if slices > 1 { vec![one; tiles * panels.len()] } else { Vec::new() };
     for slice in 0..slices {
         let depth = part(words, slices, slice);
