@@ -59,8 +59,16 @@ pub struct Candidate {
 /// As mmcv's `batched_nms`, boxes are compared where they stand after each group was moved by its index
 /// times the largest coordinate plus 1, which rounds them.
 pub fn nms(candidates: &[Candidate], threshold: f32) -> Vec<usize> {
-    let mut order = best_first(candidates);
-    let moved = moved(candidates);
+    suppress(best_first(candidates), &moved(candidates), candidates, threshold)
+}
+
+/// Of an order of boxes, best first, which stay; `moved` are all boxes where no two groups meet.
+fn suppress(
+    mut order: Vec<usize>,
+    moved: &[Corners],
+    candidates: &[Candidate],
+    threshold: f32,
+) -> Vec<usize> {
     let groups = candidates.iter().map(|c| c.group + 1).max().unwrap_or(0);
     let mut members = vec![Vec::new(); groups];
     for &index in &order {
@@ -93,7 +101,9 @@ pub fn nms_on(maps: Maps, like: &Tensor, candidates: &[Candidate], threshold: f3
     let mut order = best_first(candidates);
     let moved = moved(candidates);
     let boxes: Vec<Corners> = order.iter().map(|&index| moved[index]).collect();
-    let Some(kept) = maps.kept(&boxes, threshold, like)? else { return Ok(nms(candidates, threshold)) };
+    let Some(kept) = maps.kept(&boxes, threshold, like)? else {
+        return Ok(suppress(order, &moved, candidates, threshold));
+    };
     let mut kept = kept.into_iter();
     order.retain(|_| kept.next() == Some(true));
     Ok(order)
