@@ -25,9 +25,6 @@ pub enum MaskError {
     #[error("a mask of {size:?} pixels at {origin:?} is not one of a picture of {picture:?}")]
     #[allow(missing_docs)]
     Outside { origin: [usize; 2], size: [usize; 2], picture: [usize; 2] },
-    /// The pixels can't be encoded.
-    #[error("a mask can't be encoded: {0}")]
-    Encoding(String),
 }
 
 /// Where a pixel's centre lies on one axis of the grid: between two cells, `None` outside, `part` of
@@ -95,26 +92,57 @@ impl Mask {
         let too_large = || MaskError::Size(width, height);
         let all = width.checked_mul(height).ok_or_else(too_large)?;
         u32::try_from(all.max(width).max(height)).map_err(|_| too_large())?;
-        // Only the columns of the rectangle are gone through; those beside it join the outer runs.
-        let mut pixels = vec![0; columns * height];
-        for (row, values) in self.pixels.chunks_exact(columns.max(1)).enumerate() {
-            for (column, &on) in values.iter().enumerate() {
-                pixels[column * height + y + row] = u8::from(on);
+        let mut runs = Runs::default();
+        runs.add(false, x * height);
+        for column in 0..columns {
+            runs.add(false, y);
+            (0..rows).for_each(|row| runs.add(self.pixels[row * columns + column], 1));
+            runs.add(false, height - y - rows);
+        }
+        runs.add(false, (width - x - columns) * height);
+        Ok(Rle { size: [height, width], counts: compressed(&runs.lengths) })
+    }
+}
+
+/// The lengths of runs of equal pixels, column by column: background, object, background, ...
+#[derive(Default)]
+struct Runs {
+    lengths: Vec<u32>,
+}
+
+impl Runs {
+    /// Appends pixels that are `on` or not. There are fewer than 2^32 in all.
+    fn add(&mut self, on: bool, pixels: usize) {
+        // The first run is background, of no pixels where the object begins at once.
+        let is_on = self.lengths.len().is_multiple_of(2);
+        match self.lengths.last_mut() {
+            _ if pixels == 0 => {}
+            Some(last) if is_on == on => *last += pixels as u32,
+            None if on => self.lengths.extend([0, pixels as u32]),
+            _ => self.lengths.push(pixels as u32),
+        }
+    }
+}
+
+/// Run lengths as COCO's text (`rleToString` of its `maskApi.c`): from the fourth on the difference from the one before
+/// the last, each number in groups of five bits, lowest first, whose sixth bit says that more follow.
+fn compressed(lengths: &[u32]) -> String {
+    let mut text = String::new();
+    for (i, &length) in lengths.iter().enumerate() {
+        let before = if i > 2 { lengths[i - 2] } else { 0 };
+        let mut rest = i64::from(length) - i64::from(before);
+        loop {
+            let bits = (rest & 0x1f) as u8;
+            rest >>= 5;
+            // The last group's highest bit is the sign.
+            let more = rest != if bits & 0x10 == 0 { 0 } else { -1 };
+            text.push(char::from(b'0' + (bits | if more { 0x20 } else { 0 })));
+            if !more {
+                break;
             }
         }
-        let count = |n: usize| n as u32;
-        let mut rle = hotcoco::mask::encode(&pixels, count(height), count(columns))
-            .map_err(|error| MaskError::Encoding(error.to_string()))?;
-        rle.w = count(width);
-        let (before, after) = (count(x * height), count((width - x - columns) * height));
-        rle.counts[0] += before;
-        match rle.counts.len() {
-            // Background is the first run, the third, and so on.
-            odd if odd % 2 == 1 => rle.counts[odd - 1] += after,
-            _ => rle.counts.extend((after > 0).then_some(after)),
-        }
-        Ok(Rle { size: [height, width], counts: hotcoco::mask::rle_to_string(&rle) })
     }
+    text
 }
 
 #[cfg(test)]
