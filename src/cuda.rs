@@ -14,6 +14,7 @@ use nat_cuda::{Element, Launch, TooLarge};
 
 /// Why a GPU can't be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// A library of NVIDIA's is not installed.
     #[error("{name} can't be opened: {}", if *.driver {

@@ -41,7 +41,7 @@ impl Client for Hub {
 
 fn settings(endpoint: &str, home: &Path, more: &[(&str, &str)]) -> Access {
     let vars = [("HF_ENDPOINT", endpoint), ("HF_HOME", home.to_str().unwrap()), ("HOME", "/nonexistent")];
-    Access { offline: false, env: Env::from_vars(vars.iter().chain(more).copied()) }
+    Access::new(false, Env::from_vars(vars.iter().chain(more).copied()))
 }
 
 fn on_hub() -> Entry {
@@ -271,7 +271,7 @@ fn the_token_goes_to_the_endpoint_only() {
 #[test]
 fn offline_makes_no_request_and_names_what_forbids_it() {
     let hub = Hub::new();
-    let offline = Access { offline: true, ..hub.settings(&[]) };
+    let offline = Access::new(true, hub.settings(&[]).env);
     for (settings, name) in [
         (&offline, zoo::OFFLINE),
         (&hub.settings(&[("HF_HUB_OFFLINE", "1")]), "HF_HUB_OFFLINE"),
@@ -403,7 +403,7 @@ fn the_authors_files_come_the_same_way_into_our_cache() {
 
 #[test]
 fn an_embedded_model_needs_no_cache() {
-    let settings = Access { offline: true, env: Env::from_vars::<String, String>([]) };
+    let settings = Access::new(true, Env::from_vars::<String, String>([]));
     let digits = zoo::find("demo-digits").unwrap();
     assert_eq!(zoo::locate(digits, &settings, &mut ()).unwrap(), Located::Embedded);
     let error = locate(zoo::find("nat-iso-small").unwrap(), &settings).unwrap_err();
@@ -463,7 +463,7 @@ fn a_repository_with_a_converted_file_alone_is_that_file() {
     // What another client left there is no file of ours.
     fs::remove_file(&path).unwrap();
     fs::write(path.with_file_name("model.safetensors"), weights()).unwrap();
-    let offline = Access { offline: true, ..settings };
+    let offline = Access::new(true, settings.env);
     assert!(matches!(by_name("org/net", &offline), Err(ZooError::Offline { .. })));
 
     let vars = [("HF_ENDPOINT", &*server.url())];
@@ -505,7 +505,7 @@ fn weights_of_an_address_are_fetched_once_and_never_mixed_up() {
     assert!(fs::read(fetch("/get-only/net.pth").unwrap()).unwrap() == weights());
     assert_eq!(server.requests().len(), 2);
 
-    let offline = Access { offline: true, ..settings.clone() };
+    let offline = Access::new(true, settings.env.clone());
     let url = format!("{}/x/net.pth", server.url());
     assert_eq!(zoo::locate_file(&format!("{url}?v=2"), &offline, &mut ()).unwrap(), paths[1]);
     let error = zoo::locate_file(&format!("{url}?key=private"), &offline, &mut ()).unwrap_err();
@@ -729,7 +729,7 @@ fn an_image_is_fetched_within_its_limit() {
         assert!(error.contains(says) && !error.contains("private"), "{error}");
     }
     server.requests();
-    let offline = Access { offline: true, ..settings.clone() };
+    let offline = Access::new(true, settings.env.clone());
     let error = zoo::fetch_image(&format!("{}/x?key=private", server.url()), &offline, 10).unwrap_err();
     assert!(matches!(error, FetchError::Offline { forbidden_by: zoo::OFFLINE, .. }), "{error}");
     assert!(!error.to_string().contains("private") && server.requests().is_empty());

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
-use nat_infer::images::{Limits, Reader};
+use nat_infer::images::{Exif, Limits, Reader};
 use nat_testing::picture;
 
 /// The system's, which counts.
@@ -112,8 +112,9 @@ fn limits_of_memory_hold() {
     ];
     for (name, bytes) in files {
         let read = |memory| {
-            let limits = Limits { memory, ..Limits::default() };
-            Reader { limits, ..Reader::default() }.bytes(name, &bytes)
+            let mut limits = Limits::default();
+            limits.memory = memory;
+            Reader::new(Exif::Apply, limits).bytes(name, &bytes)
         };
         let (mut refused, mut enough) = (0, 1 << 30);
         assert!(read(enough).is_ok(), "{name}");

@@ -194,7 +194,7 @@ fn stages(case: &Case, path: &Path, image: &RgbImage, device: &Device) {
 }
 
 fn detector(path: &Path, device: &Device) -> Detect {
-    let load = LoadOptions { device: device.clone(), ..LoadOptions::default() };
+    let load = LoadOptions::on(device.clone(), DType::F32);
     let model = Model::open(path, &load).unwrap();
     Detect::new(model, &DetectOptions::default()).unwrap()
 }
@@ -277,7 +277,7 @@ fn every_map_is_mmsegs() {
 }
 
 fn segmenter(path: &Path, options: &SegmentOptions, device: &Device) -> Segment {
-    let load = LoadOptions { device: device.clone(), ..LoadOptions::default() };
+    let load = LoadOptions::on(device.clone(), DType::F32);
     Segment::new(Model::open(path, &load).unwrap(), options).unwrap()
 }
 

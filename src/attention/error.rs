@@ -6,6 +6,7 @@ use super::window::MOST_PADDED;
 
 /// Why neighborhood attention refused its inputs.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AttentionError {
     /// qkv is not [B, H, W, channels].
     #[error("neighborhood attention takes qkv as [batch, height, width, 3 x channels], got {shape:?}")]

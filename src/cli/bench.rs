@@ -158,8 +158,8 @@ pub fn run(arguments: BenchArguments, verbosity: Verbosity) -> Result<Exit> {
     if batch_sizes.is_empty() {
         batch_sizes.push(1);
     }
-    let (batch_size, progress) = (1, None);
-    let mut bench = Bench { model, architecture, size, batch_size, runs, gradients, dtype, device, progress };
+    let mut bench = Bench::new(model, architecture, size, device, dtype);
+    (bench.runs, bench.gradients) = (runs, gradients);
     bench.check(&network)?;
     let mut output = match (arguments.op, arguments.profile) {
         (true, _) => Output::open::<OperatorTiming>(&arguments.output)?,

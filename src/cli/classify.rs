@@ -55,13 +55,12 @@ pub fn run(arguments: ClassifyArguments, verbosity: Verbosity) -> Result<Exit> {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),
     };
-    let options = ClassifyOptions {
-        resolution: arguments.crop.resolution,
-        crop_pct: arguments.crop.crop_pct,
-        labels: arguments.names.read()?,
-        top_k: Some(arguments.top_k),
-    };
-    let task = Arc::new(Classify::new(settings.load()?, options)?);
+    let mut options = ClassifyOptions::default();
+    options.resolution = arguments.crop.resolution;
+    options.crop_pct = arguments.crop.crop_pct;
+    options.labels = arguments.names.read()?;
+    options.top_k = Some(arguments.top_k);
+    let task = Arc::new(Classify::new(settings.load()?, &options)?);
     settings.say_names(&task);
     verbosity.explain("input", task.crop());
     job.run(&task, &settings, |image, answer| {

@@ -94,7 +94,7 @@ pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
     };
     let task = Arc::new(Detect::new(settings.load_with(&arguments.names)?, &options)?);
     verbosity.explain("input", task.fit());
-    let exit = job.run(&task, &settings, |image, Answer { output: objects, size, picture }| {
+    let exit = job.run(&task, &settings, |image, Answer { output: objects, size, picture, .. }| {
         let image_id = numbers.of(&image.name(), size)?;
         if let (Some(folder), Some(picture)) = (&folder, picture) {
             draw(picture, &objects, arguments.draw_threshold, &folder.place(image, "png")?)?;

@@ -40,7 +40,7 @@ impl Progress {
     }
 
     /// What moves the bar within an image.
-    pub fn stepper(&self) -> impl FnMut(usize) + 'static {
+    pub fn stepper(&self) -> impl FnMut(usize) + Send + 'static {
         let bar = self.bar.clone();
         move |steps| bar.inc(steps as u64)
     }

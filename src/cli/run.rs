@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use nat_infer::crash::panic_message;
-use nat_infer::images::Reader;
+use nat_infer::images::{Limits, Reader};
 use nat_infer::pipeline::{Answer, Failure, Pipeline, PipelineOptions, Source, SourceError, Times};
 use nat_infer::tasks::{ImageTask, TaskError, files};
 
@@ -90,7 +90,7 @@ impl Job {
         }
         let draws = save.as_ref().is_some_and(|save| save.draws);
         let folder = save.map(|save| save.folder.clone());
-        let reader = Reader { exif: images.exif.into(), ..Reader::default() };
+        let reader = Reader::new(images.exif.into(), Limits::default());
         Ok(ControlFlow::Continue(Self { sources, before, plan, folder, draws, reader, verbosity }))
     }
 
@@ -112,14 +112,12 @@ impl Job {
         let mut output = plan.open::<R>(Some(task.model().name()))?;
         let sources: Arc<[_]> = sources.into();
         let mut progress = Progress::new(sources.len() + before, before, task.steps(), verbosity);
-        let options = PipelineOptions {
-            batch_size: settings.batch_size,
-            reader,
-            fetch: Some(settings.fetch()),
-            keep_pictures: draws,
-            stop: Arc::clone(&stop),
-            ..PipelineOptions::default()
-        };
+        let mut options = PipelineOptions::default();
+        options.batch_size = settings.batch_size;
+        options.reader = reader;
+        options.fetch = Some(settings.fetch());
+        options.keep_pictures = draws;
+        options.stop = Arc::clone(&stop);
         let readers = options.readers;
         let pipeline = Pipeline::new(Arc::clone(task), Arc::clone(&sources), options);
         let mut pipeline = pipeline.context("can't start a thread")?.on_step(progress.stepper());
@@ -183,7 +181,7 @@ impl Job {
         if !reader_left {
             progress.finish(end == End::Early, &place);
         }
-        let Times { read, prepare, compute, wait } = times;
+        let Times { read, prepare, compute, wait, .. } = times;
         let [read, prepare, compute, wait, saving] = [read, prepare, compute, wait, saving].map(time);
         verbosity
             .explain("time", format!("{read} to read and {prepare} to prepare images, on {readers} threads"));

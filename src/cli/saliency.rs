@@ -116,7 +116,7 @@ pub fn run(arguments: SaliencyArguments, verbosity: Verbosity) -> Result<Exit> {
         crop_pct: arguments.crop.crop_pct,
         labels: arguments.names.read()?,
     };
-    let task = Saliency::new(settings.load()?, method, options)?;
+    let task = Saliency::new(settings.load()?, method, &options)?;
     let task = Arc::new(match &arguments.class {
         Some(name) => task.about(name)?,
         None => task,

@@ -110,18 +110,14 @@ impl Settings {
             _ if device.is_cpu() => threads.div_ceil(4).min(8),
             _ => 32,
         };
+        let mut load = LoadOptions::on(device, dtype);
+        load.arch = options.arch.map(|entry| entry.name.clone());
+        load.dilations = options.dilations;
+        load.weights_key = options.weights_key.filter(|key| key != "auto");
+        load.ignore = options.ignore;
         Ok(Self {
             origin,
-            load: LoadOptions {
-                arch: options.arch.map(|entry| entry.name.clone()),
-                dilations: options.dilations,
-                weights_key: options.weights_key.filter(|key| key != "auto"),
-                ignore: options.ignore,
-                backbone: false,
-                gradients: false,
-                device,
-                dtype,
-            },
+            load,
             task,
             offline: options.offline,
             threads,
@@ -140,7 +136,7 @@ impl Settings {
 
     /// Reads images from the web, where that is not forbidden.
     pub fn fetch(&self) -> Arc<Fetch> {
-        let settings = zoo::Access { offline: self.offline, env: Env::from_process() };
+        let settings = zoo::Access::new(self.offline, Env::from_process());
         Arc::new(move |url, limit| zoo::fetch_image(url, &settings, limit).map_err(|error| error.to_string()))
     }
 
@@ -318,7 +314,7 @@ fn locate_file(url: &str, offline: bool, verbosity: Verbosity) -> Result<PathBuf
 }
 
 fn fetching(offline: bool, verbosity: Verbosity) -> (zoo::Access, Bars) {
-    let settings = zoo::Access { offline, env: Env::from_process() };
+    let settings = zoo::Access::new(offline, Env::from_process());
     let bars = Bars::new(&settings.env, verbosity.quiet);
     (settings, bars)
 }

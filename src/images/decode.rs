@@ -37,6 +37,7 @@ use super::limits::{Exif, Limits};
 
 /// Reads images, all in the same way.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Reader {
     /// The camera's orientation.
     pub exif: Exif,
@@ -45,6 +46,11 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Reads images with this orientation, at this cost.
+    pub fn new(exif: Exif, limits: Limits) -> Self {
+        Self { exif, limits }
+    }
+
     /// The image in a file; its content tells the format, its name does not.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub enum Exif {
 
 /// What an image may cost. Files come from anywhere, and a few kilobytes can ask for gigabytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Width times height.
     pub pixels: u64,

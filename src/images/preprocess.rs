@@ -29,6 +29,7 @@ pub struct CenterCrop {
 
 /// Numbers that make no preprocessing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CropError {
     /// Nothing, or more than [`MAX_SIDE`], would remain.
     #[error("resolution {0} is not from 1 to {MAX_SIDE} pixels")]

@@ -20,6 +20,7 @@ mod cuda;
 mod form;
 mod linear;
 mod maps;
+mod module;
 mod norm;
 mod parts;
 pub mod profile;

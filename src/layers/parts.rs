@@ -17,6 +17,7 @@ pub enum MapLayout {
 
 /// What follows a product and its bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Activation {
     /// Nothing.
     #[default]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 /// What layers do for a network. A fused layer counts as what it is around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
     /// Convolutions, with the norm behind them.
     Convolution,

@@ -1,7 +1,7 @@
 //! Image classification: a backbone, global average pooling and one linear layer. A backbone alone,
 //! or a detector's, gives its feature maps through the same type.
 
-use candle_core::{DType, Result, Tensor, Var};
+use candle_core::{DType, Module, Result, Tensor, Var};
 use nat_convert::arch::{Architecture, Head};
 
 use super::backbone::Backbone;
@@ -16,6 +16,7 @@ pub struct Classifier {
 }
 
 /// What a network computes on the way.
+#[non_exhaustive]
 pub struct Features {
     /// Each level's map before its downsampler, [B, C, H, W], f32; through `norm{i}` where the network
     /// has them.
@@ -125,6 +126,13 @@ impl Classifier {
             pooled: pooled.map(|pooled| pooled.to_dtype(DType::F32)).transpose()?,
             logits,
         })
+    }
+}
+
+/// From normalised images [B, 3, H, W] to logits [B, classes], f32.
+impl Module for Classifier {
+    fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        Self::forward(self, images)
     }
 }
 

@@ -53,6 +53,7 @@ impl From<&DetectorRecipe> for Selection {
 
 /// A detected object.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Found {
     /// The class.
     pub index: usize,
@@ -64,6 +65,7 @@ pub struct Found {
 
 /// What is on a picture.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Detected {
     /// The objects, best first.
     pub found: Vec<Found>,

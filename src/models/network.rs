@@ -10,6 +10,7 @@ use super::uper::Upernet;
 use crate::weights::{LoadError, Weights};
 
 /// A network of any task.
+#[non_exhaustive]
 pub enum Network {
     /// A classifier, or a backbone alone.
     Classifier(Box<Classifier>),

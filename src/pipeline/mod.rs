@@ -12,7 +12,7 @@
 //! use nat_infer::zoo::{self, Located};
 //!
 //! let model = Model::named(zoo::find("demo-digits")?, &Located::Embedded, &LoadOptions::default())?;
-//! let task = Arc::new(Classify::new(model, ClassifyOptions::default())?);
+//! let task = Arc::new(Classify::new(model, &ClassifyOptions::default())?);
 //! let images = Listing::expand(&["assets/nine.png".into(), "none.png".into()], false, &mut || Ok(Vec::new()));
 //! let mut answers = Vec::new();
 //! for done in Pipeline::new(task, images.sources, PipelineOptions::default())? {

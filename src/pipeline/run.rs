@@ -23,6 +23,7 @@ pub type Fetch = dyn Fn(&str, u64) -> Result<Vec<u8>, String> + Send + Sync;
 
 /// How a pipeline works.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct PipelineOptions {
     /// Images that go through the network together, where they are of one size.
     pub batch_size: usize,
@@ -56,6 +57,7 @@ impl Default for PipelineOptions {
 }
 
 /// What became of one image.
+#[non_exhaustive]
 pub struct Done<O> {
     /// Its number among the sources, from 0.
     pub index: usize,
@@ -64,6 +66,7 @@ pub struct Done<O> {
 }
 
 /// What the network says of an image.
+#[non_exhaustive]
 pub struct Answer<O> {
     /// The task's output.
     pub output: O,
@@ -75,6 +78,7 @@ pub struct Answer<O> {
 
 /// Where the time went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Times {
     /// Readers' time to read and decode, all threads together.
     pub read: Duration,
@@ -101,7 +105,7 @@ pub struct Pipeline<T: ImageTask> {
     first: usize,
     batch_size: usize,
     stop: Arc<AtomicBool>,
-    step: Option<Box<dyn FnMut(usize)>>,
+    step: Option<Box<dyn FnMut(usize) + Send>>,
     compute: Duration,
     wait: Duration,
 }
@@ -181,7 +185,7 @@ impl<T: ImageTask> Pipeline<T> {
 
     /// Calls `step` with how many of an image's [`ImageTask::steps`] are done, each time that some are.
     #[must_use]
-    pub fn on_step(mut self, step: impl FnMut(usize) + 'static) -> Self {
+    pub fn on_step(mut self, step: impl FnMut(usize) + Send + 'static) -> Self {
         self.step = Some(Box::new(step));
         self
     }

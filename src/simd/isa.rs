@@ -9,6 +9,7 @@ use super::x86;
 
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Isa {
     /// Whatever the target's baseline is.
     Portable,
@@ -199,7 +200,7 @@ impl Isa {
     /// # Panics
     /// When the processor lacks it: values come from the functions above.
     #[inline]
-    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         assert!(Capabilities::here().contain(self.needs()), "{self:?} is not available on this processor");
         match self {
             // SAFETY: the assertion above is the proof of each instruction set.

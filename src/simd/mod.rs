@@ -20,8 +20,5 @@ mod word;
 mod x86;
 
 pub use isa::{Capabilities, ISA_VARIABLE, Isa, IsaError};
-pub use portable::Portable;
-pub use vector::{Kernel, KernelFor, Simd};
-pub use word::{Pair, Word};
-#[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512};
+pub(crate) use vector::{Kernel, KernelFor, Simd};
+pub(crate) use word::{Pair, Word};

@@ -15,6 +15,7 @@ use crate::results::{LayerTiming, NetworkTiming, OperatorTiming};
 use crate::simd::Isa;
 
 /// What to time, and how.
+#[non_exhaustive]
 pub struct Bench {
     /// The name to print.
     pub model: String,
@@ -46,6 +47,18 @@ pub enum Pass {
 }
 
 impl Bench {
+    /// Single images of `size`, width and height, through a network that is called `model`, there and not back.
+    pub fn new(
+        model: String,
+        architecture: Architecture,
+        size: [usize; 2],
+        device: Device,
+        dtype: DType,
+    ) -> Self {
+        let (batch_size, runs, gradients, progress) = (1, None, false, None);
+        Self { model, architecture, size, batch_size, runs, gradients, dtype, device, progress }
+    }
+
     /// Whether `network` can be timed like this, before anything is.
     ///
     /// # Errors

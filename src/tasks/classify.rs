@@ -1,6 +1,7 @@
 //! Classification: the most probable classes of an image.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use image::RgbImage;
 use nat_convert::recipe::Scores;
@@ -14,7 +15,7 @@ use crate::results::Scored;
 
 /// A classifier with its preprocessing and its labels.
 pub struct Classify {
-    model: Model,
+    model: Arc<Model>,
     crop: CenterCrop,
     labels: Vec<String>,
     has_names: bool,
@@ -23,6 +24,7 @@ pub struct Classify {
 
 /// What a caller may choose; `None` takes what belongs to the model.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ClassifyOptions {
     /// Side of the square input in pixels.
     pub resolution: Option<usize>,
@@ -35,27 +37,28 @@ pub struct ClassifyOptions {
 }
 
 impl Classify {
-    /// Makes a task of a model.
+    /// Makes a task of a model, which other tasks may share: a `Model`, or an `Arc` of one.
     ///
     /// # Errors
     /// When the model is no classifier, or the options do not suit it.
-    pub fn new(model: Model, options: ClassifyOptions) -> Result<Self, TaskError> {
+    pub fn new(model: impl Into<Arc<Model>>, options: &ClassifyOptions) -> Result<Self, TaskError> {
+        let model = model.into();
         let head = &model.metadata.architecture.head;
         let (Some(Task::Classify), Some(classes)) = (head.task(), head.classes()) else {
             return Err(model.other_task(Task::Classify));
         };
         let crop = model.center_crop(options.resolution, options.crop_pct)?;
-        let names = options.labels.or_else(|| model.metadata.labels.clone());
+        let names = options.labels.clone().or_else(|| model.metadata.labels.clone());
         let has_names = names.is_some();
         let labels = names.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect());
         if labels.len() != classes {
-            return Err(TaskError::Labels { model: model.name, given: labels.len(), classes });
+            return Err(TaskError::Labels { model: model.name.clone(), given: labels.len(), classes });
         }
         Ok(Self { crop, labels, has_names, top_k: options.top_k.unwrap_or(5), model })
     }
 
-    /// The model.
-    pub fn model(&self) -> &Model {
+    /// The model, which other tasks may share.
+    pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use image::RgbImage;
@@ -20,7 +21,7 @@ use crate::results::Detection;
 
 /// A detector with its preprocessing and its labels.
 pub struct Detect {
-    model: Model,
+    model: Arc<Model>,
     fit: KeepRatio,
     labels: Vec<String>,
     coco: bool,
@@ -84,11 +85,12 @@ impl Grid {
 }
 
 impl Detect {
-    /// Makes a task of a model.
+    /// Makes a task of a model, which other tasks may share: a `Model`, or an `Arc` of one.
     ///
     /// # Errors
     /// When the model is no detector, or the options do not suit it.
-    pub fn new(model: Model, options: &DetectOptions) -> Result<Self, TaskError> {
+    pub fn new(model: impl Into<Arc<Model>>, options: &DetectOptions) -> Result<Self, TaskError> {
+        let model = model.into();
         let (Network::Detector(network), Some(classes)) =
             (&model.network, model.metadata.architecture.classes())
         else {
@@ -108,8 +110,8 @@ impl Detect {
         Ok(Self { fit, labels, coco, selection, mask_threshold, masks: options.masks, model })
     }
 
-    /// The model.
-    pub fn model(&self) -> &Model {
+    /// The model, which other tasks may share.
+    pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
 

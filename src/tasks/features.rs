@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
@@ -20,12 +21,13 @@ use crate::layers::with_all_f32;
 
 /// A network with its preprocessing.
 pub struct ExtractFeatures {
-    model: Model,
+    model: Arc<Model>,
     preparation: Preparation,
 }
 
 /// How images become inputs.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Preparation {
     /// A classifier's.
     Crop(CenterCrop),
@@ -72,12 +74,17 @@ impl fmt::Display for Preparation {
 pub type Tensors = BTreeMap<String, Tensor>;
 
 impl ExtractFeatures {
-    /// Makes a task of a model; `None` takes the resolution or crop that belongs to it, and for the
+    /// Makes a task of a model, which other tasks may share; `None` takes the resolution or crop that belongs to it, and for the
     /// backbone of a detector or a segmenter that task's resize.
     ///
     /// # Errors
     /// When the numbers do not suit the model.
-    pub fn new(model: Model, resolution: Option<usize>, crop_pct: Option<f64>) -> Result<Self, TaskError> {
+    pub fn new(
+        model: impl Into<Arc<Model>>,
+        resolution: Option<usize>,
+        crop_pct: Option<f64>,
+    ) -> Result<Self, TaskError> {
+        let model = model.into();
         let preparation = match (model.metadata.preprocessing.geometry, resolution, crop_pct) {
             (Geometry::Scale { .. }, None, None) => Preparation::Fit(model.keep_ratio(None)?),
             _ => Preparation::Crop(model.center_crop(resolution, crop_pct)?),
@@ -85,8 +92,8 @@ impl ExtractFeatures {
         Ok(Self { model, preparation })
     }
 
-    /// The model.
-    pub fn model(&self) -> &Model {
+    /// The model, which other tasks may share.
+    pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
 

@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 
 use sha2::{Digest, Sha256};
 
+use crate::digest::{digest_while, hex};
 use crate::weights::LoadError;
-use crate::zoo::record::digest_while;
 
 /// Digits of the hash that a name has.
 const SHOWN: usize = 8;
@@ -63,10 +63,7 @@ fn hash(paths: &[PathBuf], stop: &AtomicBool) -> Result<String, LoadError> {
     let hashes = paths.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
     let mut hash = match hashes.as_slice() {
         [hash] => hash.clone(),
-        hashes => {
-            let joined = Sha256::digest(hashes.concat());
-            joined.iter().map(|byte| format!("{byte:02x}")).collect()
-        }
+        hashes => hex(&Sha256::digest(hashes.concat())),
     };
     hash.truncate(SHOWN);
     Ok(hash)

@@ -164,7 +164,7 @@ mod tests {
             (open("classify/nat-k7.pth"), golden::path("detect/maskrcnn_s/image.png")),
         ] {
             let options = ClassifyOptions { resolution: Some(96), ..ClassifyOptions::default() };
-            let task = Classify::new(model, options).unwrap();
+            let task = Classify::new(model, &options).unwrap();
             assert!(task.run(&[]).unwrap().is_empty());
             batches_are_their_images(&task, &images(&image), |top| top, |input| input[5000] = f32::NAN);
         }
@@ -218,7 +218,7 @@ mod tests {
         for method in
             [Method::GradCam, Method::SmoothGrad(SmoothGrad { samples: 3, ..SmoothGrad::default() })]
         {
-            let task = Saliency::new(digits(true), method, SaliencyOptions::default()).unwrap();
+            let task = Saliency::new(digits(true), method, &SaliencyOptions::default()).unwrap();
             let images = images(&golden::path("digits/images/digit-0-012.png"));
             batches_are_their_images(&task, &images, |map| map, |input| input[5000] = f32::NAN);
         }

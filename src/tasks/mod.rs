@@ -15,11 +15,11 @@ pub mod segment;
 #[cfg(test)]
 mod tests;
 
-pub use classify::Classify;
-pub use detect::Detect;
+pub use classify::{Classify, ClassifyOptions};
+pub use detect::{Detect, DetectOptions};
 pub use error::TaskError;
 pub use features::ExtractFeatures;
 pub use image_task::ImageTask;
 pub use model::{LoadOptions, Model};
-pub use saliency::Saliency;
-pub use segment::Segment;
+pub use saliency::{Saliency, SaliencyOptions};
+pub use segment::{Segment, SegmentOptions};

@@ -23,6 +23,7 @@ pub(super) static DEMO: &[u8] = include_bytes!("../../assets/demo-digits.safeten
 
 /// How a model is loaded.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LoadOptions {
     /// A name from weights.toml that supplies what the file does not say.
     pub arch: Option<String>,
@@ -43,6 +44,11 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
+    /// What the file says, computed on `device` in `dtype`.
+    pub fn on(device: Device, dtype: DType) -> Self {
+        Self { device, dtype, ..Self::default() }
+    }
+
     /// # Errors
     /// When the model, which is called `model`, can't be computed like this.
     fn check(&self, model: &str) -> Result<(), TaskError> {
@@ -169,7 +175,7 @@ impl Model {
                 .map_err(|error| TaskError::Dilations { model: name.to_owned(), error })?;
             metadata.dilations_known = true;
         }
-        let weights = Weights::embedded(bytes, options.dtype, options.device.clone())?;
+        let weights = Weights::from_bytes(bytes, options.dtype, options.device.clone())?;
         Self::new(name.to_owned(), metadata, weights, options)
     }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use fastrand::Rng;
@@ -88,14 +89,18 @@ pub struct SaliencyMap {
 }
 
 impl Saliency {
-    /// Makes a task of a model that was loaded with [`gradients`](super::LoadOptions::gradients).
+    /// Makes a task of a model, which other tasks may share, that was loaded with [`gradients`](super::LoadOptions::gradients).
     ///
     /// # Errors
     /// When the model is no classifier or has no such class, or the options do not suit it.
-    pub fn new(model: Model, method: Method, options: SaliencyOptions) -> Result<Self, TaskError> {
-        let SaliencyOptions { class, resolution, crop_pct, labels } = options;
+    pub fn new(
+        model: impl Into<Arc<Model>>,
+        method: Method,
+        options: &SaliencyOptions,
+    ) -> Result<Self, TaskError> {
+        let SaliencyOptions { class, resolution, crop_pct, labels } = options.clone();
         let options = ClassifyOptions { resolution, crop_pct, labels, top_k: Some(1) };
-        let classify = Classify::new(model, options)?;
+        let classify = Classify::new(model, &options)?;
         let classes = classify.labels().len();
         if let Some(class) = class.filter(|&class| class >= classes) {
             return Err(TaskError::Class { model: classify.model().name().to_owned(), class, classes });
@@ -103,8 +108,8 @@ impl Saliency {
         Ok(Self { classify, class, method })
     }
 
-    /// The model.
-    pub fn model(&self) -> &Model {
+    /// The model, which other tasks may share.
+    pub fn model(&self) -> &Arc<Model> {
         self.classify.model()
     }
 
@@ -351,7 +356,7 @@ mod tests {
     fn task(settings: SmoothGrad) -> Saliency {
         let options = LoadOptions { gradients: true, ..LoadOptions::default() };
         let model = Model::named(zoo::find("demo-digits").unwrap(), &Located::Embedded, &options).unwrap();
-        Saliency::new(model, Method::SmoothGrad(settings), SaliencyOptions::default()).unwrap()
+        Saliency::new(model, Method::SmoothGrad(settings), &SaliencyOptions::default()).unwrap()
     }
 
     #[test]
@@ -422,7 +427,7 @@ mod tests {
             let model =
                 Model::named(zoo::find("demo-digits").unwrap(), &Located::Embedded, &options).unwrap();
             let chosen = SaliencyOptions { class: Some(4), ..SaliencyOptions::default() };
-            let task = Saliency::new(model, method, chosen).unwrap();
+            let task = Saliency::new(model, method, &chosen).unwrap();
             let image = image::open("assets/nine.png").unwrap().into_rgb8();
             let map = task.run(&image, |_| ControlFlow::Continue(())).unwrap();
             assert_eq!((map.class.index, map.class.label.as_str()), (4, "4"));

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
@@ -32,7 +33,7 @@ const LEGEND: usize = 10;
 
 /// A segmenter with its preprocessing and its labels.
 pub struct Segment {
-    model: Model,
+    model: Arc<Model>,
     fits: Vec<KeepRatio>,
     flip: bool,
     labels: Vec<String>,
@@ -61,22 +62,23 @@ pub struct LabelMap {
 }
 
 impl Segment {
-    /// Makes a task of a model.
+    /// Makes a task of a model, which other tasks may share: a `Model`, or an `Arc` of one.
     ///
     /// # Errors
     /// When the model is no segmenter or has more than 256 classes, its windows leave parts of a picture out,
     /// or the options do not suit it.
-    pub fn new(model: Model, options: &SegmentOptions) -> Result<Self, TaskError> {
+    pub fn new(model: impl Into<Arc<Model>>, options: &SegmentOptions) -> Result<Self, TaskError> {
+        let model = model.into();
         let architecture = &model.metadata.architecture;
         let (Network::Segmenter(network), Some(classes)) = (&model.network, architecture.classes()) else {
             return Err(model.other_task(Task::Segment));
         };
         let outputs = network.outputs();
         if classes > 256 {
-            return Err(TaskError::Classes { model: model.name, classes });
+            return Err(TaskError::Classes { model: model.name.clone(), classes });
         }
         let Geometry::Scale { scale: own, .. } = model.metadata.preprocessing.geometry else {
-            return Err(TaskError::NoScale { model: model.name });
+            return Err(TaskError::NoScale { model: model.name.clone() });
         };
         let scale = options.scale.unwrap_or(own);
         let ratios: &[f64] = if options.multi_scale { &RATIOS } else { &[1.0] };
@@ -87,8 +89,8 @@ impl Segment {
         Ok(Self { fits, flip: options.flip, labels, outputs, model })
     }
 
-    /// The model.
-    pub fn model(&self) -> &Model {
+    /// The model, which other tasks may share.
+    pub fn model(&self) -> &Arc<Model> {
         &self.model
     }
 

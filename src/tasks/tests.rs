@@ -126,7 +126,7 @@ fn classes_are_found_by_index_or_name() {
     let labels = ["crane", "Tabby cat", "tiger cat", "CRANE", "3", "stork", "stork", "nine", "a", "b"];
     let labels = Some(labels.map(str::to_owned).to_vec());
     let model = || digits(&LoadOptions::default()).unwrap();
-    let task = Classify::new(model(), ClassifyOptions { labels, ..ClassifyOptions::default() }).unwrap();
+    let task = Classify::new(model(), &ClassifyOptions { labels, ..ClassifyOptions::default() }).unwrap();
     assert!(task.has_names());
     for (name, wanted) in [
         ("0", Ok(0)),
@@ -155,7 +155,7 @@ fn classes_are_found_by_index_or_name() {
 
     let bytes = altered(DEMO, |metadata| metadata["labels"] = Value::Null);
     let nameless = Model::embedded("it", bytes, &LoadOptions::default()).unwrap();
-    let task = Classify::new(nameless, ClassifyOptions::default()).unwrap();
+    let task = Classify::new(nameless, &ClassifyOptions::default()).unwrap();
     assert!(!task.has_names() && task.class_named("7").unwrap() == 7);
     let error = task.class_named("nine").unwrap_err().to_string();
     assert_eq!(error, "`it` has no class `nine`: its classes have no names, only indices from 0 to 9");
@@ -166,7 +166,7 @@ fn a_map_is_about_the_class_that_is_named() {
     let model = digits(&LoadOptions { gradients: true, ..LoadOptions::default() }).unwrap();
     let labels = "zero one two three four five six seven eight nine".split(' ').map(str::to_owned);
     let options = SaliencyOptions { labels: Some(labels.collect()), ..SaliencyOptions::default() };
-    let task = Saliency::new(model, Method::GradCam, options).unwrap().about("Four").unwrap();
+    let task = Saliency::new(model, Method::GradCam, &options).unwrap().about("Four").unwrap();
     let image = image::open("assets/nine.png").unwrap().into_rgb8();
     let map = task.run(&image, |_| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!((map.class.index, map.class.label.as_str()), (4, "four"));

@@ -1,30 +1,24 @@
-//! Where models take their tensors from: a safetensors file, a checkpoint converted in memory, or
-//! random numbers. The one place that holds a mapping of a file.
-//!
-//! Loading is total. A model is built by calls of [`Weights::get`], which always give a tensor of
-//! the shape asked for; what was missing, misshapen or left over is collected and
-//! [`Weights::finish`] reports all of it in one error.
+//! Tensors by name, as layers take them.
 
-use std::cell::RefCell;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor};
-use memmap2::{Mmap, UncheckedAdvice};
+use candle_nn::VarBuilder;
 use nat_convert::arch::Weight;
 use nat_convert::checkpoint::Checkpoint;
-use nat_convert::source;
-use safetensors::SafeTensors;
-use safetensors::tensor::Metadata;
 
+use super::origin::Origin;
+use super::problem::{LoadError, SHOWN, TensorProblem};
+use super::safetensors_file::SafetensorsFile;
 use crate::tensors::in_words;
 
 /// Tensors by name, seen from one prefix of the names.
 #[derive(Clone)]
 pub struct Weights {
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
     prefix: String,
     /// Of this view: layers that take their tensors of another one may be for something else.
     purpose: Purpose,
@@ -34,7 +28,7 @@ struct Shared {
     origin: Origin,
     device: Device,
     dtype: DType,
-    state: RefCell<Tally>,
+    state: Mutex<Tally>,
 }
 
 /// What layers are for.
@@ -69,69 +63,11 @@ impl Placement {
     }
 }
 
-enum Origin {
-    Safetensors(SafetensorsFile),
-    Checkpoint(Box<Checkpoint>),
-    Random(u64),
-}
-
-/// A safetensors file whose header has been read.
-struct SafetensorsFile {
-    bytes: Bytes,
-    header: Metadata,
-    /// Where the data begins.
-    data: usize,
-}
-
-enum Bytes {
-    Mapped(Mmap),
-    Embedded(&'static [u8]),
-}
-
 #[derive(Default)]
 struct Tally {
     used: BTreeSet<String>,
     problems: Vec<TensorProblem>,
     parameters: u64,
-}
-
-/// One tensor that does not fit the model.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum TensorProblem {
-    #[error("{name} is missing{}", .nearest.as_ref().map(|n| format!(" (nearest: {n})")).unwrap_or_default())]
-    Missing { name: String, nearest: Option<String> },
-    #[error("{name} has shape {got:?}, expected {expected:?}")]
-    Shape { name: String, got: Vec<usize>, expected: Vec<usize> },
-    #[error("{name}: {why}")]
-    Unreadable { name: String, why: String },
-    #[error("{name} is not used")]
-    Unused { name: String },
-}
-
-/// Why weights could not be taken.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum LoadError {
-    #[error("{path}: {why}")]
-    File { path: String, why: String },
-    #[error("the weights do not fit the model: {}", list(.0))]
-    Mismatch(Vec<TensorProblem>),
-    /// The architecture is of no network that can be built.
-    #[error("the model can't be built: {0}")]
-    Architecture(String),
-}
-
-/// Problems that a message lists.
-const SHOWN: usize = 12;
-
-/// The first problems in words, and how many more there are.
-fn list(problems: &[TensorProblem]) -> String {
-    let mut text = problems.iter().take(SHOWN).map(TensorProblem::to_string).collect::<Vec<_>>().join("; ");
-    if problems.len() > SHOWN {
-        text += &format!("; and {} more", problems.len() - SHOWN);
-    }
-    text
 }
 
 impl Weights {
@@ -140,14 +76,37 @@ impl Weights {
     /// # Errors
     /// When it can't be read or is not safetensors.
     pub fn open(path: &Path, dtype: DType, device: Device) -> Result<Self, LoadError> {
-        let error = |why: String| LoadError::File { path: path.display().to_string(), why };
-        let file = File::open(path).map_err(|e| error(e.to_string()))?;
-        // SAFETY: a file that another process changes while it is mapped would change under us; that
-        // is accepted for weights, as everywhere in this field, and never written through.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| error(e.to_string()))?;
-        let container = SafetensorsFile::new(Bytes::Mapped(map))
-            .map_err(|e| error(format!("not a safetensors file ({e})")))?;
-        Ok(Self::new(Origin::Safetensors(container), dtype, device))
+        Ok(Self::new(Origin::Safetensors(SafetensorsFile::open(path)?), dtype, device))
+    }
+
+    /// Takes tensors from the bytes of a safetensors file: a `Vec<u8>`, or what is part of a program.
+    ///
+    /// # Errors
+    /// When they are not safetensors.
+    pub fn from_bytes(
+        bytes: impl Into<Cow<'static, [u8]>>,
+        dtype: DType,
+        device: Device,
+    ) -> Result<Self, LoadError> {
+        Ok(Self::new(Origin::Safetensors(SafetensorsFile::from_bytes(bytes.into())?), dtype, device))
+    }
+
+    /// Takes tensors that are there, by their names. [`Weights::plain`] layers use them as they are where type and
+    /// device are these, so that gradients of variables among them are theirs.
+    pub fn from_tensors(
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        dtype: DType,
+        device: Device,
+    ) -> Self {
+        Self::new(Origin::Tensors(tensors.into_iter().collect()), dtype, device)
+    }
+
+    /// Takes tensors from candle's own builder below the prefix that it is at, in its type and on its device: whatever
+    /// that reads, and variables to train where it stands on a `VarMap` (see [`Weights::plain`]; they begin as the
+    /// authors begin). What a builder has and a network does not take goes unnoticed: it can't be listed.
+    pub fn from_var_builder(builder: VarBuilder<'static>) -> Self {
+        let (dtype, device) = (builder.dtype(), builder.device().clone());
+        Self::new(Origin::Builder(builder), dtype, device)
     }
 
     /// Takes tensors from an opened checkpoint: a file that the converter wrote is mapped, of any other
@@ -162,24 +121,14 @@ impl Weights {
         Ok(Self::new(Origin::Checkpoint(Box::new(checkpoint)), dtype, device))
     }
 
-    /// Takes tensors from a safetensors file that is part of the program.
-    ///
-    /// # Errors
-    /// When it is not safetensors.
-    pub fn embedded(bytes: &'static [u8], dtype: DType, device: Device) -> Result<Self, LoadError> {
-        let container = SafetensorsFile::new(Bytes::Embedded(bytes))
-            .map_err(|e| LoadError::File { path: "embedded weights".to_owned(), why: e.to_string() })?;
-        Ok(Self::new(Origin::Safetensors(container), dtype, device))
-    }
-
     /// Random weights, the same for the same seed, name and shape: for benches and tests.
     pub fn random(seed: u64, dtype: DType, device: Device) -> Self {
         Self::new(Origin::Random(seed), dtype, device)
     }
 
     fn new(origin: Origin, dtype: DType, device: Device) -> Self {
-        let state = RefCell::default();
-        let shared = Rc::new(Shared { origin, device, dtype, state });
+        let state = Mutex::default();
+        let shared = Arc::new(Shared { origin, device, dtype, state });
         Self { shared, prefix: String::new(), purpose: Purpose::Inference }
     }
 
@@ -230,11 +179,7 @@ impl Weights {
     /// [`Weights::finish`], and zeros stand in.
     pub fn take(&self, Weight { name, shape, learnt }: &Weight) -> Tensor {
         let name = format!("{}{name}", self.prefix);
-        let tensor = match &self.shared.origin {
-            Origin::Random(seed) => random(*seed, &name, shape),
-            Origin::Safetensors(file) => file.read(&name, shape),
-            Origin::Checkpoint(file) => read(file, &name, shape),
-        };
+        let tensor = self.shared.origin.read(&name, shape);
         let placed = tensor.and_then(|tensor| {
             let unreadable =
                 |e: candle_core::Error| TensorProblem::Unreadable { name: name.clone(), why: in_words(&e) };
@@ -275,13 +220,15 @@ impl Weights {
     /// # Errors
     /// [`LoadError::Mismatch`] with every tensor that is missing or has another shape.
     pub(crate) fn compare(&self, tensors: &[(String, Vec<usize>)]) -> Result<(), LoadError> {
-        let names = self.names();
-        let problem = |(name, expected): &(String, Vec<usize>)| match (&self.shared.origin, self.shape(name))
-        {
-            (Origin::Random(_), _) => None,
-            (_, None) => Some(TensorProblem::Missing { name: name.clone(), nearest: nearest(name, &names) }),
-            (_, Some(got)) if got == *expected => None,
-            (_, Some(got)) => Some(TensorProblem::Shape {
+        let origin = &self.shared.origin;
+        if origin.makes_tensors() {
+            return Ok(());
+        }
+        let names = origin.names();
+        let problem = |(name, expected): &(String, Vec<usize>)| match origin.shape(name) {
+            None => Some(TensorProblem::Missing { name: name.clone(), nearest: nearest(name, &names) }),
+            Some(got) if got == *expected => None,
+            Some(got) => Some(TensorProblem::Shape {
                 name: name.clone(),
                 got: got.to_vec(),
                 expected: expected.clone(),
@@ -293,33 +240,13 @@ impl Weights {
         if problems.is_empty() { Ok(()) } else { Err(LoadError::Mismatch(problems)) }
     }
 
-    /// The names of all tensors that the source has.
-    fn names(&self) -> Vec<String> {
-        match &self.shared.origin {
-            Origin::Safetensors(file) => file.names(),
-            Origin::Checkpoint(file) => file.tensors().iter().map(|tensor| tensor.name.clone()).collect(),
-            Origin::Random(_) => Vec::new(),
-        }
-    }
-
-    /// The shape of a tensor that the source has.
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        match &self.shared.origin {
-            Origin::Safetensors(file) => file.header.info(name).map(|info| info.shape.as_slice()),
-            Origin::Checkpoint(file) => {
-                file.tensors().iter().find(|tensor| tensor.name == name).map(|tensor| tensor.shape.as_slice())
-            }
-            Origin::Random(_) => None,
-        }
-    }
-
     /// Ends the loading of a model.
     ///
     /// # Errors
     /// [`LoadError::Mismatch`] with every tensor that was missing, had another shape or was not used.
     pub fn finish(&self) -> Result<(), LoadError> {
         let mut problems = self.state(|state| std::mem::take(&mut state.problems));
-        let names = self.names();
+        let names = self.shared.origin.names();
         // For those alone that are shown: a file may have very many names, and very long ones.
         for problem in problems.iter_mut().take(SHOWN) {
             if let TensorProblem::Missing { name, nearest: near } = problem {
@@ -327,81 +254,15 @@ impl Weights {
             }
         }
         let unused = |name: &String| self.state(|state| !state.used.contains(name));
-        problems.extend(self.names().into_iter().filter(unused).map(|name| TensorProblem::Unused { name }));
+        problems.extend(
+            names.iter().filter(|name| unused(name)).cloned().map(|name| TensorProblem::Unused { name }),
+        );
         if problems.is_empty() { Ok(()) } else { Err(LoadError::Mismatch(problems)) }
     }
 
     fn state<T>(&self, f: impl FnOnce(&mut Tally) -> T) -> T {
-        f(&mut self.shared.state.borrow_mut())
+        f(&mut self.shared.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-impl SafetensorsFile {
-    fn new(bytes: Bytes) -> Result<Self, safetensors::SafeTensorError> {
-        let (length, header) = SafeTensors::read_metadata(bytes.all())?;
-        Ok(Self { data: size_of::<u64>() + length, header, bytes })
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.header.offset_keys()
-    }
-
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor, TensorProblem> {
-        let unreadable = |why: String| TensorProblem::Unreadable { name: name.to_owned(), why };
-        let Some(info) = self.header.info(name) else {
-            return Err(TensorProblem::Missing { name: name.to_owned(), nearest: None });
-        };
-        if info.shape != shape {
-            let (got, expected) = (info.shape.clone(), shape.to_vec());
-            return Err(TensorProblem::Shape { name: name.to_owned(), got, expected });
-        }
-        let (start, end) = info.data_offsets;
-        let values = &self.bytes.all()[self.data + start..self.data + end];
-        let dtype = DType::try_from(info.dtype).map_err(|e| unreadable(in_words(&e)))?;
-        let tensor = Tensor::from_raw_buffer(values, dtype, shape, &Device::Cpu);
-        self.bytes.release(values);
-        tensor.map_err(|e| unreadable(in_words(&e)))
-    }
-}
-
-impl Bytes {
-    fn all(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Embedded(bytes) => bytes,
-        }
-    }
-
-    /// Lets go of the pages that `part` lies in: packed layers keep their own copy, and a page that
-    /// is read again comes back from the file.
-    fn release(&self, part: &[u8]) {
-        if let Self::Mapped(map) = self {
-            let offset = part.as_ptr() as usize - map.as_ptr() as usize;
-            // SAFETY: the mapping is shared and read-only, so dropping pages loses nothing. A refusal
-            // costs memory, not correctness.
-            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, part.len()) };
-        }
-    }
-}
-
-/// Reads one tensor of a checkpoint, whose architecture names all of them with their shapes.
-fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, TensorProblem> {
-    let unreadable = |why: String| TensorProblem::Unreadable { name: name.to_owned(), why };
-    let Some(info) = file.tensors().iter().find(|tensor| tensor.name == name) else {
-        return Err(TensorProblem::Missing { name: name.to_owned(), nearest: None });
-    };
-    if info.shape != shape {
-        let (got, expected) = (info.shape.clone(), shape.to_vec());
-        return Err(TensorProblem::Shape { name: name.to_owned(), got, expected });
-    }
-    let mut bytes = Vec::new();
-    let dtype = match file.read(name, &mut bytes).map_err(|e| unreadable(e.to_string()))? {
-        source::ElementType::F32 => DType::F32,
-        source::ElementType::F16 => DType::F16,
-        source::ElementType::BF16 => DType::BF16,
-        other => return Err(unreadable(format!("elements of type {other:?}"))),
-    };
-    Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu).map_err(|e| unreadable(in_words(&e)))
 }
 
 /// The name with the longest common beginning and end.
@@ -413,24 +274,6 @@ fn nearest(name: &str, names: &[String]) -> Option<String> {
         ahead + behind
     };
     names.iter().max_by_key(|other| common(other)).cloned()
-}
-
-/// Uniform values whose spread keeps activations near 1: norms around 1, matrices by fan-in.
-fn random(seed: u64, name: &str, shape: &[usize]) -> Result<Tensor, TensorProblem> {
-    let hash = name
-        .bytes()
-        .fold(seed ^ 0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    let mut rng = fastrand::Rng::with_seed(hash);
-    let fan_in: usize = shape.iter().skip(1).product();
-    let (centre, spread) = match shape.len() {
-        0 | 1 if name.ends_with("weight") || name.ends_with("running_var") => (1.0, 0.2),
-        0 | 1 => (0.0, 0.2),
-        _ if name.ends_with("rpb") => (0.0, 0.5),
-        _ => (0.0, (3.0 / fan_in as f32).sqrt()),
-    };
-    let values = (0..shape.iter().product()).map(|_| centre + spread * (2.0 * rng.f32() - 1.0)).collect();
-    Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu)
-        .map_err(|e| TensorProblem::Unreadable { name: name.to_owned(), why: in_words(&e) })
 }
 
 /// Zeros stand in for a tensor that could not be taken; the model is never run with them.

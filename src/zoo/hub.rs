@@ -20,6 +20,8 @@ use ureq::{
 
 pub use super::http::{Client, FetchError};
 
+use crate::digest::{digest, hex};
+
 use super::{
     cache::{self, CONFIG, WEIGHTS, file_name},
     http::{CHUNK, ServerOrigin, bad_address, broke_off, encoded, header, protocol, retried, shown},
@@ -45,7 +47,7 @@ impl Announced {
     /// A name for this version of the file, where the server tells versions apart.
     fn version(&self) -> Option<String> {
         let version = self.etag.as_ref().or(self.modified.as_ref())?;
-        let hash = || record::hex(&Sha256::digest(version)[..8]);
+        let hash = || hex(&Sha256::digest(version)[..8]);
         Some(file_name(version).map_or_else(hash, str::to_owned))
     }
 }
@@ -341,7 +343,7 @@ pub(super) fn web_place(url: &str) -> Result<[String; 2], FetchError> {
     let host = origin.ok_or_else(|| bad_address(url))?.host;
     let plain = |c: char| if c.is_ascii_alphanumeric() || ".-".contains(c) { c } else { '_' };
     let host: String = host.chars().map(plain).collect();
-    let hash = record::hex(&Sha256::digest(&sent)[..8]);
+    let hash = hex(&Sha256::digest(&sent)[..8]);
     let path = shown(&sent);
     let name: String = last_part(&path).chars().map(plain_name).collect();
     // The end of a long name says what the file is.
@@ -394,7 +396,7 @@ fn verify(url: &str, announced: &Announced, target: &Target) -> Result<Option<St
     if expected.is_empty() && !target.recorded {
         return Ok(None);
     }
-    let found = record::digest(partial).map_err(at(partial))?;
+    let found = digest(partial).map_err(at(partial))?;
     if let Some(expected) = expected.iter().find(|expected| !found.eq_ignore_ascii_case(expected)) {
         return Err(damaged(url, format!("its SHA-256 is {found}, not {expected}")));
     }

@@ -10,12 +10,14 @@ use nat_convert::zoo::Entry;
 use super::cache::{self, Env};
 use super::http::{self, Client, FetchError};
 use super::hub;
+use super::located::Located;
 use super::record;
 use super::reference::{Reference, ReferenceError, Repository};
 use super::watch::Watch;
 
 /// What the caller decides about fetching.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Access {
     /// Make no request at all.
     pub offline: bool,
@@ -27,19 +29,15 @@ pub struct Access {
 pub const OFFLINE: &str = "offline";
 
 impl Access {
+    /// What `env` says, and no request at all where `offline` is set.
+    pub fn new(offline: bool, env: Env) -> Self {
+        Self { offline, env }
+    }
+
     /// What forbids every request, if anything does: [`OFFLINE`] or the name of a variable.
     pub fn forbidden_by(&self) -> Option<&'static str> {
         if self.offline { Some(OFFLINE) } else { self.env.offline() }
     }
-}
-
-/// Where the weights of a model are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Located {
-    /// In the program itself.
-    Embedded,
-    /// A checkpoint file, or a folder in Transformers layout.
-    At(PathBuf),
 }
 
 /// Why a model's weights can't be had.
@@ -152,12 +150,6 @@ pub fn fetch_image(url: &str, settings: &Access, limit: u64) -> Result<Vec<u8>, 
         Some(forbidden_by) => Err(FetchError::Offline { url: http::shown(url), forbidden_by }),
         None => Client::new(&settings.env)?.image(url, limit),
     }
-}
-
-/// Whether `text` is an address of the web, `http://…` or `https://…`, and no path.
-pub fn is_web_address(text: &str) -> bool {
-    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
 /// Where a cache has the weights of `entry`, if one does; no network. Embedded models are in none.

@@ -7,19 +7,30 @@
 
 pub use nat_convert::zoo::{Entry, Reported, Task, UnknownModel, by_file_name, by_hub, entries, find};
 
+#[cfg(feature = "hub")]
 pub use cache::Env;
+#[cfg(feature = "hub")]
 pub use hub::FetchError;
+#[cfg(feature = "hub")]
 pub use locate::{
-    Access, Located, OFFLINE, ZooError, fetch_image, is_cached, is_web_address, locate, locate_file,
-    locate_repository, origin,
+    Access, OFFLINE, ZooError, fetch_image, is_cached, locate, locate_file, locate_repository, origin,
 };
+pub use located::{Located, is_web_address};
 pub use reference::{Reference, ReferenceError, Repository};
+#[cfg(feature = "hub")]
 pub use watch::{Bars, Watch};
 
+#[cfg(feature = "hub")]
 pub mod cache;
+#[cfg(feature = "hub")]
 mod http;
+#[cfg(feature = "hub")]
 pub mod hub;
+#[cfg(feature = "hub")]
 mod locate;
-pub(crate) mod record;
+mod located;
+#[cfg(feature = "hub")]
+mod record;
 mod reference;
+#[cfg(feature = "hub")]
 mod watch;

@@ -4,16 +4,13 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, Metadata},
-    io::{self, Read, Write},
+    fs::Metadata,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
 
-use sha2::{Digest, Sha256};
-
-/// Bytes read at once.
-const CHUNK: usize = 1 << 16;
+use crate::digest::digest;
 
 /// A file that is not what it should be.
 #[derive(Debug)]
@@ -84,38 +81,6 @@ pub(super) fn check(file: &Path, wanted: Option<&str>) -> io::Result<Result<(), 
     Ok(same)
 }
 
-/// The SHA-256 of a file's bytes, in small hexadecimal digits.
-///
-/// # Errors
-/// When it can't be read.
-pub(crate) fn digest(path: &Path) -> io::Result<String> {
-    digest_while(path, || true)
-}
-
-/// The same of the bytes that are read while `goes_on` holds.
-///
-/// # Errors
-/// When it can't be read.
-pub(crate) fn digest_while(path: &Path, goes_on: impl Fn() -> bool) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; CHUNK];
-    while goes_on() {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => hash.update(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(hex(&hash.finalize()))
-}
-
-/// Bytes in small hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Whether `text` is a SHA-256 in hexadecimal digits.
 pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
@@ -150,6 +115,8 @@ fn name(file: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     /// SHA-256 of `abc`, of FIPS 180-2.

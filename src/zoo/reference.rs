@@ -124,13 +124,13 @@ impl Repository {
     }
 
     /// The commit, if the revision is a whole one: 40 hexadecimal digits, which never mean another.
-    pub(super) fn commit(&self) -> Option<&str> {
+    pub fn commit(&self) -> Option<&str> {
         let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         self.revision.as_deref().filter(|r| r.len() == 40 && r.bytes().all(is_digit))
     }
 
     /// Its page under the address `hub`.
-    pub(super) fn page(&self, hub: &str) -> String {
+    pub fn page(&self, hub: &str) -> String {
         match &self.revision {
             Some(revision) => format!("{hub}/{}/tree/{revision}", self.name),
             None => format!("{hub}/{}", self.name),

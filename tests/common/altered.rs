@@ -27,7 +27,7 @@ pub struct Altered {
 impl Altered {
     /// The network's tensors.
     pub fn weights(&self) -> Weights {
-        Weights::embedded(self.bytes, DType::F32, Device::Cpu).unwrap()
+        Weights::from_bytes(self.bytes, DType::F32, Device::Cpu).unwrap()
     }
 
     /// The model.
