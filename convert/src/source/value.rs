@@ -1,7 +1,7 @@
 //! What files hold, as plain values: objects, and tensors whose elements are still on disk.
 
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Largest tensor, in bytes, that may be longer than its storage: a stride of 0 repeats elements,
 /// and a file of 300 bytes must not ask for gigabytes of memory.
@@ -51,23 +51,23 @@ pub enum Value {
     /// Floats.
     Float(f64),
     /// Text.
-    Str(Rc<str>),
+    Str(Arc<str>),
     /// Byte strings.
-    Bytes(Rc<[u8]>),
+    Bytes(Arc<[u8]>),
     /// Lists, tuples and sets.
-    List(Rc<Vec<Value>>),
+    List(Arc<Vec<Value>>),
     /// Dictionaries and `OrderedDict`s, in order; no text of up to 512 bytes is a key twice.
-    Dict(Rc<Vec<(Value, Value)>>),
+    Dict(Arc<Vec<(Value, Value)>>),
     /// A tensor (parameters included).
-    Tensor(Rc<TensorRef>),
+    Tensor(Arc<TensorRef>),
     /// Anything else: the name of its class or of the function that would have made it, with its
     /// state (e.g. `argparse.Namespace`'s attributes, or the items of a subclass of `dict` or
     /// `list`) where the file has one. A tensor of an unsupported kind names what stands in the way.
     Opaque {
         /// `module.name`.
-        global: Rc<str>,
+        global: Arc<str>,
         /// What the file says about the instance.
-        state: Option<Rc<Value>>,
+        state: Option<Arc<Value>>,
     },
 }
 
