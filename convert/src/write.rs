@@ -101,7 +101,7 @@ pub fn write(
     let io = |action| move |error| ConvertError::Io { path: target.to_owned(), action, error };
     let mut temporary = temporary(target).map_err(io("can't write here"))?;
     let mut metadata = checkpoint.metadata().clone();
-    metadata.source.sha256 = Some(hash_files(checkpoint.files(), stop)?);
+    metadata.source.sha256 = Some(hash(checkpoint, stop)?);
 
     let plan = WritePlan::new(checkpoint.tensors(), options.dtype);
     let header = plan.header(&metadata).map_err(|error| io("can't write")(error.into()))?;
@@ -147,11 +147,18 @@ fn interrupted(stop: &AtomicBool) -> Result<(), ConvertError> {
     if stop.load(Ordering::Relaxed) { Err(ConvertError::Interrupted) } else { Ok(()) }
 }
 
-/// SHA-256 of files' bytes, one behind the other, in hexadecimal.
-fn hash_files<'a>(paths: impl Iterator<Item = &'a Path>, stop: &AtomicBool) -> Result<String, ConvertError> {
+/// Bytes that are hashed between two looks at whether to stop.
+const PIECE: usize = 1 << 20;
+
+/// SHA-256 of a checkpoint's bytes, of its files one behind the other, in hexadecimal.
+fn hash(checkpoint: &Checkpoint, stop: &AtomicBool) -> Result<String, ConvertError> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    for path in paths {
+    for piece in checkpoint.bytes().unwrap_or_default().chunks(PIECE) {
+        interrupted(stop)?;
+        hasher.update(piece);
+    }
+    let mut buffer = vec![0; PIECE];
+    for path in checkpoint.files() {
         let failed = |error| ConvertError::Io { path: path.to_owned(), action: "can't read", error };
         let mut file = File::open(path).map_err(failed)?;
         loop {

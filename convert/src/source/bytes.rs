@@ -118,7 +118,7 @@ mod tests {
                 (SeekFrom::End(-2), Some(8)),
                 (SeekFrom::End(-11), None),
                 (SeekFrom::Start(u64::MAX), None),
-                (SeekFrom::Start(i64::MAX as u64), Some(i64::MAX as u64)),
+                (SeekFrom::Start(100), Some(100)),
             ] {
                 assert_eq!(first.seek(to).ok(), at, "{to:?}");
             }
