@@ -30,6 +30,7 @@ pub struct Checkpoint {
 
 /// A tensor of an opened checkpoint.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Tensor {
     /// Canonical name.
     pub name: String,

@@ -24,6 +24,7 @@ const ALIGN: usize = 8;
 
 /// How a checkpoint is written.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct WriteOptions {
     /// F32, F16 or BF16 for every tensor; `None` keeps each tensor's own.
     pub dtype: Option<FloatType>,
@@ -31,9 +32,22 @@ pub struct WriteOptions {
     pub overwrite: bool,
 }
 
+impl WriteOptions {
+    /// Sets [`WriteOptions::dtype`].
+    pub fn with_dtype(self, dtype: FloatType) -> Self {
+        Self { dtype: Some(dtype), ..self }
+    }
+
+    /// Sets [`WriteOptions::overwrite`].
+    pub fn with_overwrite(self, overwrite: bool) -> Self {
+        Self { overwrite, ..self }
+    }
+}
+
 /// The types that tensors are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum FloatType {
     F32,
     F16,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 /// where possible what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
+#[non_exhaustive]
 pub struct StoreError {
     /// The file.
     pub path: PathBuf,
@@ -16,6 +17,7 @@ pub struct StoreError {
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Flaw {
     /// The operating system refused.
     #[error("{0}")]

@@ -10,6 +10,7 @@ pub(super) const MAX_EXPANDED_BYTES: usize = 256 << 20;
 /// Element types that a checkpoint's tensors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum ElementType {
     F64,
     F32,
@@ -41,6 +42,7 @@ impl ElementType {
 /// A tree of values is at most 512 levels deep and has at most 2^24 values with the shared ones
 /// counted as often as they are met: walking it recursively is safe.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Value {
     /// Python's `None`.
     None,
@@ -74,6 +76,7 @@ pub enum Value {
 /// Where a tensor's elements lie in the file. Strides and offset are in elements.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub struct TensorRef {
     pub dtype: ElementType,
     pub shape: Vec<usize>,
