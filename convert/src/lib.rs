@@ -41,5 +41,6 @@ pub mod terminal;
 mod timm;
 mod transformers;
 mod warning;
+#[cfg(feature = "write")]
 pub mod write;
 pub mod zoo;
