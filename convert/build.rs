@@ -7,12 +7,23 @@
 
 use std::env;
 use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
+
+/// What the link in this folder points to.
+const LINK: &str = "../weights.toml";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let package = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let table = in_repository(&package).unwrap_or_else(|| package.join("weights.toml"));
     let table = table.to_str().ok_or_else(|| format!("{}: a path that is no UTF-8", table.display()))?;
+    // A package made of a text file in the link's place would build, and know no model.
+    if fs::read_to_string(table)?.trim() == LINK {
+        return Err(format!(
+            "{table}: a link that was checked out as text; package this crate where git makes links"
+        )
+        .into());
+    }
     println!("cargo::rustc-env=NAT_CONVERT_WEIGHTS={table}");
     println!("cargo::rerun-if-changed={table}");
     println!("cargo::rerun-if-changed=build.rs");

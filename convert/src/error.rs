@@ -7,7 +7,8 @@ use crate::arch::DilationsError;
 use crate::source::StoreError;
 use crate::zoo::UnknownModel;
 
-/// Why a checkpoint could not be opened or converted: what, which file, what to do.
+/// Why a checkpoint could not be opened or converted: what, which file, what to do. The file of a checkpoint in memory
+/// is the name that its bytes were given.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {

@@ -29,8 +29,8 @@ pub use backbones::{
 };
 pub use dilations::{Dilations, DilationsError};
 pub use heads::{
-    BOX_SIDE, BoxHeadSpec, ClassifierWidths, DETECTOR_LEVELS, DetectorSpec, DetectorWidths, FpnSpec, Head,
-    MASK_SIDE, MaskHeadSpec, RpnSpec, UpernetSpec, UpernetWidths,
+    BOX_SIDE, BoxHeadSpec, ClassifierWidths, DetectorSpec, DetectorWidths, FpnSpec, Head, MASK_SIDE,
+    MaskHeadSpec, RpnSpec, UpernetSpec, UpernetWidths,
 };
 pub use maps::{MapSize, MapSizes};
 pub use module::{

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[error("{}: {problem}", path.display())]
 #[non_exhaustive]
 pub struct StoreError {
-    /// The file.
+    /// The file, or the name that bytes in memory were given.
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: Flaw,
