@@ -424,7 +424,7 @@ fn the_backbone_of_a_detector_or_segmenter_gives_features() {
         let original = golden::path(network).join("model.pth");
         // The whole network and the backbone alone, as the converter writes them.
         let [whole, backbone] = [Part::All, Part::Backbone].map(|part| {
-            let checkpoint = Checkpoint::open(&original, &Options { part, ..Options::default() }).unwrap();
+            let checkpoint = Checkpoint::open(&original, &Options::default().with_part(part)).unwrap();
             let path = place.path(&format!("{part:?}.safetensors"));
             write(&checkpoint, &path, WriteOptions::default(), &AtomicBool::new(false)).unwrap();
             path

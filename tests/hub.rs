@@ -45,7 +45,22 @@ fn settings(endpoint: &str, home: &Path, more: &[(&str, &str)]) -> Access {
 }
 
 fn on_hub() -> Entry {
-    Entry { hub: Some(REPO.to_owned()), ..zoo::find("nat-mini").unwrap().clone() }
+    let mut entry = zoo::find("nat-mini").unwrap().clone();
+    entry.hub = Some(REPO.to_owned());
+    entry
+}
+
+/// A model whose file is elsewhere than on the Hub.
+fn elsewhere(url: String) -> Entry {
+    let mut entry = zoo::find("nat-mini").unwrap().clone();
+    (entry.url, entry.hub) = (Some(url), None);
+    entry
+}
+
+/// A model whose file has this hash.
+fn hashed(mut entry: Entry, sha256: Option<String>) -> Entry {
+    entry.sha256 = sha256;
+    entry
 }
 
 fn locate(entry: &Entry, settings: &Access) -> Result<PathBuf, ZooError> {
@@ -376,11 +391,7 @@ fn the_authors_files_come_the_same_way_into_our_cache() {
     let home = tempfile::tempdir().unwrap();
     let own = home.path().join("own");
     let settings = settings(&server.url(), home.path(), &[("NAT_INFER_CACHE", own.to_str().unwrap())]);
-    let entry = |path: &str| Entry {
-        url: Some(format!("{}{path}", server.url())),
-        hub: None,
-        ..zoo::find("nat-mini").unwrap().clone()
-    };
+    let entry = |path: &str| elsewhere(format!("{}{path}", server.url()));
     let found = entry("/old/nat_mini.pth");
     assert_eq!(zoo::is_cached(&found, &settings.env), None);
     let path = locate(&found, &settings).unwrap();
@@ -560,12 +571,7 @@ fn a_file_that_changes_after_its_download_is_refused() {
     let server = Server::start(move |request| bytes(request, &content.lock().unwrap()));
     let own = home.path().join("own");
     let settings = settings(&server.url(), home.path(), &[("NAT_INFER_CACHE", own.to_str().unwrap())]);
-    let entry = |sha256| Entry {
-        url: Some(format!("{}/nat_mini.pth", server.url())),
-        hub: None,
-        sha256,
-        ..zoo::find("nat-mini").unwrap().clone()
-    };
+    let entry = |sha256| hashed(elsewhere(format!("{}/nat_mini.pth", server.url())), sha256);
     let path = locate(&entry(None), &settings).unwrap();
     let record = own.join("nat-mini/nat_mini.pth.sha256");
     let line = format!("{}  nat_mini.pth", sha256(b"first"));
@@ -616,7 +622,7 @@ fn a_file_that_changes_after_its_download_is_refused() {
 #[test]
 fn a_known_hash_holds_for_the_hub_too() {
     let hub = Hub::new();
-    let entry = |sha256| Entry { sha256: Some(sha256), ..on_hub() };
+    let entry = |sha256| hashed(on_hub(), Some(sha256));
     let wrong = || entry(sha256(b"another"));
     let error = fetch_error(locate(&wrong(), &hub.settings(&[])));
     assert!(matches!(error, FetchError::Damaged { .. }), "{error}");
@@ -638,7 +644,7 @@ fn a_mirror_serves_what_only_the_authors_have() {
     });
     let home = tempfile::tempdir().unwrap();
     let url = |file: &str| format!("https://shi-labs.invalid/projects/nat/checkpoints/CLS/{file}");
-    let entry = |file| Entry { url: Some(url(file)), hub: None, ..zoo::find("nat-mini").unwrap().clone() };
+    let entry = |file| elsewhere(url(file));
     let own = home.path().join("own");
     let settings = |mirror: &str| {
         let vars = [("NAT_INFER_CACHE", own.to_str().unwrap()), ("NAT_INFER_MIRROR", mirror)];

@@ -42,7 +42,9 @@ fn load(path: &Path, dtype: DType) -> Classifier {
 
 fn load_on(device: &Device, path: &Path, dtype: DType, form: fn(Weights) -> Weights) -> Classifier {
     let dilations = if path.is_dir() { None } else { dilations(path) };
-    let checkpoint = Checkpoint::open(path, &Options { dilations, ..Options::default() }).unwrap();
+    let mut said = Options::default();
+    said.dilations = dilations;
+    let checkpoint = Checkpoint::open(path, &said).unwrap();
     let architecture = checkpoint.metadata().architecture.clone();
     let weights = form(Weights::from_checkpoint(checkpoint, dtype, device.clone()).unwrap());
     let model = Classifier::new(&architecture, &weights).unwrap();
@@ -224,7 +226,7 @@ fn networks_without_bias_compute_what_zeros_do() {
                 without.insert(tensor.name.clone(), value);
             }
         }
-        let named = Options { arch: Some("demo-digits".into()), ..Options::default() };
+        let named = Options::default().with_arch("demo-digits");
         let open = |tensors: &HashMap<String, Tensor>, name: &str| {
             candle_core::safetensors::save(tensors, folder.path().join(name)).unwrap();
             Checkpoint::open(&folder.path().join(name), &named).unwrap()
@@ -233,7 +235,7 @@ fn networks_without_bias_compute_what_zeros_do() {
         let checkpoint = open(&without, "without.safetensors");
         assert_eq!(zeroed.len(), checkpoint.tensors().len() + tails.len() * blocks(&checkpoint));
         let converted = folder.path().join("converted.safetensors");
-        let overwrite = WriteOptions { overwrite: true, ..WriteOptions::default() };
+        let overwrite = WriteOptions::default().with_overwrite(true);
         write(&checkpoint, &converted, overwrite, &AtomicBool::new(false)).unwrap();
         let again = || Checkpoint::open(&converted, &Options::default()).unwrap();
         for got in [

@@ -1,7 +1,7 @@
 //! A checkpoint of any kind, opened: what it computes, and its tensors under canonical names.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::arch::shapes::InferError;
 use crate::arch::{Architecture, Task, heads};
@@ -11,16 +11,17 @@ use crate::known::{BesideTensors, Known};
 use crate::layout::{self, Canonical, Dropped, Layout, Mapped, NotFound};
 use crate::likeness::{looks_like, resembles};
 use crate::metadata::{Metadata, SourceFile};
+use crate::opened::OpenedSource;
 pub use crate::options::{Options, Part};
 use crate::report::{self, Report, TensorLine};
-use crate::source::{Container, ElementType, TensorRef, TensorStore};
+use crate::source::{Container, ElementType, TensorRef};
 use crate::warning::{Remedy, Warning};
 use crate::zoo;
 
-/// An opened checkpoint. Its elements are still on disk: [`Checkpoint::read`] fetches a tensor.
+/// An opened checkpoint. Its elements are still where they were: [`Checkpoint::read`] fetches a tensor. Threads may
+/// share one and read at the same time.
 pub struct Checkpoint {
-    path: PathBuf,
-    source: TensorStore,
+    source: OpenedSource,
     metadata: Metadata,
     tensors: Vec<Tensor>,
     index: HashMap<String, usize>,
@@ -29,6 +30,7 @@ pub struct Checkpoint {
 
 /// A tensor of an opened checkpoint.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Tensor {
     /// Canonical name.
     pub name: String,
@@ -47,13 +49,45 @@ impl Checkpoint {
     /// When the file can't be read, holds another network or not all of this one, or contradicts
     /// the options.
     pub fn open(path: &Path, options: &Options) -> Result<Checkpoint, ConvertError> {
+        // A wrong name is told before anything is read.
         let arch = options.arch.as_deref().map(zoo::find).transpose()?;
-        let path = if path.is_dir() { weights_in(path)? } else { path.to_owned() };
-        let source =
-            if is_index(&path) { TensorStore::open_sharded(&path)? } else { TensorStore::open(&path)? };
-        let ours = Metadata::from_map(source.metadata())
+        Self::of(OpenedSource::open(path)?, arch, options)
+    }
+
+    /// Opens a checkpoint that is in memory, of any container and layout: what a server was sent, what a program
+    /// includes. The bytes are kept as they are, not copied. Messages call it `name`, and a published checkpoint is
+    /// known by it as by a file's name (`nat_tiny.pth`). There is nothing beside bytes: what a `config.json` would
+    /// state, [`Options::arch`] and [`Options::dilations`] do.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    ///
+    /// ```no_run
+    /// use nat_convert::checkpoint::{Checkpoint, Options};
+    ///
+    /// let received: Vec<u8> = std::fs::read("nat_tiny.pth")?;
+    /// let checkpoint = Checkpoint::from_bytes("nat_tiny.pth", received, &Options::default())?;
+    /// println!("{}", checkpoint.report());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_bytes(
+        name: &str,
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+        options: &Options,
+    ) -> Result<Checkpoint, ConvertError> {
+        let arch = options.arch.as_deref().map(zoo::find).transpose()?;
+        Self::of(OpenedSource::from_bytes(name, bytes)?, arch, options)
+    }
+
+    fn of(
+        source: OpenedSource,
+        arch: Option<&'static zoo::Entry>,
+        options: &Options,
+    ) -> Result<Checkpoint, ConvertError> {
+        let (path, store) = (source.name.clone(), &source.store);
+        let ours = Metadata::from_map(store.metadata())
             .map_err(|error| ConvertError::Config { path: path.clone(), reason: error.to_string() })?;
-        let mut state = layout::find(source.root(), options.weights_key.as_deref()).map_err(
+        let mut state = layout::find(store.root(), options.weights_key.as_deref()).map_err(
             |NotFound { reason, keys }| ConvertError::NoStateDict { path: path.clone(), reason, keys },
         )?;
         let (mut notes, mut warnings) = (Vec::new(), Vec::new());
@@ -66,7 +100,7 @@ impl Checkpoint {
         if ours.is_some() {
             mapped.layout = Layout::Converted;
         }
-        let beside = BesideTensors::of(&path, &mapped, &source)?;
+        let beside = BesideTensors::of(&source, &mapped)?;
         let part_of = if options.part == Part::Backbone { keep_backbone(&mut mapped) } else { None };
         let hints = hints(arch, ours.as_ref(), &beside);
         let mut found = found_architecture(&path, &mapped, ours.as_ref(), &hints)?;
@@ -116,7 +150,7 @@ impl Checkpoint {
         };
         let report = Report::new(report::ReportParts {
             path: &path,
-            container: source.container(),
+            container: store.container(),
             layout: mapped.layout,
             weights_key: state.place(),
             other_keys: state.others,
@@ -128,23 +162,28 @@ impl Checkpoint {
             notes,
             warnings,
         });
-        Ok(Checkpoint { path, source, metadata, tensors, index, report })
+        Ok(Checkpoint { source, metadata, tensors, index, report })
     }
 
-    /// The file that was opened: in a folder, the one with the weights, or the index of several.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The file that was opened: in a folder, the one with the weights, or the index of several. `None` of bytes.
+    pub fn path(&self) -> Option<&Path> {
+        self.source.path()
     }
 
     /// The files that the tensors are read from, in the order of their names: one, unless the checkpoint was
-    /// split.
+    /// split; none of bytes.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.source.files()
+        self.source.store.files()
+    }
+
+    /// All bytes of a checkpoint that was opened from memory; `None` of files.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.source.store.bytes()
     }
 
     /// What the file turned out to be.
     pub fn container(&self) -> Container {
-        self.source.container()
+        self.source.store.container()
     }
 
     /// Whether the file is one that this crate wrote and all of it is taken: its tensors are these,
@@ -177,12 +216,12 @@ impl Checkpoint {
         let tensor = self.index.get(name).map(|&i| &self.tensors[i]);
         let tensor = tensor.ok_or_else(|| ConvertError::NoTensor(name.to_owned()))?;
         match tensor.parts.as_slice() {
-            [whole] => self.source.read(whole, out)?,
+            [whole] => self.source.store.read(whole, out)?,
             parts => {
                 out.clear();
                 let mut piece = Vec::new();
                 for part in parts {
-                    self.source.read(part, &mut piece)?;
+                    self.source.store.read(part, &mut piece)?;
                     out.extend_from_slice(&piece);
                 }
             }
@@ -202,24 +241,6 @@ fn narrow(bytes: &mut Vec<u8>) {
         bytes[4 * i..4 * i + 4].copy_from_slice(&(f64::from_le_bytes(wide) as f32).to_le_bytes());
     }
     bytes.truncate(bytes.len() / 2);
-}
-
-/// The file with the weights in a folder of Transformers, or the index of those that have them.
-fn weights_in(folder: &Path) -> Result<PathBuf, ConvertError> {
-    const NAMES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-    let names = || NAMES.into_iter().flat_map(|name| [name.to_owned(), format!("{name}{INDEX}")]);
-    let found = names().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| {
-        let reason = format!("a folder without {}; name the checkpoint file", NAMES.join(" or "));
-        ConvertError::NoStateDict { path: folder.to_owned(), reason, keys: Vec::new() }
-    })
-}
-
-/// What the name of an index of several files ends with.
-const INDEX: &str = ".index.json";
-
-fn is_index(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX))
 }
 
 /// What the tensors of a network without position bias do not tell, by who says it: the named architecture, our

@@ -7,8 +7,10 @@ use crate::arch::DilationsError;
 use crate::source::StoreError;
 use crate::zoo::UnknownModel;
 
-/// Why a checkpoint could not be opened or converted: what, which file, what to do.
+/// Why a checkpoint could not be opened or converted: what, which file, what to do. The file of a checkpoint in memory
+/// is the name that its bytes were given.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConvertError {
     /// The file can't be read, is no checkpoint, or is damaged.
     #[error(transparent)]
@@ -132,6 +134,7 @@ pub enum ConvertError {
 
 /// How a checkpoint's tensors differ from those of the network that they resemble.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Mismatch {
     /// Tensors that the network has and the file has not, under their canonical names.
     pub missing: Vec<String>,
@@ -145,6 +148,7 @@ pub struct Mismatch {
 
 /// A tensor that is there and can't be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unusable {
     /// Its name in the file.
     pub name: String,

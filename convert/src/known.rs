@@ -9,11 +9,12 @@ use crate::infer::Hints;
 use crate::layout::{self, Layout, Mapped};
 use crate::likeness::resembles;
 use crate::metadata::Metadata;
+use crate::opened::OpenedSource;
 use crate::openmmlab::{self, Meta};
 use crate::options::Options;
 use crate::recipe::{EPSILON, Recipe};
 use crate::report;
-use crate::source::{TensorStore, Value};
+use crate::source::Value;
 use crate::timm::TimmArguments;
 use crate::transformers::{self, Config, Preprocessor, crop_pct};
 use crate::zoo;
@@ -31,17 +32,17 @@ pub(crate) struct BesideTensors {
 }
 
 impl BesideTensors {
-    pub fn of(path: &Path, mapped: &Mapped, source: &TensorStore) -> Result<Self, ConvertError> {
-        let root: &Value = source.root();
+    pub fn of(source: &OpenedSource, mapped: &Mapped) -> Result<Self, ConvertError> {
+        let root: &Value = source.store.root();
         let arguments = TimmArguments::of(root)
-            .map_err(|reason| ConvertError::Config { path: path.to_owned(), reason })?;
+            .map_err(|reason| ConvertError::Config { path: source.name.clone(), reason })?;
         let mut beside = Self {
             openmmlab: Meta::of(root),
             timm: layout::get(root, "arch").and_then(layout::text).map(str::to_owned),
             arguments,
             ..Self::default()
         };
-        if mapped.layout == Layout::Transformers {
+        if let Some(path) = source.path().filter(|_| mapped.layout == Layout::Transformers) {
             let config = path.with_file_name("config.json");
             beside.config = transformers::read(&config)?.map(|parsed| (config, parsed));
             let processor = path.with_file_name("preprocessor_config.json");

@@ -1,11 +1,12 @@
-//! Names of the classes of the published checkpoints, embedded. `assets/labels/README.md` says where
-//! each list comes from.
+//! Names of the classes of the published checkpoints, embedded. `convert/assets/labels/README.md` says
+//! where each list comes from.
 
 use serde::Deserialize;
 
 /// A set of classes, in the order of a network's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Labels {
     /// The 1000 classes of ILSVRC 2012, short names.
     #[serde(rename = "imagenet-1k")]
@@ -45,13 +46,24 @@ impl Labels {
         listed.and_then(|(id, _)| id.parse().ok()).unwrap_or(index + 1)
     }
 
+    /// The colours in which the classes are usually shown, red, green and blue, in index order; ADE20K alone has
+    /// some.
+    pub fn colours(self) -> Option<Vec<[u8; 3]>> {
+        let colour = |line: &str| {
+            let mut values = line.split(' ').map(|value| value.parse().unwrap_or_default());
+            [(); 3].map(|()| values.next().unwrap_or_default())
+        };
+        let colours = || include_str!("../assets/labels/ade20k-colours.txt").lines().map(colour).collect();
+        (self == Self::Ade20k).then(colours)
+    }
+
     fn lines(self) -> std::str::Lines<'static> {
         match self {
-            Self::Imagenet1k => include_str!("../../assets/labels/imagenet-1k.txt"),
-            Self::Imagenet22k => include_str!("../../assets/labels/imagenet-22k.txt"),
-            Self::Coco => include_str!("../../assets/labels/coco.txt"),
-            Self::Ade20k => include_str!("../../assets/labels/ade20k.txt"),
-            Self::Digits => include_str!("../../assets/labels/digits.txt"),
+            Self::Imagenet1k => include_str!("../assets/labels/imagenet-1k.txt"),
+            Self::Imagenet22k => include_str!("../assets/labels/imagenet-22k.txt"),
+            Self::Coco => include_str!("../assets/labels/coco.txt"),
+            Self::Ade20k => include_str!("../assets/labels/ade20k.txt"),
+            Self::Digits => include_str!("../assets/labels/digits.txt"),
         }
         .lines()
     }
@@ -77,6 +89,15 @@ mod tests {
                 assert_eq!(names[index], name, "{labels:?}");
             }
         }
+    }
+
+    #[test]
+    fn ade20k_has_its_colours() {
+        let colours = Labels::Ade20k.colours().unwrap();
+        assert_eq!(colours.len(), Labels::Ade20k.classes());
+        // wall, sky, flag
+        assert_eq!([0, 2, 149].map(|i| colours[i]), [[120, 120, 120], [6, 230, 230], [92, 0, 255]]);
+        assert_eq!(Labels::Coco.colours(), None);
     }
 
     #[test]

@@ -157,6 +157,7 @@ fn remedy(remedy: Remedy) -> &'static str {
         Remedy::Dilations => "; --arch or --dilations states them if it is a DiNAT",
         Remedy::WeightsKey => "; --weights-key takes the other",
         Remedy::Ignore => "; --ignore leaves the former out",
+        _ => "",
     }
 }
 
@@ -185,16 +186,13 @@ fn run(args: &Args) -> Result<()> {
     if !args.inspect {
         check_target(&args.checkpoint, &output, args.overwrite)?;
     }
-    let options = Options {
-        arch: args.arch.clone(),
-        dilations: args.dilations.clone(),
-        part: match args.part {
-            PartArg::All => Part::All,
-            PartArg::Backbone => Part::Backbone,
-        },
-        weights_key: Some(args.weights_key.clone()).filter(|key| key != "auto"),
-        ignore: args.ignore.clone(),
-    };
+    let mut options = Options::default().with_ignore(&args.ignore).with_part(match args.part {
+        PartArg::All => Part::All,
+        PartArg::Backbone => Part::Backbone,
+    });
+    options.arch.clone_from(&args.arch);
+    options.dilations.clone_from(&args.dilations);
+    options.weights_key = Some(args.weights_key.clone()).filter(|key| key != "auto");
     let checkpoint = Checkpoint::open(&args.checkpoint, &options)?;
     if args.inspect {
         return inspect(&checkpoint, args.format).context("can't write to stdout");
@@ -202,7 +200,8 @@ fn run(args: &Args) -> Result<()> {
     // Nobody listening is no reason not to convert.
     let say = |text: &str| if args.quiet { None } else { io::stderr().write_all(text.as_bytes()).ok() };
     say(&in_full(checkpoint.report()));
-    let dtype = args.dtype.map(|dtype| match dtype {
+    let mut writing = WriteOptions::default().with_overwrite(args.overwrite);
+    writing.dtype = args.dtype.map(|dtype| match dtype {
         DTypeArg::F32 => FloatType::F32,
         DTypeArg::F16 => FloatType::F16,
         DTypeArg::Bf16 => FloatType::BF16,
@@ -211,7 +210,7 @@ fn run(args: &Args) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&stop);
     ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed)).context("can't catch Ctrl-C")?;
-    write(&checkpoint, &output, WriteOptions { dtype, overwrite: args.overwrite }, &stop)?;
+    write(&checkpoint, &output, writing, &stop)?;
     say(&format!("wrote {}\n", one_line(&output.display().to_string())));
     Ok(())
 }

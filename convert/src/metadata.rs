@@ -20,6 +20,7 @@ const MAX_NAME: usize = 1 << 12;
 
 /// Architecture, labels, preprocessing and origin of a converted checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Metadata {
     /// What to build.
     pub architecture: Architecture,
@@ -44,6 +45,7 @@ pub struct Metadata {
 
 /// Identity of the file that was converted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SourceFile {
     /// File name without its folder.
     pub file: String,

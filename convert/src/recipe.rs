@@ -1,6 +1,8 @@
 //! How a network answers where its tensors leave a choice: numbers that a checkpoint's configuration says and
 //! its weights do not. The defaults are those of the published checkpoints.
 //!
+//! Whoever computes a network follows every field: none of these types is `#[non_exhaustive]`, as [`crate::arch`] says.
+//!
 //! Sources of names and meanings: mmdetection 2.28 and 3.3, mmsegmentation 0.30 and 1.2, Transformers 4.49.
 
 use serde::{Deserialize, Serialize};

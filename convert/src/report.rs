@@ -17,6 +17,7 @@ pub use crate::warning::{Remedy, Warning};
 /// with which a caller says what can be done; [`Report::tensor_table`] the tensors. Both are fit for a terminal, whatever the file holds; the fields
 /// are as they were found.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// File name without its folder.
     pub file: String,
@@ -59,6 +60,7 @@ pub struct Report {
 
 /// A kept tensor.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct TensorLine {
     /// Canonical name.
     pub name: String,

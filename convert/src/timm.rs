@@ -106,22 +106,22 @@ fn triple(value: &Value) -> Option<[f64; 3]> {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
+    use std::sync::Arc;
 
     use super::*;
 
     fn of(args: &[(&str, Value)], namespace: bool) -> Result<TimmArguments, String> {
         let pair = |(key, value): &(&str, Value)| (Value::Str((*key).into()), value.clone());
-        let dict = Value::Dict(Rc::new(args.iter().map(pair).collect()));
+        let dict = Value::Dict(Arc::new(args.iter().map(pair).collect()));
         let args = match namespace {
-            true => Value::Opaque { global: "argparse.Namespace".into(), state: Some(Rc::new(dict)) },
+            true => Value::Opaque { global: "argparse.Namespace".into(), state: Some(Arc::new(dict)) },
             false => dict,
         };
-        TimmArguments::of(&Value::Dict(Rc::new(vec![(Value::Str("args".into()), args)])))
+        TimmArguments::of(&Value::Dict(Arc::new(vec![(Value::Str("args".into()), args)])))
     }
 
     fn list(numbers: &[f64]) -> Value {
-        Value::List(Rc::new(numbers.iter().map(|&number| Value::Float(number)).collect()))
+        Value::List(Arc::new(numbers.iter().map(|&number| Value::Float(number)).collect()))
     }
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(of(&all, false), Ok(wanted));
         let none = [("img_size", Value::None), ("interpolation", Value::Str("".into()))];
         assert_eq!(of(&none, true), Ok(TimmArguments::default()));
-        let size = Value::List(Rc::new([3, 256, 256].map(Value::Int).to_vec()));
+        let size = Value::List(Arc::new([3, 256, 256].map(Value::Int).to_vec()));
         assert_eq!(of(&[("input_size", size)], true).unwrap().resolution, Some(256));
     }
 
@@ -153,7 +153,7 @@ mod tests {
         for (key, value) in [
             ("img_size", Value::Int(0)),
             ("img_size", Value::Int(1 << 40)),
-            ("input_size", Value::List(Rc::new([3, 256, 224].map(Value::Int).to_vec()))),
+            ("input_size", Value::List(Arc::new([3, 256, 224].map(Value::Int).to_vec()))),
             ("crop_pct", Value::Float(1.5)),
             ("crop_pct", Value::Float(f64::NAN)),
             ("crop_mode", Value::Str("squash".into())),

@@ -5,6 +5,7 @@ use serde::Serialize;
 /// Something that can make an answer another one than was meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
+#[non_exhaustive]
 pub struct Warning {
     /// What it is, without what to do.
     pub text: String,
@@ -15,6 +16,7 @@ pub struct Warning {
 /// What a caller of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open) can say so that a warning has no
 /// reason any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Remedy {
     /// [`Options::arch`](crate::checkpoint::Options::arch) or
     /// [`Options::dilations`](crate::checkpoint::Options::dilations) states the dilations.

@@ -24,6 +24,7 @@ const ALIGN: usize = 8;
 
 /// How a checkpoint is written.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct WriteOptions {
     /// F32, F16 or BF16 for every tensor; `None` keeps each tensor's own.
     pub dtype: Option<FloatType>,
@@ -31,9 +32,22 @@ pub struct WriteOptions {
     pub overwrite: bool,
 }
 
+impl WriteOptions {
+    /// Sets [`WriteOptions::dtype`].
+    pub fn with_dtype(self, dtype: FloatType) -> Self {
+        Self { dtype: Some(dtype), ..self }
+    }
+
+    /// Sets [`WriteOptions::overwrite`].
+    pub fn with_overwrite(self, overwrite: bool) -> Self {
+        Self { overwrite, ..self }
+    }
+}
+
 /// The types that tensors are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum FloatType {
     F32,
     F16,
@@ -101,7 +115,7 @@ pub fn write(
     let io = |action| move |error| ConvertError::Io { path: target.to_owned(), action, error };
     let mut temporary = temporary(target).map_err(io("can't write here"))?;
     let mut metadata = checkpoint.metadata().clone();
-    metadata.source.sha256 = Some(hash_files(checkpoint.files(), stop)?);
+    metadata.source.sha256 = Some(hash(checkpoint, stop)?);
 
     let plan = WritePlan::new(checkpoint.tensors(), options.dtype);
     let header = plan.header(&metadata).map_err(|error| io("can't write")(error.into()))?;
@@ -147,11 +161,18 @@ fn interrupted(stop: &AtomicBool) -> Result<(), ConvertError> {
     if stop.load(Ordering::Relaxed) { Err(ConvertError::Interrupted) } else { Ok(()) }
 }
 
-/// SHA-256 of files' bytes, one behind the other, in hexadecimal.
-fn hash_files<'a>(paths: impl Iterator<Item = &'a Path>, stop: &AtomicBool) -> Result<String, ConvertError> {
+/// Bytes that are hashed between two looks at whether to stop.
+const PIECE: usize = 1 << 20;
+
+/// SHA-256 of a checkpoint's bytes, of its files one behind the other, in hexadecimal.
+fn hash(checkpoint: &Checkpoint, stop: &AtomicBool) -> Result<String, ConvertError> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    for path in paths {
+    for piece in checkpoint.bytes().unwrap_or_default().chunks(PIECE) {
+        interrupted(stop)?;
+        hasher.update(piece);
+    }
+    let mut buffer = vec![0; PIECE];
+    for path in checkpoint.files() {
         let failed = |error| ConvertError::Io { path: path.to_owned(), action: "can't read", error };
         let mut file = File::open(path).map_err(failed)?;
         loop {

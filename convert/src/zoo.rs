@@ -15,6 +15,7 @@ use crate::recipe::Recipe;
 
 /// One published checkpoint.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Entry {
     /// The name that `--model` and `--arch` take.
     pub name: String,
@@ -42,6 +43,7 @@ pub struct Entry {
 /// The authors' figures for one checkpoint; accuracies are percentages.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Reported {
     /// Parameters as printed, e.g. `28M`.
     pub params: Option<String>,
@@ -69,6 +71,7 @@ impl Entry {
 /// A model name that no entry has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no model is named `{name}`; the nearest names are {}", nearest.join(", "))]
+#[non_exhaustive]
 pub struct UnknownModel {
     /// What was asked for.
     pub name: String,
@@ -82,10 +85,12 @@ const OFFERED: usize = 3;
 /// How many characters of a name are compared with the names that there are.
 const COMPARED: usize = 100;
 
+/// `weights.toml`, which the build script found.
+const TABLE: &str = include_str!(env!("NAT_CONVERT_WEIGHTS"));
+
 static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     // The text is a constant of the program and the tests below parse it: this can't fail in a release.
-    parse(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../weights.toml")))
-        .expect("weights.toml is valid")
+    parse(TABLE).expect("weights.toml is valid")
 });
 
 /// Every published checkpoint, in the order of `weights.toml`.
@@ -252,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_embedded_file_is_valid_and_names_are_unique() {
-        let entries = parse(include_str!("../../weights.toml")).unwrap();
+        let entries = parse(TABLE).unwrap();
         let count = |task| entries.iter().filter(|e| e.task == task).count();
         assert_eq!([count(Task::Classify), count(Task::Detect), count(Task::Segment)], [25, 21, 13]);
         let unique = |values: Vec<&str>| {
@@ -278,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_wrong_row_is_named() {
-        let good = include_str!("../../weights.toml");
+        let good = TABLE;
         for (from, to, says) in [
             (
                 "backbone = \"nat-mini\"",
@@ -306,7 +311,7 @@ mod tests {
     fn a_hash_is_taken_where_there_is_one() {
         let hash = "0A1B".repeat(16);
         let labels = "labels = \"imagenet-1k\"";
-        let text = include_str!("../../weights.toml");
+        let text = TABLE;
         let entries = parse(&text.replacen(labels, &format!("{labels}\nsha256 = \"{hash}\""), 1)).unwrap();
         let hashes: Vec<_> = entries.iter().filter_map(|e| e.sha256.as_deref()).collect();
         assert_eq!(hashes, [hash.to_lowercase()]);

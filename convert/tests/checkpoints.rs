@@ -132,7 +132,7 @@ fn golden_classifiers() {
         );
         assert!(b.dilations.iter().flatten().all(|&d| d == 1), "{name}");
         if config["dilations"].is_array() {
-            let options = Options { dilations: Some("1,8/1,4/1,2/1".parse().unwrap()), ..Options::default() };
+            let options = Options::default().with_dilations("1,8/1,4/1,2/1".parse().unwrap());
             let told = Checkpoint::open(path, &options).unwrap();
             assert_eq!(
                 told.metadata().architecture.backbone.dilations,
@@ -149,7 +149,7 @@ fn golden_classifiers() {
 fn the_ema_is_preferred_and_a_key_chooses() {
     let path = golden::path("classify/nat-k5-layerscale-ema.pth");
     let with = |key: &str| {
-        let options = Options { weights_key: Some(key.into()), ..Options::default() };
+        let options = Options::default().with_weights_key(key);
         bytes(&Checkpoint::open(&path, &options).unwrap(), "norm.weight")
     };
     assert_eq!(bytes(&open(&path), "norm.weight"), with("state_dict_ema"));
@@ -213,7 +213,7 @@ fn golden_detectors_and_segmenters() {
         assert_eq!(checkpoint.report().layout, Layout::OpenMmlab, "{name}");
         round_trip(&checkpoint);
 
-        let options = Options { part: Part::Backbone, ..Options::default() };
+        let options = Options::default().with_part(Part::Backbone);
         let bare = Checkpoint::open(&golden::path(name).join(file), &options).unwrap();
         assert_eq!(bare.metadata().architecture.head, Head::Features, "{name}");
         assert_eq!(bare.metadata().architecture.backbone, arch.backbone, "{name}");
@@ -265,7 +265,7 @@ fn every_published_architecture_is_recognised_by_its_tensors() {
     let path = folder.path().join("weights.bin");
     for entry in zoo::entries() {
         safetensors(&path, &zeros(entry.architecture.tensors()));
-        let options = Options { arch: Some(entry.name.clone()), ..Options::default() };
+        let options = Options::default().with_arch(&entry.name);
         let told = Checkpoint::open(&path, &options).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(told.metadata().architecture, entry.architecture, "{}", entry.name);
         assert_eq!(told.metadata().preprocessing, entry.preprocessing, "{}", entry.name);
@@ -466,7 +466,7 @@ fn what_does_not_fit_is_listed_in_one_error() {
         panic!("another error")
     };
     assert!(network.contains("depths 1,2,2,1, heads 1,1,2,4"), "{network}");
-    let Mismatch { missing, unknown, shapes, unusable } = *mismatch;
+    let Mismatch { missing, unknown, shapes, unusable, .. } = *mismatch;
     assert_eq!(missing, ["levels.1.blocks.1.attn.proj.weight", "norm.bias"]);
     assert_eq!(unknown[0], ("heatmap.conv".into(), None));
     assert_eq!(unknown[1], ("norm.bais".into(), Some("norm.bias".into())));
@@ -527,7 +527,7 @@ fn a_wrong_arch_says_what_the_checkpoint_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");
     safetensors(&path, &zeros(zoo::find("nat-mini").unwrap().architecture.tensors()));
-    let arch = |name: &str| Options { arch: Some(name.into()), ..Options::default() };
+    let arch = |name: &str| Options::default().with_arch(name);
     for (name, says) in [
         (
             "nat-tiny",
@@ -547,7 +547,7 @@ fn a_wrong_arch_says_what_the_checkpoint_is() {
     assert_eq!(checkpoint.metadata().architecture, arch_of_ten);
     assert_eq!((&checkpoint.metadata().model, &checkpoint.metadata().labels), (&None, &None));
 
-    let wrong = Options { dilations: Some("1,2".parse().unwrap()), ..Options::default() };
+    let wrong = Options::default().with_dilations("1,2".parse().unwrap());
     assert!(
         open_error(&path, &wrong).to_string().contains("dilations `1,2` have 1 level(s), the network has 4")
     );
@@ -580,7 +580,7 @@ fn every_dtype_becomes_a_float_of_at_most_32_bits() {
 
     for (asked, size) in [(FloatType::F16, 2), (FloatType::BF16, 2), (FloatType::F32, 4)] {
         let target = folder.path().join("out.safetensors");
-        let options = WriteOptions { dtype: Some(asked), overwrite: true };
+        let options = WriteOptions::default().with_dtype(asked).with_overwrite(true);
         write(&checkpoint, &target, options, &AtomicBool::new(false)).unwrap();
         let written = open(&target);
         assert!(written.tensors().iter().all(|t| format!("{:?}", t.dtype) == format!("{asked:?}")));

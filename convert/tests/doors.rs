@@ -126,11 +126,11 @@ fn a_key_takes_the_others() {
         ("lightning_ema.ckpt", "state_dict.model"),
         ("mmengine_ema.pth", "ema_state_dict"),
     ] {
-        let options = Options { weights_key: Some(key.into()), ..Options::default() };
+        let options = Options::default().with_weights_key(key);
         let checkpoint = open(&golden::path("doors/read").join(file), &options).unwrap();
         assert_eq!(floats(&contents(&checkpoint)[0].2), twice, "{file} {key}");
     }
-    let options = Options { weights_key: Some("nobody".into()), ..Options::default() };
+    let options = Options::default().with_weights_key("nobody");
     let error = open(&golden::path("doors/read/timm_ema.pth"), &options).err().unwrap();
     assert!(
         error.ends_with("no weights under `nobody`, only under `state_dict`, `state_dict_ema`"),
@@ -216,13 +216,13 @@ fn a_misspelt_tensor_is_an_error_with_the_nearest_name_under_every_prefix() {
     let error = Checkpoint::open(&path, &Options::default()).err().unwrap();
     assert!(matches!(error, ConvertError::Tensors { mismatch, .. } if mismatch.is_only_unknown()));
     let ignore = ["heat*".to_owned(), "*.tp".to_owned()].to_vec();
-    let checkpoint = open(&path, &Options { ignore, ..Options::default() }).unwrap();
+    let checkpoint = open(&path, &Options::default().with_ignore(ignore)).unwrap();
     assert_eq!(contents(&checkpoint), contents(&original));
     assert_eq!(checkpoint.report().left_out().into_iter().collect::<Vec<_>>(), [("left out as asked", 1)]);
     assert_eq!(checkpoint.report().warnings[0].text, "no tensor is called like `*.tp` to leave out");
     // A head that is left out leaves a backbone.
     let ignore = ["head.*", "heatmap.weight"].map(str::to_owned).to_vec();
-    let checkpoint = open(&path, &Options { ignore, ..Options::default() }).unwrap();
+    let checkpoint = open(&path, &Options::default().with_ignore(ignore)).unwrap();
     assert_eq!(checkpoint.metadata().architecture.head, Head::Features);
 }
 
@@ -244,7 +244,7 @@ fn what_stands_beside_a_network_is_said() {
             "`predictor.weight`: left out, beside the network, not under its prefix",
         ]
     );
-    let options = Options { weights_key: Some("teacher".into()), ..Options::default() };
+    let options = Options::default().with_weights_key("teacher");
     let teacher = open(&path, &options).unwrap();
     assert_eq!(contents(&teacher)[0].2, vec![7; tensors[21].3.len()]);
     assert_eq!(teacher.report().warnings.len(), 1, "{:?}", teacher.report().warnings);
@@ -268,7 +268,7 @@ fn a_folder_of_parts_is_one_checkpoint() {
         assert_eq!(contents(&checkpoint), contents(&original));
         assert_eq!(checkpoint.files().count(), 2);
         // No part of it is replaced by the result.
-        let options = WriteOptions { overwrite: true, ..WriteOptions::default() };
+        let options = WriteOptions::default().with_overwrite(true);
         let error = write(&checkpoint, &folder.join(names[1]), options, &AtomicBool::new(false)).unwrap_err();
         assert!(error.to_string().ends_with("is the checkpoint itself"), "{error}");
         let metadata =
@@ -295,7 +295,7 @@ fn without(tails: &[&str]) -> (Architecture, Vec<Raw>) {
 #[test]
 fn networks_without_bias_take_heads_and_kernel_size_from_elsewhere() {
     let place = Place::new();
-    let named = Options { arch: Some("demo-digits".into()), ..Options::default() };
+    let named = Options::default().with_arch("demo-digits");
     for (tails, rpb, qkv_bias) in [
         (&[".attn.rpb"][..], false, true),
         (&[".attn.qkv.bias"], true, false),
@@ -308,7 +308,7 @@ fn networks_without_bias_take_heads_and_kernel_size_from_elsewhere() {
         assert_eq!(checkpoint.metadata().architecture, expected);
         // Converted it needs no name.
         let target = place.0.path().join("out.safetensors");
-        let options = WriteOptions { overwrite: true, ..WriteOptions::default() };
+        let options = WriteOptions::default().with_overwrite(true);
         write(&checkpoint, &target, options, &AtomicBool::new(false)).unwrap();
         assert_eq!(open(&target, &Options::default()).unwrap().metadata().architecture, expected);
         let alone = open(&path, &Options::default());
@@ -320,7 +320,7 @@ fn networks_without_bias_take_heads_and_kernel_size_from_elsewhere() {
     }
     // Of another size than it is said to be.
     let path = place.file(&without(&[".attn.rpb"]).1);
-    let wrong = Options { arch: Some("nat-tiny".into()), ..Options::default() };
+    let wrong = Options::default().with_arch("nat-tiny");
     let error = open(&path, &wrong).err().unwrap();
     assert!(error.contains("not `nat-tiny` but") || error.contains("are not those of"), "{error}");
     // Some blocks with a bias and some without.
@@ -456,9 +456,9 @@ fn damaged_checkpoints_never_panic() {
                 }
             }
             fs::write(&path, &bad).unwrap();
-            let ignore = vec!["*.b?as".to_owned()];
-            let key = (random(2) == 0).then(|| "state_dict".to_owned());
-            for options in [Options::default(), Options { ignore, weights_key: key, ..Options::default() }] {
+            let mut said = Options::default().with_ignore(["*.b?as"]);
+            said.weights_key = (random(2) == 0).then(|| "state_dict".to_owned());
+            for options in [Options::default(), said] {
                 match open(&path, &options) {
                     Ok(checkpoint) => {
                         let mut bytes = Vec::new();

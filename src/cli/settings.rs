@@ -205,12 +205,12 @@ impl Settings {
         let Some(report) = model.report().filter(|_| !matches!(self.origin, ModelOrigin::Zoo(_))) else {
             return;
         };
-        for Warning { text, remedy } in &report.warnings {
+        for Warning { text, remedy, .. } in &report.warnings {
             let advice = match remedy {
                 Some(Remedy::Dilations) => "; --arch or --dilations states them if it is a DiNAT",
                 Some(Remedy::WeightsKey) => "; --weights-key takes the other",
                 Some(Remedy::Ignore) => "; --ignore leaves the former out",
-                None => "",
+                _ => "",
             };
             if !self.verbosity.quiet {
                 say(&format!("warning: {}: {text}{advice}", model.short_name()));

@@ -2,16 +2,13 @@
 
 use std::io::Write;
 
+use nat_convert::labels::Labels;
+
 use super::software::SOFTWARE;
 
-/// The colours in which ADE20K's 150 classes are usually shown, by index. `assets/labels/README.md` says where they
-/// come from.
+/// The colours in which ADE20K's 150 classes are usually shown, by index.
 pub fn ade20k() -> Vec<[u8; 3]> {
-    let colour = |line: &str| {
-        let mut values = line.split(' ').map(|value| value.parse().unwrap_or_default());
-        [(); 3].map(|()| values.next().unwrap_or_default())
-    };
-    include_str!("../../assets/labels/ade20k-colours.txt").lines().map(colour).collect()
+    Labels::Ade20k.colours().unwrap_or_default()
 }
 
 /// Writes a map of class indices, row by row, as a PNG of 8 bits whose values are the indices: grey, or
@@ -41,8 +38,6 @@ pub fn write_labels(
 
 #[cfg(test)]
 mod tests {
-    use nat_convert::labels::Labels;
-
     use super::*;
 
     #[test]

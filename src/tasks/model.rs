@@ -124,7 +124,9 @@ impl Model {
         options.check(name)?;
         let open = |part| {
             let LoadOptions { arch, dilations, weights_key, ignore, .. } = options.clone();
-            Checkpoint::open(path, &Options { arch, dilations, part, weights_key, ignore })
+            let mut said = Options::default().with_part(part).with_ignore(ignore);
+            (said.arch, said.dilations, said.weights_key) = (arch, dilations, weights_key);
+            Checkpoint::open(path, &said)
         };
         let mut checkpoint = open(Part::All)?;
         let task = checkpoint.metadata().architecture.head.task();

@@ -115,8 +115,8 @@ impl Weights {
     /// # Errors
     /// When the file can't be mapped.
     pub fn from_checkpoint(checkpoint: Checkpoint, dtype: DType, device: Device) -> Result<Self, LoadError> {
-        if checkpoint.is_converted() {
-            return Self::open(checkpoint.path(), dtype, device);
+        if let Some(path) = checkpoint.path().filter(|_| checkpoint.is_converted()) {
+            return Self::open(path, dtype, device);
         }
         Ok(Self::new(Origin::Checkpoint(Box::new(checkpoint)), dtype, device))
     }

@@ -1,8 +1,7 @@
 //! Checkpoints as `torch.save` writes them, made on the spot.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::Path;
 
 use zip::ZipWriter;
@@ -54,22 +53,52 @@ impl Object {
 
 /// Writes an object as `torch.save` does since 1.6.
 pub fn save(path: &Path, object: &Object) {
-    let mut pickle = b"\x80\x02".to_vec();
-    let mut storages = BTreeMap::new();
-    put(&mut pickle, object, &mut storages);
-    pickle.push(b'.');
-    let mut zip = ZipWriter::new(File::create(path).unwrap());
+    std::fs::write(path, zipped(object)).unwrap();
+}
+
+/// The file that `torch.save` makes of an object since 1.6.
+pub fn zipped(object: &Object) -> Vec<u8> {
+    let (pickle, storages) = pickled(object);
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let mut entry = |name: String, bytes: &[u8]| {
         zip.start_file(name, options).unwrap();
         zip.write_all(bytes).unwrap();
     };
     entry("archive/data.pkl".to_owned(), &pickle);
-    for (key, bytes) in &storages {
+    for (key, (_, bytes)) in &storages {
         entry(format!("archive/data/{key}"), bytes);
     }
     entry("archive/version".to_owned(), b"3\n");
-    zip.finish().unwrap();
+    zip.finish().unwrap().into_inner()
+}
+
+/// The file that `torch.save` made of an object before 1.6, and makes of it with
+/// `_use_new_zipfile_serialization=False`.
+pub fn legacy(object: &Object) -> Vec<u8> {
+    let (pickle, storages) = pickled(object);
+    let mut file =
+        b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
+    file.extend(pickle);
+    file.extend(b"\x80\x02](");
+    storages.keys().for_each(|key| text(&mut file, &key.to_string()));
+    file.extend(b"e.");
+    for (count, bytes) in storages.values() {
+        file.extend((*count as u64).to_le_bytes());
+        file.extend(bytes);
+    }
+    file
+}
+
+/// The number of elements and the bytes of each storage.
+type Storages = BTreeMap<usize, (usize, Vec<u8>)>;
+
+fn pickled(object: &Object) -> (Vec<u8>, Storages) {
+    let mut pickle = b"\x80\x02".to_vec();
+    let mut storages = Storages::new();
+    put(&mut pickle, object, &mut storages);
+    pickle.push(b'.');
+    (pickle, storages)
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
@@ -89,7 +118,7 @@ fn numbers(out: &mut Vec<u8>, numbers: &[usize]) {
     out.push(b't');
 }
 
-fn put(out: &mut Vec<u8>, object: &Object, storages: &mut BTreeMap<usize, Vec<u8>>) {
+fn put(out: &mut Vec<u8>, object: &Object, storages: &mut Storages) {
     match object {
         Object::None => out.push(b'N'),
         Object::Bool(value) => out.push(if *value { 0x88 } else { 0x89 }),
@@ -136,7 +165,7 @@ fn put(out: &mut Vec<u8>, object: &Object, storages: &mut BTreeMap<usize, Vec<u8
             numbers(out, shape);
             numbers(out, &strides);
             out.extend(b"\x89ccollections\nOrderedDict\n)RtR");
-            storages.insert(storages.len(), bytes.clone());
+            storages.insert(storages.len(), (count, bytes.clone()));
         }
     }
 }

@@ -5,6 +5,10 @@
 //! module (`…Spec`): what tensors each has, with names and shapes, and what it computes. A family of backbones is a
 //! file in `backbones`, a head one in `heads`.
 //!
+//! These types, and those of [`crate::recipe`], list all that there is (none is `#[non_exhaustive]`): a program that
+//! computes a network has to follow every field and every family, and one that is new must not pass unseen. A new
+//! one is a new version of this crate that says so.
+//!
 //! Sources: arXiv 2204.07143 (NAT), 2209.15001 (DiNAT), and the repository
 //! SHI-Labs/Neighborhood-Attention-Transformer for names and sizes.
 
@@ -25,8 +29,8 @@ pub use backbones::{
 };
 pub use dilations::{Dilations, DilationsError};
 pub use heads::{
-    BOX_SIDE, BoxHeadSpec, ClassifierWidths, DETECTOR_LEVELS, DetectorSpec, DetectorWidths, FpnSpec, Head,
-    MASK_SIDE, MaskHeadSpec, RpnSpec, UpernetSpec, UpernetWidths,
+    BOX_SIDE, BoxHeadSpec, ClassifierWidths, DetectorSpec, DetectorWidths, FpnSpec, Head, MASK_SIDE,
+    MaskHeadSpec, RpnSpec, UpernetSpec, UpernetWidths,
 };
 pub use maps::{MapSize, MapSizes};
 pub use module::{

@@ -23,6 +23,7 @@ pub(crate) struct Canonical {
 
 /// A tensor of the file that the network does not need.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Dropped {
     /// Its name in the file.
     pub name: String,

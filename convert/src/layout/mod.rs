@@ -15,6 +15,7 @@ mod rule;
 mod signs;
 mod transformers;
 mod unusable;
+mod unwrapped;
 #[cfg(test)]
 mod values;
 mod words;
@@ -25,4 +26,6 @@ pub use mapped::Dropped;
 pub(crate) use mapped::{Canonical, Mapped};
 pub use naming::Layout;
 pub(crate) use signs::looks_like;
+pub(crate) use unusable::unreadable;
+pub(crate) use unwrapped::{below, unwrapped};
 pub(crate) use wrappers::{NotFound, find, get, ignore, text};

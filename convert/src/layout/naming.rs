@@ -7,6 +7,7 @@ use serde::Serialize;
 /// The naming schemes of the published files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Layout {
     /// SHI-Labs' classifiers.
     Original,

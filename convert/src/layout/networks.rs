@@ -12,7 +12,7 @@ use crate::arch::Family;
 
 /// What wrappers of modules (DataParallel, torch.compile, FSDP, DeepSpeed, activation checkpoints) put between
 /// the components of a name, wherever they stand.
-const WRAPPED: [&str; 7] = [
+pub(super) const WRAPPED: [&str; 7] = [
     "module",
     "_orig_mod",
     "_fsdp_wrapped_module",

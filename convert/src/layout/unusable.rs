@@ -89,6 +89,12 @@ pub(super) fn kind(global: &str) -> Obstacle {
     made(global).unwrap_or_else(|| Obstacle::new(&format!("objects of {}", quoted(global))))
 }
 
+/// What an unreadable value is, as several of them are called, and what to do.
+pub(crate) fn unreadable(global: &str) -> (String, &'static str) {
+    let Obstacle { what, advice } = kind(global);
+    (what, advice)
+}
+
 /// What whole numbers are that stand where floats should.
 pub(super) fn whole_numbers(dtype: ElementType) -> Obstacle {
     Obstacle { what: format!("tensors of whole numbers ({dtype:?})"), advice: QUANTISED }

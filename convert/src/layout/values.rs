@@ -1,13 +1,13 @@
 //! Values for tests, as files have them.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::source::{ElementType, TensorRef, Value};
 
 pub(super) fn tensor(dtype: ElementType, shape: &[usize]) -> Value {
     let stride = |i: usize| shape[i + 1..].iter().product();
     let strides = (0..shape.len()).map(stride).collect();
-    Value::Tensor(Rc::new(TensorRef { dtype, shape: shape.to_vec(), strides, offset: 0, storage: 0 }))
+    Value::Tensor(Arc::new(TensorRef { dtype, shape: shape.to_vec(), strides, offset: 0, storage: 0 }))
 }
 
 pub(super) fn weight() -> Value {
@@ -16,7 +16,7 @@ pub(super) fn weight() -> Value {
 
 pub(super) fn dict(entries: &[(&str, Value)]) -> Value {
     let entry = |(key, value): &(&str, Value)| (Value::Str((*key).into()), value.clone());
-    Value::Dict(Rc::new(entries.iter().map(entry).collect()))
+    Value::Dict(Arc::new(entries.iter().map(entry).collect()))
 }
 
 pub(super) fn opaque(global: &str) -> Value {

@@ -1,7 +1,7 @@
 //! Where a file keeps its tensors: the state dict in whatever was saved around it.
 
 use super::words::{is_average, words};
-use super::{glob, networks, unusable};
+use super::{glob, networks, unusable, unwrapped};
 use crate::error::quoted;
 use crate::source::Value;
 
@@ -21,21 +21,23 @@ const MAX_ENTRIES: usize = 1 << 16;
 
 /// The tensors of a checkpoint, found in whatever was saved around them.
 #[derive(Debug)]
-pub(crate) struct StateDict {
+pub(crate) struct FoundState {
     /// The keys that lead to it, joined by dots; empty for a bare state dict.
     pub key: String,
     /// Keys beside it that lead to other state dicts.
     pub others: Vec<String>,
-    /// What names have to begin with: the rest of the key that was asked for.
+    /// What names without wrappers have to begin with: the rest of the key that was asked for.
     pub scope: Option<String>,
+    /// The same, or the wrappers if it is made of nothing else.
+    pub asked: Option<String>,
     /// Names as saved, and what was saved under them.
     pub entries: Vec<(String, Value)>,
 }
 
-impl StateDict {
+impl FoundState {
     /// The keys and what names begin with, as [`find`] takes both.
     pub fn place(&self) -> String {
-        let parts = [Some(&self.key).filter(|key| !key.is_empty()), self.scope.as_ref()];
+        let parts = [Some(&self.key).filter(|key| !key.is_empty()), self.asked.as_ref()];
         parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(".")
     }
 }
@@ -71,8 +73,12 @@ impl TensorDict<'_> {
         let place = |key: &&str| WRAPPERS.iter().position(|usual| usual == key).unwrap_or(WRAPPERS.len());
         let mut places: Vec<usize> = self.path.iter().map(place).collect();
         if places.is_empty() {
-            // What stands around others is least of all what was meant.
-            places.push(WRAPPERS.len() + 1);
+            // What stands around others is least of all what was meant, unless its names are those of modules.
+            let dotted = |(key, value): &(Value, Value)| {
+                text(key).is_some_and(|name| name.contains('.')) && unusable::is_tensor(value)
+            };
+            let modules = !self.network && self.dict.iter().any(dotted);
+            places.push(WRAPPERS.len() + usize::from(!modules));
         }
         (!self.network, !average, places)
     }
@@ -83,15 +89,17 @@ impl TensorDict<'_> {
 ///
 /// # Errors
 /// [`NotFound`].
-pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, NotFound> {
-    let (within, path, mut scope) =
+pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<FoundState, NotFound> {
+    let (within, path, mut asked) =
         wanted.map_or((root, Vec::new(), String::new()), |key| resolve(root, key));
     let mut found = Vec::new();
     search(within, &mut path.clone(), path.len() + NESTING, &mut MAX_VISITED.clone(), &mut found);
-    if !scope.is_empty() {
-        scope = networks::clean(&scope).into_owned();
-        let stem = format!("{scope}.");
-        let below = |key: &Value| text(key).is_some_and(|name| networks::clean(name).starts_with(&stem));
+    let scope = networks::clean(&asked).into_owned();
+    if !asked.is_empty() {
+        if !scope.is_empty() {
+            asked.clone_from(&scope);
+        }
+        let below = |key: &Value| text(key).is_some_and(|name| unwrapped::below(name, &asked).is_some());
         found.retain(|candidate| candidate.dict.iter().any(|(key, _)| below(key)));
     }
     // The first in the file, where none is preferred.
@@ -109,10 +117,11 @@ pub(crate) fn find(root: &Value, wanted: Option<&str>) -> Result<StateDict, NotF
         return Err(NotFound { reason, keys: Vec::new() });
     }
     let others = found.filter(|other| other.network == first.network && !other.path.is_empty());
-    Ok(StateDict {
+    Ok(FoundState {
         key: first.key(),
         others: others.map(|other| other.key()).collect(),
         scope: Some(scope).filter(|scope| !scope.is_empty()),
+        asked: Some(asked).filter(|asked| !asked.is_empty()),
         entries,
     })
 }
@@ -282,6 +291,8 @@ mod tests {
             (dict(&[("my.weights", net())]), Some("my.weights"), "my.weights", ""),
             (dict(&[("optimizer_state_dict", moments()), ("params", net())]), None, "params", ""),
             (dict(&[("levels.0.blocks.0.attn.rpb", weight()), ("extra", state())]), None, "", ""),
+            (dict(&[("fc.weight", weight()), ("stats", state())]), None, "", "stats"),
+            (dict(&[("fc.weight", weight()), ("model", state())]), None, "model", ""),
             (dict(&[("model", opaque("models.Net")), ("sd", net())]), None, "sd", ""),
             (dict(&[("exp_avg", net()), ("exp", net())]), None, "exp", ""),
             (mmengine(), None, "state_dict", "ema_state_dict"),
@@ -298,6 +309,11 @@ mod tests {
         assert_eq!(scope("teacher"), Ok(Some("teacher".into())));
         assert_eq!(scope("state_dict.student"), Ok(Some("student".into())));
         assert_eq!(scope("state_dict"), Ok(None));
+        // A wrapper is no part of names.
+        let parallel = dict(&[("net", dict(&[("module.w", weight())]))]);
+        let found = find(&parallel, Some("net.module")).unwrap();
+        assert_eq!((found.place().as_str(), found.scope), ("net.module", None));
+        assert!(find(&parallel, Some("net.w")).is_err());
         assert_eq!(scope("nobody").unwrap_err().reason, "no weights under `nobody`, only under `state_dict`");
         assert!(find(&dict(&[("optimizer", moments())]), None).is_err());
     }

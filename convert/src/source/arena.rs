@@ -5,7 +5,7 @@
 //! the immutable tree, each node once.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::value::{ElementType, Value};
 
@@ -39,9 +39,9 @@ pub(super) enum Node {
     /// Dictionaries.
     Dict(Vec<(Id, Id)>),
     /// A class or function, `module.name`.
-    Global(Rc<str>),
+    Global(Arc<str>),
     /// What calling a global that is not known would have given.
-    Instance { global: Rc<str>, state: Option<Id> },
+    Instance { global: Arc<str>, state: Option<Id> },
     /// A storage, or a view of one.
     Storage(StorageView),
 }
@@ -99,7 +99,7 @@ impl Arena {
     }
 
     /// The name that a node is, if it is text and short enough for one.
-    pub fn name(&self, id: Id) -> Option<&Rc<str>> {
+    pub fn name(&self, id: Id) -> Option<&Arc<str>> {
         match self.get(id) {
             Node::Leaf(Value::Str(text)) if text.len() <= MAX_NAME => Some(text),
             _ => None,
@@ -123,7 +123,7 @@ impl Arena {
     }
 
     /// The name of a global or of an instance's global.
-    pub fn global(&self, id: Id) -> Option<&Rc<str>> {
+    pub fn global(&self, id: Id) -> Option<&Arc<str>> {
         match self.get(id) {
             Node::Global(name) | Node::Instance { global: name, .. } => Some(name),
             _ => None,
@@ -178,10 +178,10 @@ impl Arena {
             Node::Leaf(value) => value.clone(),
             Node::Global(name) => Value::Opaque { global: name.clone(), state: None },
             Node::Storage(_) => opaque("torch.storage"),
-            Node::List(items) => Value::List(Rc::new(items.iter().map(|&id| take(id)).collect())),
-            Node::Dict(pairs) => Value::Dict(Rc::new(dict(pairs.iter().map(|&(k, v)| (take(k), take(v)))))),
+            Node::List(items) => Value::List(Arc::new(items.iter().map(|&id| take(id)).collect())),
+            Node::Dict(pairs) => Value::Dict(Arc::new(dict(pairs.iter().map(|&(k, v)| (take(k), take(v)))))),
             Node::Instance { global, state } => {
-                Value::Opaque { global: global.clone(), state: state.map(|id| Rc::new(take(id))) }
+                Value::Opaque { global: global.clone(), state: state.map(|id| Arc::new(take(id))) }
             }
         };
         let depth = below + 1;

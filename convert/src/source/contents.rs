@@ -8,6 +8,7 @@ use super::value::Value;
 /// The container a file turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Container {
     TorchZip,
     TorchLegacy,

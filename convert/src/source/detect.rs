@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use super::bytes::ByteSource;
 use super::contents::Contents;
 use super::problem::Flaw;
 use super::{foreign, legacy, safetensors, zip};
@@ -21,17 +22,17 @@ pub(super) fn open_file(path: &Path) -> Result<File, Flaw> {
     Ok(File::open(path)?)
 }
 
-/// Finds out what a file is and has the right reader read it.
-pub(super) fn contents(file: &mut File) -> Result<Contents, Flaw> {
-    let len = file.metadata()?.len();
+/// Finds out what bytes are and has the right reader read them.
+pub(super) fn contents(bytes: &ByteSource) -> Result<Contents, Flaw> {
+    let len = bytes.len()?;
     let mut head = Vec::new();
-    file.by_ref().take(foreign::HEAD).read_to_end(&mut head)?;
+    bytes.reader(0).take(foreign::HEAD).read_to_end(&mut head)?;
     if zip::is_zip(&head) {
-        zip::open(file, len)
+        zip::open(bytes, len)
     } else if legacy::is_legacy(&head) {
-        legacy::open(file, len)
+        legacy::open(bytes, len)
     } else if safetensors::is_safetensors(&head) {
-        safetensors::open(file, len)
+        safetensors::open(bytes, len)
     } else {
         Err(Flaw::NotACheckpoint(foreign::describe(&head)))
     }

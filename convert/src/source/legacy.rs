@@ -6,10 +6,10 @@
 //! little-endian: torch's `writeFileRaw` swaps them on other machines.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::rc::Rc;
+use std::io::{BufReader, Read};
+use std::sync::Arc;
 
+use super::bytes::ByteSource;
 use super::contents::{Container, Contents, StorageSpan};
 use super::pickle::{self, PickleInput};
 use super::problem::{Flaw, quoted};
@@ -33,9 +33,8 @@ pub(super) fn is_legacy(head: &[u8]) -> bool {
 }
 
 /// Reads everything but the elements.
-pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut input = PickleInput::new(BufReader::new(&mut *file), "torch legacy file", len);
+pub(super) fn open(bytes: &ByteSource, len: u64) -> Result<Contents, Flaw> {
+    let mut input = PickleInput::new(BufReader::new(bytes.reader(0)), "torch legacy file", len);
     let mut storages = Storages::default();
     let _magic = pickle::load(&mut input, &mut storages)?;
     match pickle::load(&mut input, &mut storages)? {
@@ -50,7 +49,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
 
     let mut position = input.position();
     drop(input);
-    let mut places: HashMap<Rc<str>, _> = HashMap::new();
+    let mut places: HashMap<Arc<str>, _> = HashMap::new();
     for key in keys.iter() {
         let fail = |what: &str| Flaw::Damaged {
             place: format!("torch legacy file, byte {position}"),
@@ -65,11 +64,10 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
             ))
         })?;
         let mut count = [0; 8];
-        file.seek(SeekFrom::Start(position))?;
         if len - position < 8 {
             return Err(fail("the file ends before all storages: download or copy it again"));
         }
-        file.read_exact(&mut count)?;
+        bytes.reader(position).read_exact(&mut count)?;
         let start = position + 8;
         let end = u64::from_le_bytes(count).checked_mul(size).and_then(|bytes| bytes.checked_add(start));
         let end = end.filter(|&end| end <= len).ok_or_else(|| {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::io::{BufRead, Read};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::arena::{Arena, Id, MAX_NAME, MAX_NODES, Node, opaque};
 use super::problem::Flaw;
@@ -397,7 +397,7 @@ impl<R: BufRead> Machine<'_, R> {
         }
     }
 
-    fn global(&mut self, module: &str, name: &str) -> Result<Rc<str>, Flaw> {
+    fn global(&mut self, module: &str, name: &str) -> Result<Arc<str>, Flaw> {
         self.input.numpy |= module.split('.').next() == Some("numpy");
         if module.len() + name.len() >= MAX_NAME {
             return Err(self.input.fail(format!("the name of a global is longer than {MAX_NAME} bytes")));

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 /// where possible what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
+#[non_exhaustive]
 pub struct StoreError {
-    /// The file.
+    /// The file, or the name that bytes in memory were given.
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: Flaw,
@@ -16,6 +17,7 @@ pub struct StoreError {
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Flaw {
     /// The operating system refused.
     #[error("{0}")]

@@ -5,7 +5,7 @@
 //! of which only the name is known.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::arena::{Arena, Id, Node, StorageView};
 use super::contents::StorageSpan;
@@ -22,13 +22,13 @@ const MAX_ARGS: usize = 8;
 #[derive(Default)]
 pub(super) struct Storages {
     list: Vec<Storage>,
-    by_key: HashMap<Rc<str>, u32>,
+    by_key: HashMap<Arc<str>, u32>,
 }
 
 /// What the pickle says about a storage.
 pub(super) struct Storage {
     /// Its name in the file.
-    pub key: Rc<str>,
+    pub key: Arc<str>,
     /// Bytes of an element; `None` for a class that is not known.
     pub size: Option<u64>,
     /// Bytes that tensors may lie in.
@@ -45,7 +45,7 @@ impl Storages {
     ///
     /// # Errors
     /// When one is missing or shorter than the pickle says.
-    pub fn place(&self, places: &HashMap<Rc<str>, StorageSpan>) -> Result<Vec<StorageSpan>, String> {
+    pub fn place(&self, places: &HashMap<Arc<str>, StorageSpan>) -> Result<Vec<StorageSpan>, String> {
         let place = |storage: &Storage| match places.get(&storage.key) {
             None if storage.len == 0 => Ok(StorageSpan::default()),
             None => Err(format!("storage {} is not in the file", quoted(&storage.key))),
@@ -64,7 +64,7 @@ impl Storages {
         self.list.iter()
     }
 
-    fn add(&mut self, key: &Rc<str>, size: Option<u64>, len: u64) -> u32 {
+    fn add(&mut self, key: &Arc<str>, size: Option<u64>, len: u64) -> u32 {
         let at = *self.by_key.entry(key.clone()).or_insert_with(|| {
             self.list.push(Storage { key: key.clone(), size, len });
             (self.list.len() - 1) as u32
@@ -256,11 +256,11 @@ fn pairs(arena: &Arena, items: Option<Id>) -> Result<Vec<(Id, Id)>, String> {
 }
 
 /// A tensor of `(storage, offset, size, stride[, requires_grad, hooks[, dtype (v3)][, metadata]])`.
-fn tensor(arena: &Arena, global: &Rc<str>, args: &[Id]) -> Result<Node, String> {
+fn tensor(arena: &Arena, global: &Arc<str>, args: &[Id]) -> Result<Node, String> {
     let &[storage, offset, shape, strides, ref rest @ ..] = args else {
         return Err(format!("{global} has {} arguments", args.len()));
     };
-    let instance = |global: &Rc<str>| Ok(Node::Instance { global: global.clone(), state: None });
+    let instance = |global: &Arc<str>| Ok(Node::Instance { global: global.clone(), state: None });
     let view = match arena.get(storage) {
         Node::Storage(view) => *view,
         Node::Instance { global, .. } => return instance(global),
@@ -299,5 +299,5 @@ fn tensor(arena: &Arena, global: &Rc<str>, args: &[Id]) -> Result<Node, String> 
         .ok()
         .and_then(|start| tensor.offset.checked_add(start))
         .ok_or("a tensor's offset overflows")?;
-    Ok(Node::Leaf(Value::Tensor(Rc::new(tensor))))
+    Ok(Node::Leaf(Value::Tensor(Arc::new(tensor))))
 }

@@ -2,13 +2,13 @@
 //! `safetensors`; a tensor is its own storage here.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::rc::Rc;
+use std::io::{BufReader, Read};
+use std::sync::Arc;
 
 use safetensors::{Dtype, tensor::Metadata};
 
 use super::arena::opaque;
+use super::bytes::ByteSource;
 use super::contents::{Container, Contents, StorageSpan};
 use super::problem::{Flaw, quoted};
 use super::rebuild::MAX_DIMS;
@@ -37,7 +37,7 @@ pub(super) fn is_safetensors(head: &[u8]) -> bool {
 }
 
 /// Reads the header.
-pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
+pub(super) fn open(bytes: &ByteSource, len: u64) -> Result<Contents, Flaw> {
     let damaged = |what: String| {
         // The parser quotes the header's text as it is.
         Flaw::Damaged { place: "safetensors header".into(), what: what.replace(char::is_control, " ") }
@@ -45,8 +45,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
     let cut = |needed: u64| {
         damaged(format!("the file has {len} bytes instead of {needed}: download or copy it again"))
     };
-    file.seek(SeekFrom::Start(0))?;
-    let mut reader = BufReader::new(file);
+    let mut reader = BufReader::new(bytes.reader(0));
     let mut header = [0; LENGTH];
     reader.read_exact(&mut header)?;
     let header = u64::from_le_bytes(header);
@@ -92,7 +91,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
                 let (start, end) = info.data_offsets;
                 storages.push(StorageSpan::plain(data + start as u64..data + end as u64));
                 let (shape, storage) = (info.shape.clone(), storages.len() - 1);
-                Value::Tensor(Rc::new(TensorRef { dtype, shape, strides, offset: 0, storage }))
+                Value::Tensor(Arc::new(TensorRef { dtype, shape, strides, offset: 0, storage }))
             }
             None => opaque(&format!("a tensor of {}", info.dtype)),
         };
@@ -100,7 +99,7 @@ pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
     }
     let metadata: BTreeMap<_, _> =
         parsed.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let root = Value::Dict(Rc::new(root));
+    let root = Value::Dict(Arc::new(root));
     Ok(Contents { container: Container::Safetensors, root, storages, metadata })
 }
 

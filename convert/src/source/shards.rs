@@ -2,13 +2,13 @@
 //! `pytorch_model.bin.index.json`, says which file has which tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::bytes::ByteSource;
 use super::contents::Contents;
 use super::detect::{contents, open_file};
 use super::problem::{Flaw, StoreError, quoted};
@@ -26,7 +26,7 @@ struct Index {
 }
 
 /// Opens all files that an index names.
-pub(super) fn open(path: &Path) -> Result<(Vec<(PathBuf, File)>, Contents), StoreError> {
+pub(super) fn open(path: &Path) -> Result<(Vec<(PathBuf, ByteSource)>, Contents), StoreError> {
     let wrong = |problem| StoreError { path: path.to_owned(), problem };
     let index = read(path).map_err(wrong)?;
     let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
@@ -42,8 +42,9 @@ pub(super) fn open(path: &Path) -> Result<(Vec<(PathBuf, File)>, Contents), Stor
     for (number, name) in names.into_iter().enumerate() {
         let shard = path.with_file_name(name);
         let wrong = |problem| StoreError { path: shard.clone(), problem };
-        let mut file = open_file(&shard).map_err(|problem| wrong(missing(problem, path)))?;
-        let mut found = contents(&mut file).map_err(wrong)?;
+        let file = open_file(&shard).map_err(|problem| wrong(missing(problem, path)))?;
+        let file = ByteSource::File(file);
+        let mut found = contents(&file).map_err(wrong)?;
         let Value::Dict(root) = &found.root else {
             return Err(wrong(Flaw::Unsupported("a part of a checkpoint that holds no dictionary".into())));
         };
@@ -62,7 +63,7 @@ pub(super) fn open(path: &Path) -> Result<(Vec<(PathBuf, File)>, Contents), Stor
         }
         files.push((shard, file));
     }
-    let root = Value::Dict(Rc::new(entries));
+    let root = Value::Dict(Arc::new(entries));
     let whole = whole.ok_or_else(|| wrong(damaged("no files".into())))?;
     Ok((files, Contents { root, metadata: BTreeMap::new(), ..whole }))
 }
@@ -105,7 +106,7 @@ fn moved(value: &Value, first: usize) -> Value {
         Value::Tensor(tensor) => {
             let mut tensor = (**tensor).clone();
             tensor.storage += first;
-            Value::Tensor(Rc::new(tensor))
+            Value::Tensor(Arc::new(tensor))
         }
         other => other.clone(),
     }

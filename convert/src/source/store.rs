@@ -1,19 +1,21 @@
 //! An opened checkpoint, of which tensors are read.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::bytes::ByteSource;
 use super::contents::{Container, Contents, StorageSpan};
 use super::detect::{contents, open_file};
 use super::problem::{Flaw, StoreError};
 use super::value::{TensorRef, Value};
 use super::{shards, zip};
 
-/// An opened checkpoint: a file, or the files that one was split into.
+/// An opened checkpoint: a file, the files that one was split into, or bytes in memory. Threads may share one and
+/// read at the same time.
 pub struct TensorStore {
-    files: Vec<(PathBuf, File)>,
+    /// What messages call each, and its bytes.
+    files: Vec<(PathBuf, ByteSource)>,
     contents: Contents,
 }
 
@@ -23,12 +25,27 @@ impl TensorStore {
     /// # Errors
     /// When the file can't be read, is no checkpoint, or is damaged.
     pub fn open(path: &Path) -> Result<TensorStore, StoreError> {
-        let open = || {
-            let mut file = open_file(path)?;
-            let contents = contents(&mut file)?;
-            Ok(TensorStore { files: vec![(path.to_owned(), file)], contents })
-        };
-        open().map_err(|problem| StoreError { path: path.to_owned(), problem })
+        let file = open_file(path).map_err(|problem| StoreError { path: path.to_owned(), problem })?;
+        Self::of(path.to_owned(), ByteSource::File(file))
+    }
+
+    /// Opens a checkpoint that is in memory, of any container: a `Vec<u8>`, an `Arc<[u8]>`, a mapped file, what a
+    /// program includes. The bytes are kept as they are, not copied. Messages call it `name`.
+    ///
+    /// # Errors
+    /// When the bytes are no checkpoint, or damaged.
+    pub fn from_bytes(
+        name: &str,
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+    ) -> Result<TensorStore, StoreError> {
+        Self::of(name.into(), ByteSource::Memory(Box::new(bytes)))
+    }
+
+    fn of(name: PathBuf, bytes: ByteSource) -> Result<TensorStore, StoreError> {
+        match contents(&bytes) {
+            Ok(contents) => Ok(TensorStore { files: vec![(name, bytes)], contents }),
+            Err(problem) => Err(StoreError { path: name, problem }),
+        }
     }
 
     /// Opens a checkpoint of several files by the index that Transformers writes beside them, as one
@@ -42,9 +59,18 @@ impl TensorStore {
         Ok(TensorStore { files, contents })
     }
 
-    /// The files that the tensors are read from.
+    /// The files that the tensors are read from; none of a checkpoint in memory.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|(path, _)| path.as_path())
+        let on_disk = self.files.iter().filter(|(_, bytes)| matches!(bytes, ByteSource::File(_)));
+        on_disk.map(|(path, _)| path.as_path())
+    }
+
+    /// All bytes of a checkpoint in memory; `None` of files.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self.files.as_slice() {
+            [(_, ByteSource::Memory(bytes))] => Some((**bytes).as_ref()),
+            _ => None,
+        }
     }
 
     /// What the file turned out to be.
@@ -104,13 +130,12 @@ impl TensorStore {
     /// Replaces `out` by `len` bytes of a storage from its byte `start` on.
     fn read_at(&self, place: &StorageSpan, start: u64, len: usize, out: &mut Vec<u8>) -> Result<(), Flaw> {
         resize(out, len)?;
-        let mut file = &self.files[place.file].1;
+        let bytes = &self.files[place.file].1;
         if place.unpacked.is_none() {
-            file.seek(SeekFrom::Start(place.stored.start + start))?;
-            return Ok(file.read_exact(out)?);
+            return Ok(bytes.reader(place.stored.start + start).read_exact(out)?);
         }
-        file.seek(SeekFrom::Start(place.stored.start))?;
-        let mut bytes = zip::inflate(file.take(place.stored.end - place.stored.start), place.len());
+        let packed = bytes.reader(place.stored.start);
+        let mut bytes = zip::inflate(packed.take(place.stored.end - place.stored.start), place.len());
         io::copy(&mut bytes.by_ref().take(start), &mut io::sink())?;
         Ok(bytes.read_exact(out)?)
     }

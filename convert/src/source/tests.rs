@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 
 mod containers;
+mod sharing;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden");
 
@@ -72,14 +73,21 @@ fn open(bytes: &[u8]) -> (tempfile::TempDir, Result<TensorStore, StoreError>) {
     (folder, source)
 }
 
-/// What a file holds, or its error without the path.
+/// What a file holds, or its error without the path: the same from disk and from memory.
 fn outcome(bytes: &[u8]) -> Result<BTreeMap<String, Json>, String> {
-    let (_folder, source) = open(bytes);
-    source.map(|source| flat(&source)).map_err(|error| {
-        let line = error.to_string();
-        assert!(!line.contains('\n'), "{line}");
-        error.problem.to_string()
-    })
+    let found = |source: Result<TensorStore, StoreError>| {
+        source.map(|source| flat(&source)).map_err(|error| {
+            let line = error.to_string();
+            assert!(!line.contains('\n'), "{line}");
+            error.problem.to_string()
+        })
+    };
+    let (folder, source) = open(bytes);
+    let outcome = found(source);
+    // What a tensor's elements could not be read for names the file too.
+    let path = folder.path().join("file").display().to_string();
+    assert!(outcome == found(TensorStore::from_bytes(&path, bytes.to_vec())), "{outcome:?}");
+    outcome
 }
 
 fn files(extension: &str, folder: PathBuf) -> Vec<PathBuf> {

@@ -1,7 +1,7 @@
 //! What files hold, as plain values: objects, and tensors whose elements are still on disk.
 
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Largest tensor, in bytes, that may be longer than its storage: a stride of 0 repeats elements,
 /// and a file of 300 bytes must not ask for gigabytes of memory.
@@ -10,6 +10,7 @@ pub(super) const MAX_EXPANDED_BYTES: usize = 256 << 20;
 /// Element types that a checkpoint's tensors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum ElementType {
     F64,
     F32,
@@ -41,6 +42,7 @@ impl ElementType {
 /// A tree of values is at most 512 levels deep and has at most 2^24 values with the shared ones
 /// counted as often as they are met: walking it recursively is safe.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Value {
     /// Python's `None`.
     None,
@@ -51,29 +53,30 @@ pub enum Value {
     /// Floats.
     Float(f64),
     /// Text.
-    Str(Rc<str>),
+    Str(Arc<str>),
     /// Byte strings.
-    Bytes(Rc<[u8]>),
+    Bytes(Arc<[u8]>),
     /// Lists, tuples and sets.
-    List(Rc<Vec<Value>>),
+    List(Arc<Vec<Value>>),
     /// Dictionaries and `OrderedDict`s, in order; no text of up to 512 bytes is a key twice.
-    Dict(Rc<Vec<(Value, Value)>>),
+    Dict(Arc<Vec<(Value, Value)>>),
     /// A tensor (parameters included).
-    Tensor(Rc<TensorRef>),
+    Tensor(Arc<TensorRef>),
     /// Anything else: the name of its class or of the function that would have made it, with its
     /// state (e.g. `argparse.Namespace`'s attributes, or the items of a subclass of `dict` or
     /// `list`) where the file has one. A tensor of an unsupported kind names what stands in the way.
     Opaque {
         /// `module.name`.
-        global: Rc<str>,
+        global: Arc<str>,
         /// What the file says about the instance.
-        state: Option<Rc<Value>>,
+        state: Option<Arc<Value>>,
     },
 }
 
 /// Where a tensor's elements lie in the file. Strides and offset are in elements.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub struct TensorRef {
     pub dtype: ElementType,
     pub shape: Vec<usize>,

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 
 use flate2::bufread::DeflateDecoder;
 use zip::CompressionMethod;
 use zip::read::ZipArchive;
 
+use super::bytes::{ByteReader, ByteSource};
 use super::contents::{Container, Contents, StorageSpan};
 use super::pickle::{self, PickleInput};
 use super::problem::{Flaw, quoted};
@@ -26,7 +26,7 @@ pub(super) fn is_zip(head: &[u8]) -> bool {
     head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06")
 }
 
-type Archive<'f> = ZipArchive<BufReader<&'f mut File>>;
+type Archive<'f> = ZipArchive<BufReader<ByteReader<'f>>>;
 
 /// What an entry holds, unpacked, and where in the file it lies.
 type ZipEntry<'a> = (Box<dyn Read + 'a>, StorageSpan);
@@ -58,8 +58,9 @@ impl<R: Read> Read for Inflate<R> {
 }
 
 /// Reads everything but the elements.
-pub(super) fn open(file: &mut File, len: u64) -> Result<Contents, Flaw> {
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged("zip archive", error))?;
+pub(super) fn open(bytes: &ByteSource, len: u64) -> Result<Contents, Flaw> {
+    let archive = ZipArchive::new(BufReader::new(bytes.reader(0)));
+    let mut archive = archive.map_err(|error| damaged("zip archive", error))?;
     // Raw bytes: torch writes UTF-8 without the flag that says so.
     let names: Vec<Vec<u8>> = archive.file_names_raw().map(<[u8]>::to_vec).collect();
     // torch has one folder; who packs an archive again may leave it out or put it into another one.

@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn the_font_has_the_letters() {
         let names = ["ade20k", "coco", "imagenet-1k"]
-            .map(|name| format!("{}/assets/labels/{name}.txt", env!("CARGO_MANIFEST_DIR")))
+            .map(|name| format!("{}/convert/assets/labels/{name}.txt", env!("CARGO_MANIFEST_DIR")))
             .map(|path| std::fs::read_to_string(path).unwrap())
             .concat();
         let text = "Zażółć gęślą jaźń Größe Ærø ΑΒΓ αβγ Привет Ѓ ґ “”„—… €%";

@@ -20,7 +20,7 @@ pub const BOX_SIDE: usize = 7;
 /// Side of a region's features for the mask heads, half of a mask's.
 pub const MASK_SIDE: usize = 14;
 /// Levels of the backbone under a detector: its pyramid has one map more.
-pub const DETECTOR_LEVELS: usize = 4;
+const DETECTOR_LEVELS: usize = 4;
 
 /// Widths of a two-stage detector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

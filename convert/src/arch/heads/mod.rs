@@ -8,8 +8,7 @@ mod upernet;
 
 pub use classifier::ClassifierWidths;
 pub use mask_rcnn::{
-    BOX_SIDE, BoxHeadSpec, DETECTOR_LEVELS, DetectorSpec, DetectorWidths, FpnSpec, MASK_SIDE, MaskHeadSpec,
-    RpnSpec,
+    BOX_SIDE, BoxHeadSpec, DetectorSpec, DetectorWidths, FpnSpec, MASK_SIDE, MaskHeadSpec, RpnSpec,
 };
 pub use registry::Head;
 pub(crate) use registry::{is_head, named, task_told};
