@@ -76,7 +76,7 @@ fn every_source_says_what_does_not_fit() {
     wrong.insert("head.weight".to_owned(), Tensor::zeros((10, 7), DType::F32, &Device::Cpu).unwrap());
     let expected = [
         TensorProblem::Missing { name: "head.bias".to_owned(), nearest: None },
-        TensorProblem::Shape { name: "head.weight".to_owned(), got: vec![10, 7], expected: vec![10, 256] },
+        TensorProblem::Shape { name: "head.weight".to_owned(), got: vec![10, 7], expected: vec![10, 128] },
     ];
     let named = Weights::from_tensors(wrong.clone(), DType::F32, Device::Cpu);
     let built = Weights::from_var_builder(VarBuilder::from_tensors(wrong, DType::F32, &Device::Cpu));

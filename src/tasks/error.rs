@@ -27,10 +27,6 @@ pub enum TaskError {
     OwnLabels { model: String, own: usize, classes: usize },
     #[error("`{model}` can't compute in {}: f32, f16 and bf16 are possible", dtype.as_str())]
     DType { model: String, dtype: DType },
-    #[error("`{model}`: {error}")]
-    Dilations { model: String, error: nat_convert::arch::DilationsError },
-    #[error("the weights in the program can't be used: {0}")]
-    Embedded(String),
     #[error("`{model}` has no resolution of its own to crop to: `resolution` has to be given")]
     NoCrop { model: String },
     #[error("`{model}` has {classes} classes, a label map holds up to 256")]

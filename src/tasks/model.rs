@@ -1,10 +1,12 @@
 //! A network that is loaded, with everything that it takes to run it on an image.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use nat_convert::arch::{Dilations, Geometry};
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
+use nat_convert::error::ConvertError;
 use nat_convert::metadata::Metadata;
 use nat_convert::report::Report;
 use nat_convert::zoo::Task;
@@ -112,28 +114,26 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn open_as(name: String, path: &Path, options: &LoadOptions) -> Result<Self, TaskError> {
-        let checkpoint = Self::checkpoint(&name, path, options)?;
+        let checkpoint = opened(&name, options, |said| Checkpoint::open(path, said))?;
         let fingerprint = Fingerprint::of(checkpoint.files());
         let model = Self::of(name, checkpoint, options)?;
         let name = format!("{}@{}", model.name, fingerprint.beginning()?);
         Ok(Self { name, fingerprinted: true, ..model })
     }
 
-    /// Opens the checkpoint of a model that is called `name`.
-    fn checkpoint(name: &str, path: &Path, options: &LoadOptions) -> Result<Checkpoint, TaskError> {
-        options.check(name)?;
-        let open = |part| {
-            let LoadOptions { arch, dilations, weights_key, ignore, .. } = options.clone();
-            let mut said = Options::default().with_part(part).with_ignore(ignore);
-            (said.arch, said.dilations, said.weights_key) = (arch, dilations, weights_key);
-            Checkpoint::open(path, &said)
-        };
-        let mut checkpoint = open(Part::All)?;
-        let task = checkpoint.metadata().architecture.head.task();
-        if options.backbone && task.is_some_and(|task| task != Task::Classify) {
-            checkpoint = open(Part::Backbone)?;
-        }
-        Ok(checkpoint)
+    /// Loads a checkpoint of any kind that the converter reads from memory: what a server was sent, what a program
+    /// includes. It is called `name`.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_bytes(
+        name: &str,
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+        options: &LoadOptions,
+    ) -> Result<Self, TaskError> {
+        let bytes = SharedBytes(Arc::new(bytes));
+        let checkpoint = opened(name, options, |said| Checkpoint::from_bytes(name, bytes.clone(), said))?;
+        Self::of(name.to_owned(), checkpoint, options)
     }
 
     fn of(name: String, checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self, TaskError> {
@@ -143,42 +143,20 @@ impl Model {
         Ok(Self { report: Some(Box::new(report)), ..model })
     }
 
-    /// Loads a model of the zoo from where [`crate::zoo::locate`] found it.
+    /// Loads a model of the zoo from where [`crate::zoo`] found it.
     ///
     /// # Errors
     /// As [`Model::open`].
     pub fn named(entry: &Entry, located: &Located, options: &LoadOptions) -> Result<Self, TaskError> {
         match located {
-            Located::Embedded => Self::embedded(&entry.name, DEMO, options),
+            Located::Embedded => Self::from_bytes(&entry.name, DEMO, options),
             Located::At(path) => {
                 let arch = Some(entry.name.clone());
                 let options = LoadOptions { arch, ..options.clone() };
-                let checkpoint = Self::checkpoint(&entry.name, path, &options)?;
+                let checkpoint = opened(&entry.name, &options, |said| Checkpoint::open(path, said))?;
                 Self::of(entry.name.clone(), checkpoint, &options)
             }
         }
-    }
-
-    /// Loads a safetensors file of ours that is part of a program.
-    ///
-    /// # Errors
-    /// When it was not written by the converter.
-    pub fn embedded(name: &str, bytes: &'static [u8], options: &LoadOptions) -> Result<Self, TaskError> {
-        options.check(name)?;
-        let unusable = |e: &dyn std::fmt::Display| TaskError::Embedded(e.to_string());
-        let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| unusable(&e))?;
-        let map = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-        let metadata = Metadata::from_map(&map).map_err(|e| unusable(&e))?;
-        let mut metadata = metadata.ok_or_else(|| unusable(&"they carry no architecture"))?;
-        if let Some(dilations) = &options.dilations {
-            let backbone = &mut metadata.architecture.backbone;
-            backbone.dilations = dilations
-                .expand(&backbone.depths)
-                .map_err(|error| TaskError::Dilations { model: name.to_owned(), error })?;
-            metadata.dilations_known = true;
-        }
-        let weights = Weights::from_bytes(bytes, options.dtype, options.device.clone())?;
-        Self::new(name.to_owned(), metadata, weights, options)
     }
 
     fn new(
@@ -338,5 +316,37 @@ impl Model {
 
     pub(super) fn compute_error(&self, error: candle_core::Error) -> TaskError {
         TaskError::Compute { model: self.name.clone(), error }
+    }
+}
+
+/// Opens the checkpoint of a model that is called `name`, or of a network that is no classifier the backbone if that is
+/// wanted.
+fn opened(
+    name: &str,
+    options: &LoadOptions,
+    open: impl Fn(&Options) -> Result<Checkpoint, ConvertError>,
+) -> Result<Checkpoint, TaskError> {
+    options.check(name)?;
+    let open = |part| {
+        let LoadOptions { arch, dilations, weights_key, ignore, .. } = options.clone();
+        let mut said = Options::default().with_part(part).with_ignore(ignore);
+        (said.arch, said.dilations, said.weights_key) = (arch, dilations, weights_key);
+        open(&said)
+    };
+    let checkpoint = open(Part::All)?;
+    let task = checkpoint.metadata().architecture.head.task();
+    match task.is_some_and(|task| task != Task::Classify) && options.backbone {
+        true => Ok(open(Part::Backbone)?),
+        false => Ok(checkpoint),
+    }
+}
+
+/// Bytes that a checkpoint may be opened of twice.
+#[derive(Clone)]
+struct SharedBytes(Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
     }
 }
