@@ -74,4 +74,4 @@ pub mod zoo;
 /// The examples of the README are compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+struct PackageReadme;

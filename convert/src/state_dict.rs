@@ -41,7 +41,7 @@ pub struct StateDict {
     other_keys: Vec<String>,
     tensors: Vec<StateTensor>,
     unreadable: Vec<UnreadableTensor>,
-    index: HashMap<String, Entry>,
+    index: HashMap<String, NamedPlace>,
 }
 
 /// A tensor of a state dict.
@@ -75,7 +75,7 @@ pub struct UnreadableTensor {
 
 /// What a name stands for, by its number.
 #[derive(Clone, Copy)]
-enum Entry {
+enum NamedPlace {
     Tensor(usize),
     Unreadable(usize),
 }
@@ -147,8 +147,10 @@ impl StateDict {
     }
 
     fn indexed(mut self) -> Self {
-        let readable = self.tensors.iter().enumerate().map(|(i, tensor)| (&tensor.name, Entry::Tensor(i)));
-        let others = self.unreadable.iter().enumerate().map(|(i, one)| (&one.name, Entry::Unreadable(i)));
+        let readable =
+            self.tensors.iter().enumerate().map(|(i, tensor)| (&tensor.name, NamedPlace::Tensor(i)));
+        let others =
+            self.unreadable.iter().enumerate().map(|(i, one)| (&one.name, NamedPlace::Unreadable(i)));
         self.index = others.chain(readable).map(|(name, entry)| (name.clone(), entry)).collect();
         self
     }
@@ -178,7 +180,7 @@ impl StateDict {
     /// A tensor by its name; `None` where there is none that can be read.
     pub fn tensor(&self, name: &str) -> Option<&StateTensor> {
         match self.index.get(name) {
-            Some(&Entry::Tensor(i)) => Some(&self.tensors[i]),
+            Some(&NamedPlace::Tensor(i)) => Some(&self.tensors[i]),
             _ => None,
         }
     }
@@ -190,12 +192,12 @@ impl StateDict {
     /// When there is no such tensor, it is one of [`StateDict::unreadable`], or the file can't be read any more.
     pub fn read(&self, name: &str, out: &mut Vec<u8>) -> Result<ElementType, ConvertError> {
         match self.index.get(name) {
-            Some(&Entry::Tensor(i)) => {
+            Some(&NamedPlace::Tensor(i)) => {
                 let tensor = &self.tensors[i];
                 self.source.store.read(&tensor.place, out)?;
                 Ok(tensor.dtype)
             }
-            Some(&Entry::Unreadable(i)) => {
+            Some(&NamedPlace::Unreadable(i)) => {
                 let UnreadableTensor { name, what, advice, .. } = self.unreadable[i].clone();
                 let unusable = vec![Unusable { name, what, advice }];
                 let mismatch = Box::new(Mismatch { unusable, ..Mismatch::default() });
