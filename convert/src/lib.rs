@@ -15,8 +15,8 @@
 //!
 //! Files are told by their bytes, never by their names: archives of `torch.save`, its legacy format, safetensors,
 //! folders and split checkpoints of Transformers. Each of the three doors opens a path (`open`) or bytes in memory
-//! (`from_bytes`); elements stay where they are until `read` asks for them. What a door gives is `Send` and `Sync`: threads share
-//! it and read at the same time.
+//! (`from_bytes`); elements stay where they are until `read` asks for them. What a door gives is `Send` and `Sync`:
+//! threads share it and read at the same time.
 //!
 //! ```no_run
 //! use nat_convert::checkpoint::{Checkpoint, Options};
