@@ -61,7 +61,7 @@ fn nothing_that_is_damaged_panics_or_takes_memory() {
             let file = checkpoint::with_metadata(&demo, |metadata| {
                 *metadata.pointer_mut(pointer).unwrap() = serde_json::from_str(value).unwrap();
             });
-            let model = Model::embedded("it", file.leak(), &LoadOptions::default());
+            let model = Model::from_bytes("it", file, &LoadOptions::default());
             let task = model.and_then(|model| Classify::new(model, &ClassifyOptions::default()));
             // A large input is no damage, and takes its time.
             match task.as_ref().map(|task| (task.crop().resolution(), task)) {

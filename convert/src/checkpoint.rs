@@ -125,7 +125,7 @@ impl Checkpoint {
         let labels = known.labels(&architecture, entry, &mut warnings)?;
         let metadata = Metadata {
             preprocessing: known.preprocessing(&architecture, entry, trained, &mut notes)?,
-            palette: known.palette(labels.as_deref()),
+            palette: known.palette(architecture.classes()),
             labels,
             model: entry.filter(|e| e.architecture == architecture).map(|e| e.name.clone()),
             dilations_known: stated.is_some(),

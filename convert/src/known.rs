@@ -198,13 +198,13 @@ impl Known<'_> {
         Ok(own.or_else(|| published().map(names)))
     }
 
-    /// The colours of the classes that `labels` name, where the file has as many.
-    pub fn palette(&self, labels: Option<&[String]>) -> Option<Vec<[u8; 3]>> {
+    /// The colours of the classes, where the file has as many.
+    pub fn palette(&self, classes: Option<usize>) -> Option<Vec<[u8; 3]>> {
         let palette = match (self.ours, &self.beside.openmmlab) {
             (Some(ours), _) => ours.palette.clone(),
             (None, meta) => meta.as_ref().and_then(|meta| meta.palette.clone()),
         };
-        palette.filter(|palette| labels.is_some_and(|labels| labels.len() == palette.len()))
+        palette.filter(|palette| classes == Some(palette.len()))
     }
 
     /// The task of the network, or of the one whose backbone this is.

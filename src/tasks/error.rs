@@ -23,8 +23,6 @@ pub enum TaskError {
     OtherTask { model: String, task: &'static str, wanted: &'static str },
     #[error("{given} labels are given and `{model}` has {classes} classes")]
     Labels { model: String, given: usize, classes: usize },
-    #[error("`{model}` carries {own} labels and has {classes} classes")]
-    OwnLabels { model: String, own: usize, classes: usize },
     #[error("`{model}` can't compute in {}: f32, f16 and bf16 are possible", dtype.as_str())]
     DType { model: String, dtype: DType },
     #[error("`{model}` has no resolution of its own to crop to: `resolution` has to be given")]

@@ -165,11 +165,6 @@ impl Model {
         weights: Weights,
         options: &LoadOptions,
     ) -> Result<Self, TaskError> {
-        if let (Some(labels), Some(classes)) = (&metadata.labels, metadata.architecture.classes())
-            && labels.len() != classes
-        {
-            return Err(TaskError::OwnLabels { model: name, own: labels.len(), classes });
-        }
         let weights = if options.gradients { weights.differentiable() } else { weights };
         let network = Network::new(&metadata.architecture, &weights)?;
         let LoadOptions { device, dtype, .. } = options.clone();

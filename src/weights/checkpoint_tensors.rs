@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Error, Result, Shape, Tensor};
+use candle_core::{DType, Device, Error, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use nat_convert::error::ConvertError;
@@ -59,7 +59,7 @@ impl CheckpointTensors {
     }
 
     /// A tensor on the CPU, as it is stored; bytes and truth values as candle's U8, signed bytes as I16.
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    fn read(&self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
         let mut bytes = Vec::new();
         let read = |bytes: &mut Vec<u8>| self.0.read(name, bytes).map_err(Error::wrap);
         let dtype = match read(&mut bytes)? {
@@ -87,7 +87,7 @@ impl CheckpointTensors {
 }
 
 impl SimpleBackend for CheckpointTensors {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         match self.shape(name) {
             Some(got) if got != shape.dims() => Err(Error::UnexpectedShape {
                 msg: format!("shape mismatch for {name}"),
@@ -98,7 +98,7 @@ impl SimpleBackend for CheckpointTensors {
         }
     }
 
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         match self.shape(name) {
             Some(shape) => self.read(name, shape)?.to_dtype(dtype)?.to_device(device),
             // Reading says why.

@@ -32,7 +32,7 @@ impl Altered {
 
     /// The model.
     pub fn model(&self) -> Model {
-        Model::embedded("altered", self.bytes, &LoadOptions::default()).unwrap()
+        Model::from_bytes("altered", self.bytes, &LoadOptions::default()).unwrap()
     }
 }
 
