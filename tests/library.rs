@@ -13,8 +13,9 @@ use nat_infer::nat_convert::arch::Architecture;
 use nat_infer::pipeline::{Pipeline, Source};
 use nat_infer::tasks::classify::ClassifyOptions;
 use nat_infer::tasks::{Classify, Detect, ExtractFeatures, LoadOptions, Model, Saliency, Segment, TaskError};
-use nat_infer::weights::{LoadError, TensorProblem, Weights};
+use nat_infer::weights::{CheckpointTensors, LoadError, TensorProblem, Weights};
 use nat_infer::{attention::NeighborhoodAttention, layers, zoo};
+use nat_testing::torch::{self, Object};
 
 const DIGITS: &str = "assets/demo-digits.safetensors";
 
@@ -101,6 +102,61 @@ fn every_source_says_what_does_not_fit() {
     assert!(error.to_string().contains("not a safetensors file"), "{error}");
 }
 
+/// A network that is none of ours, as training saved it: old and new files, an average beside the weights, a wrapper.
+#[test]
+fn candle_reads_any_checkpoint_through_us() {
+    let floats = |first: f32, shape: &[usize]| {
+        let count = shape.iter().product::<usize>();
+        Object::floats(shape, &(0..count).map(|i| first + i as f32).collect::<Vec<_>>())
+    };
+    let state = |first| {
+        let tensors = [("module.fc.weight", floats(first, &[2, 3])), ("module.fc.bias", floats(first, &[2]))];
+        Object::dict(tensors.map(|(name, tensor)| (name.to_owned(), tensor)))
+    };
+    let saved = [("epoch", Object::Int(3)), ("state_dict", state(1.0)), ("state_dict_ema", state(5.0))];
+    let saved = Object::dict(saved.map(|(key, value)| (key.to_owned(), value)));
+    let folder = tempfile::tempdir().unwrap();
+    for (bytes, key, first) in [
+        (torch::zipped(&saved), None, 5.0),
+        (torch::legacy(&saved), None, 5.0),
+        (torch::legacy(&saved), Some("state_dict"), 1.0),
+    ] {
+        let path = folder.path().join("saved.pth");
+        std::fs::write(&path, &bytes).unwrap();
+        let from_file = CheckpointTensors::open(&path, key).unwrap();
+        assert_eq!(from_file.state_dict().names().collect::<Vec<_>>(), ["fc.weight", "fc.bias"]);
+        let from_memory = CheckpointTensors::from_bytes("upload", bytes, key).unwrap();
+        for tensors in [from_file, from_memory] {
+            let builder = tensors.into_var_builder(DType::F32, &Device::Cpu);
+            let layer = candle_nn::linear(3, 2, builder.pp("fc")).unwrap();
+            let x = Tensor::new(&[[1f32, 10.0, 100.0]], &Device::Cpu).unwrap();
+            let [row0, row1] = [0.0, 3.0]
+                .map(|more| (first + more) + (first + more + 1.0) * 10.0 + (first + more + 2.0) * 100.0);
+            let want = [row0 + first, row1 + first + 1.0];
+            assert_eq!(layer.forward(&x).unwrap().to_vec2::<f32>().unwrap(), [want]);
+            assert!(builder.contains_tensor("fc.bias") && !builder.contains_tensor("fc.gamma"));
+            // In another type, and without a shape.
+            let bias = builder.get_unchecked_dtype("fc.bias", DType::F16).unwrap();
+            assert_eq!((bias.dtype(), bias.dims()), (DType::F16, &[2][..]));
+            let error = builder.get((2, 4), "fc.weight").unwrap_err().to_string();
+            assert!(error.contains("fc.weight") && error.contains("[2, 3]"), "{error}");
+            let error = builder.get(2, "fc.gamma").unwrap_err().to_string();
+            assert!(error.contains("fc.gamma"), "{error}");
+        }
+    }
+    let error = CheckpointTensors::from_bytes("upload", b"no checkpoint".to_vec(), None).err().unwrap();
+    assert!(error.to_string().starts_with("upload"), "{error}");
+}
+
+/// Ours too: by the authors' names, in a network that is built of a builder.
+#[test]
+fn a_backbone_comes_out_of_a_checkpoint_of_ours() {
+    let tensors = CheckpointTensors::open(DIGITS.as_ref(), None).unwrap();
+    let builder = tensors.into_var_builder(DType::F32, &Device::Cpu);
+    let want = logits(&Weights::open(DIGITS.as_ref(), DType::F32, Device::Cpu).unwrap());
+    assert_eq!(logits(&Weights::from_var_builder(builder)), want);
+}
+
 /// A `VarMap` makes the variables as the authors begin; every one gets a gradient, and steps along them learn.
 #[test]
 fn a_network_of_candles_variables_is_trained() {
@@ -178,6 +234,7 @@ fn one_model_serves_several_tasks_on_several_threads() {
 fn what_users_hold_goes_across_threads() {
     fn crosses<T: Send + Sync>() {}
     crosses::<Weights>();
+    crosses::<CheckpointTensors>();
     crosses::<Network>();
     crosses::<Classifier>();
     crosses::<Model>();

@@ -87,7 +87,14 @@ impl CheckpointTensors {
 }
 
 impl SimpleBackend for CheckpointTensors {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         match self.shape(name) {
             Some(got) if got != shape.dims() => Err(Error::UnexpectedShape {
                 msg: format!("shape mismatch for {name}"),
