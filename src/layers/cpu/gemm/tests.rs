@@ -262,7 +262,7 @@ fn instruction_sets_agree_with_each_other() {
                 }
             }
             if !name.contains("norm") {
-                for [(_, a), (isa, b)] in others.array_windows() {
+                for ((_, a), (isa, b)) in others.iter().zip(others.iter().skip(1)) {
                     assert_eq!(a, b, "{isa:?}, {name}, {shape:?}");
                 }
             }
