@@ -51,7 +51,7 @@ const SHADE_STEP: f64 = 0.08;
 const SHADES: i32 = 3;
 
 /// The lightness of shades. What is darker or lighter has no hue left to know its class by.
-const SHADE_LIGHTNESS: RangeInclusive<f64> = 0.40..=0.92;
+const SHADE_LIGHTNESS: RangeInclusive<f64> = 0.41..=0.87;
 
 /// The colours of a class's instances: of one hue, the class's own colour first, then those nearest to it. Each has with
 /// it how many steps of lightness it is from the class's own.

@@ -26,23 +26,30 @@ struct Label {
 }
 
 impl Label {
-    /// A label in the first place that those already `placed` leave free; none where there is no such
-    /// place, or the image is too narrow.
+    /// The label of a box in the first place that those already `placed` leave free, if it can be one at which it hides
+    /// little of the `others`' boxes; none where there is no such place, or the image is too narrow.
     fn place(
         object: &DrawnObject,
         colour: [u8; 3],
         height: usize,
         size: [usize; 2],
         placed: &[Self],
+        others: &[Region],
     ) -> Option<Self> {
         let area = pixels(object.corners, size)?;
         let text = Text::of(object, height, size[0])?;
         // Labels of like colours would run together without a gap.
         let gap = (height / 8).max(1);
         let taken: Vec<Region> = placed.iter().map(|label| grown(&label.area, gap)).collect();
-        let free = |place: &Region| !taken.iter().any(|other| overlap(place, other));
-        let near = places(&area, [text.width, height], size, &taken).into_iter().find(free);
-        let place = near.or_else(|| farther(&area, [text.width, height], size).into_iter().find(free))?;
+        let near = places(&area, [text.width, height], size, &taken);
+        let free = |place: &&Region| !taken.iter().any(|other| overlap(place, other));
+        let hides = |place: &&Region| others.iter().any(|other| *other != area && hides(place, other));
+        let good = |place: &&Region| free(place) && !hides(place);
+        let place = near.iter().find(good).cloned().or_else(|| {
+            let mut far = farther(&area, [text.width, height], size);
+            far.retain(|place| !self::hides(place, &area));
+            far.iter().find(good).or_else(|| near.iter().chain(&far).find(free)).cloned()
+        })?;
         let leader = leader(&place, &area);
         Some(Self { text, area: place, colour, leader })
     }
@@ -73,8 +80,9 @@ pub fn labels(image: &mut RgbImage, objects: &[&DrawnObject], colours: &[[u8; 3]
     let size = [image.width() as usize, image.height() as usize];
     let mut covered = 0;
     let mut placed = Vec::with_capacity(objects.len());
+    let boxes: Vec<Region> = objects.iter().filter_map(|object| pixels(object.corners, size)).collect();
     for (object, colour) in objects.iter().zip(colours).rev() {
-        if let Some(label) = Label::place(object, *colour, height, size, &placed) {
+        if let Some(label) = Label::place(object, *colour, height, size, &placed, &boxes) {
             covered += label.area.x.len() * height;
             if COVERED * covered > size[0] * size[1] {
                 break;
@@ -161,6 +169,14 @@ fn grown(area: &Region, by: usize) -> Region {
     Region { x: side(&area.x), y: side(&area.y) }
 }
 
+/// Whether so much of a box lies under a label that it may be overlooked.
+fn hides(label: &Region, area: &Region) -> bool {
+    /// One of so many pixels.
+    const SHARE: usize = 8;
+    let common = |a: &Range<usize>, b: &Range<usize>| a.end.min(b.end).saturating_sub(a.start.max(b.start));
+    SHARE * common(&label.x, &area.x) * common(&label.y, &area.y) > area.x.len() * area.y.len()
+}
+
 /// Whether two areas share a pixel.
 fn overlap(a: &Region, b: &Region) -> bool {
     let side = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
@@ -179,9 +195,10 @@ mod tests {
 
     /// The labels of these boxes on an image of this size, best first.
     fn placed(size: [usize; 2], boxes: &[[f32; 4]]) -> Vec<Label> {
+        let areas: Vec<Region> = boxes.iter().filter_map(|&corners| pixels(corners, size)).collect();
         let mut labels = Vec::new();
         for &corners in boxes {
-            labels.extend(Label::place(&object(corners), [0; 3], 16, size, &labels));
+            labels.extend(Label::place(&object(corners), [0; 3], 16, size, &labels, &areas));
         }
         labels
     }
@@ -216,7 +233,7 @@ mod tests {
             (0..40).map(|i| [0.0, 0.0, 40.0, 60.0].map(|v| v + 6.0 * i as f32)).collect();
         for boxes in [&same[..], &staggered] {
             let areas: Vec<Region> = placed([300, 300], boxes).into_iter().map(|label| label.area).collect();
-            assert_eq!(areas.len(), 40);
+            assert!(areas.len() >= 30, "{}", areas.len());
             for (i, a) in areas.iter().enumerate() {
                 assert!(a.x.end <= 300 && a.y.end <= 300, "{a:?}");
                 assert!(areas[..i].iter().all(|b| !overlap(a, b)), "{areas:?}");
@@ -233,7 +250,8 @@ mod tests {
         let mut image = RgbImage::from_pixel(300, 200, image::Rgb(GREY));
         labels(&mut image, &boxes.iter().collect::<Vec<_>>(), &[[250, 0, 0]; 400], &Style::new([300, 200]));
         let covered = image.pixels().filter(|pixel| pixel.0 != GREY).count();
-        assert!((10_000..=15_000).contains(&covered), "{covered}");
+        // With the lines to those that had to move.
+        assert!((10_000..=17_000).contains(&covered), "{covered}");
     }
 
     #[test]
@@ -271,5 +289,24 @@ mod tests {
         ] {
             assert_eq!(leader(&label, &below), expected, "{label:?}");
         }
+    }
+
+    #[test]
+    fn labels_leave_small_boxes_to_be_seen() {
+        // Twelve small boxes, each of which would lie under the usual label of the one below it.
+        let boxes: Vec<[f32; 4]> = (0..12)
+            .map(|i| [200.0 + (i % 3 * 24) as f32, 200.0 + (i / 3 * 24) as f32])
+            .map(|[x, y]| [x, y, x + 16.0, y + 16.0])
+            .collect();
+        let size = [600, 500];
+        let labels = placed(size, &boxes);
+        assert_eq!(labels.len(), 12);
+        for (i, label) in labels.iter().enumerate() {
+            let areas = boxes.iter().filter_map(|&corners| pixels(corners, size));
+            assert!(areas.into_iter().all(|area| !hides(&label.area, &area)), "{i}: {:?}", label.area);
+        }
+        // Of a large box it hides little.
+        assert!(!hides(&Region { x: 0..60, y: 0..16 }, &Region { x: 0..100, y: 0..100 }));
+        assert!(hides(&Region { x: 0..60, y: 0..16 }, &Region { x: 0..70, y: 0..100 }));
     }
 }

@@ -65,13 +65,16 @@ fn beside(image: RgbImage, entries: &[LegendEntry], text: usize) -> RgbImage {
         list.draw(&mut image, [width + margin, margin], list.lines.len(), &PAPER);
         return image;
     }
-    let gap = 2 * text;
-    // As many columns as there is place for, of the width that all names take.
-    let column = List::new(entries, entries.len(), text, LONGEST * text).width();
-    let columns = ((width + gap).saturating_sub(2 * margin) / (column + gap)).max(1);
-    let list = List::new(entries, ROWS * columns, text, LONGEST * text);
+    let gap = column_gap(text);
+    let of = |columns: usize| List::new(entries, ROWS * columns, text, LONGEST * text);
+    let wide = |list: &List, columns: usize| columns * (list.width() + gap) - gap + 2 * margin;
+    // As many columns as there is place for, in each of which is something.
+    let most = entries.len().min(width / text);
+    let columns = (1..=most).rev().find(|&columns| wide(&of(columns), columns) <= width).unwrap_or(1);
+    let list = of(columns);
     let rows = list.lines.len().div_ceil(columns);
-    let wider = (list.width() + 2 * margin).saturating_sub(width);
+    let columns = list.lines.len().div_ceil(rows);
+    let wider = wide(&list, columns).saturating_sub(width);
     let mut image = extended(image, [wider, rows * line + 2 * margin], PAPER.ground);
     list.draw(&mut image, [margin, height + margin], rows, &PAPER);
     image
@@ -97,6 +100,11 @@ fn inside(mut image: RgbImage, entries: &[LegendEntry], text: usize) -> RgbImage
 /// Height of a line for letters of this height.
 fn line_height(text: usize) -> usize {
     text * 7 / 5
+}
+
+/// What lies between columns of lines.
+fn column_gap(text: usize) -> usize {
+    2 * text
 }
 
 /// Lines of a legend.
@@ -151,7 +159,7 @@ impl List {
     fn draw(&self, image: &mut RgbImage, [left, top]: [usize; 2], rows: usize, theme: &Theme) {
         let line_height = line_height(self.text);
         for (i, line) in self.lines.iter().enumerate() {
-            let left = left + i / rows * (self.width() + 2 * self.text);
+            let left = left + i / rows * (self.width() + column_gap(self.text));
             let top = top + i % rows * line_height;
             if let Some(colour) = line.colour {
                 let inset = (line_height - self.swatch()) / 2;

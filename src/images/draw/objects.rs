@@ -215,11 +215,9 @@ mod tests {
         }
         // 840 / 280 pixels, unless the box is small.
         let mut image = grey(840, 840);
-        draw(
-            &mut image,
-            &[object([100.0, 300.0, 200.0, 400.0]), object([500.0, 500.0, 513.0, 540.0])],
-            OPACITY,
-        );
+        for corners in [[100.0, 300.0, 200.0, 400.0], [500.0, 500.0, 513.0, 540.0]] {
+            draw(&mut image, &[object(corners)], OPACITY);
+        }
         let line = |x: u32, y| (x..x + 9).take_while(|&x| at(&image, x, y) == colour(3)).count();
         assert_eq!([line(100, 350), line(500, 520)], [3, 2]);
     }
@@ -309,7 +307,7 @@ mod tests {
         draw(&mut image, &[DrawnObject { mask: Some(&mask), ..object([f32::NAN; 4]) }], OPACITY);
         for (x, y, pixel) in image.enumerate_pixels() {
             let inside = (3..7).contains(&x) && (1..3).contains(&y);
-            assert_eq!(pixel.0 == colour(3), inside, "{x}, {y}");
+            assert_eq!(pixel.0 != GREY, inside, "{x}, {y}");
         }
     }
 

@@ -4,20 +4,28 @@ use super::object::DrawnObject;
 use crate::images::colours::shades;
 
 /// What a shade that another object of the class has counts where the two do not meet: little, beside those that do.
-const APART: f32 = 0.01;
+const APART: f32 = 0.05;
+
+/// What it counts that a shade is a step from its class's colour, by which a class is known; of more steps it counts
+/// with their square.
+const DEPARTURE: f32 = 0.01;
 
 /// How far from each other the edges of boxes are that meet, as a share of the smaller one's longer side.
 const NEAR: f32 = 0.1;
 
 /// The colours of `objects`, the best of which come last. The best of a class has the class's own colour; each of the
-/// others the shade that differs most from those of the better ones that it meets, and then from all others'.
+/// others a shade that differs from those of the better ones that it meets, and if it can be from all others', as near to
+/// the class's own colour as that allows.
 pub fn colours(objects: &[&DrawnObject]) -> Vec<[u8; 3]> {
     let mut chosen: Vec<([u8; 3], i32)> = vec![([0; 3], 0); objects.len()];
     for i in (0..objects.len()).rev() {
         let others = (i + 1..objects.len()).filter(|&other| objects[other].index == objects[i].index);
         let others: Vec<(f32, i32)> =
             others.map(|other| (nearness(objects[i], objects[other]), chosen[other].1)).collect();
-        let cost = |step: i32| -> f32 { others.iter().map(|(near, other)| near * alike(step, *other)).sum() };
+        let cost = |step: i32| -> f32 {
+            let others = others.iter().map(|(near, other)| near * alike(step, *other));
+            others.sum::<f32>() + DEPARTURE * step.pow(2) as f32
+        };
         let shades = shades(objects[i].index);
         // Of equals the first: the nearest to the class's own colour.
         chosen[i] = shades.into_iter().min_by(|a, b| cost(a.1).total_cmp(&cost(b.1))).unwrap_or_default();
@@ -86,6 +94,11 @@ mod tests {
         let mut steps: Vec<i32> = best_first(&pile).into_iter().map(|colour| step(0, colour)).collect();
         steps.sort_unstable();
         assert_eq!(steps, [-2, -1, 0, 1, 2, 3]);
+        // Two that do not meet are a step apart, two that do are two.
+        for (left, apart) in [(500.0, 1), (5.0, 2)] {
+            let colours = best_first(&[object(0, 0.0), object(0, left)]);
+            assert_eq!(step(0, colours[1]).abs(), apart, "{left}");
+        }
         // The same again.
         assert_eq!(best_first(&row), best_first(&row));
     }
