@@ -488,9 +488,8 @@ fn objects_are_those_of_mmdet_in_every_form() {
     let original = image::open(&image).unwrap().into_rgb8();
     // Drawn three times as large.
     assert_eq!(picture.dimensions(), (3 * 299, 3 * 223));
-    assert_eq!(original.dimensions(), (299, 223));
-    let [left, top, ..] = first.bbox.map(|edge| edge.round() as u32);
-    assert_ne!(picture.get_pixel(3 * left, 3 * (top + 3)), original.get_pixel(left, top + 3));
+    let [left, top, ..] = first.bbox.map(|edge| (3.0 * edge).round() as u32);
+    assert_ne!(picture.get_pixel(left, top + 9), original.get_pixel(left / 3, top / 3 + 3));
 
     let boxes = detect(&["--no-masks", "--max-detections", "3"]);
     assert!(boxes.detections.iter().all(|object| object.segmentation.is_none()));

@@ -99,9 +99,9 @@ pub struct OpacityOptions {
 pub enum SaveFormat {
     /// Exact
     Png,
-    /// A fraction of the size; not quite exact
+    /// A third of the size or less, not quite exact, up to 65500 pixels a side
     Jpeg,
-    /// Exact (lossless), smaller than png, slower
+    /// Exact (lossless), smaller than png, up to 16383 pixels a side
     Webp,
 }
 

@@ -55,7 +55,7 @@ const SHADE_LIGHTNESS: RangeInclusive<f64> = 0.41..=0.87;
 
 /// The colours of a class's instances: of one hue, the class's own colour first, then those nearest to it. Each has with
 /// it how many steps of lightness it is from the class's own.
-pub(crate) fn shades(index: usize) -> Vec<([u8; 3], i32)> {
+pub fn shades(index: usize) -> Vec<([u8; 3], i32)> {
     let own = colour(index);
     let [lightness, a, b] = oklab(own);
     let steps = (1..=SHADES).flat_map(|step| [step, -step]);
