@@ -35,6 +35,8 @@ pub fn extended(image: RgbImage, [columns, rows]: [usize; 2], colour: [u8; 3]) -
     }
     let (wide, high) = (width + columns, height + rows);
     let mut pixels = image.into_raw();
+    // No more than that: of a large photograph the reserve that a vector takes by itself would be as large again.
+    pixels.reserve_exact(3 * (wide * high - width * height));
     pixels.resize(3 * wide * high, 0);
     // From the last row on, so that none lies where another is moved to.
     for y in (0..height).rev() {

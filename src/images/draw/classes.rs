@@ -28,7 +28,8 @@ pub fn classes(image: RgbImage, classes: &[u8], colours: &[[u8; 3]], opacity: f3
     let factor = factor([width, height]);
     let mut image = canvas(image);
     let (wide, high) = (factor * width, factor * height);
-    let class = |x: usize, y: usize| classes[y / factor * width + x / factor];
+    let row = |y: usize| &classes[y / factor * width..][..width];
+    let columns: Vec<usize> = (0..wide).map(|x| x / factor).collect();
     let line = Style::new([wide, high]).edge;
     // A border begins between a pixel and the next one: the line lies on both sides.
     let (before, behind) = ((line - 1) / 2, line / 2);
@@ -37,9 +38,10 @@ pub fn classes(image: RgbImage, classes: &[u8], colours: &[[u8; 3]], opacity: f3
         let rows = pixels.len() / (3 * wide);
         let mut borders = vec![false; rows * wide];
         for y in first.saturating_sub(behind)..(first + rows + before).min(high) {
+            let (here, below) = (row(y), row((y + 1).min(high - 1)));
             let ends = |x: usize| {
-                (x + 1 < wide && class(x, y) != class(x + 1, y))
-                    || (y + 1 < high && class(x, y) != class(x, y + 1))
+                let class = here[columns[x]];
+                columns.get(x + 1).is_some_and(|&next| here[next] != class) || below[columns[x]] != class
             };
             for x in (0..wide).filter(|&x| ends(x)) {
                 for near_y in y.saturating_sub(before).max(first)..(y + behind + 1).min(first + rows) {
@@ -48,11 +50,16 @@ pub fn classes(image: RgbImage, classes: &[u8], colours: &[[u8; 3]], opacity: f3
                 }
             }
         }
-        let pixels = pixels.as_chunks_mut().0.iter_mut().zip(borders);
-        for (i, (pixel, is_border)) in pixels.enumerate() {
-            blend(pixel, colours[class(i % wide, first + i / wide) as usize], opacity);
-            if is_border {
-                blend(pixel, BORDER.0, BORDER.1);
+        for (i, (pixels, borders)) in
+            pixels.chunks_exact_mut(3 * wide).zip(borders.chunks_exact(wide)).enumerate()
+        {
+            let here = row(first + i);
+            let pixels = pixels.as_chunks_mut().0.iter_mut().zip(&columns).zip(borders);
+            for ((pixel, &column), &is_border) in pixels {
+                blend(pixel, colours[here[column] as usize], opacity);
+                if is_border {
+                    blend(pixel, BORDER.0, BORDER.1);
+                }
             }
         }
     });
