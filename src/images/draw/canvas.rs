@@ -16,7 +16,7 @@ pub fn factor([width, height]: [usize; 2]) -> usize {
     factor.min((4 * SHORT_SIDE / width.max(height).max(1)).max(1))
 }
 
-/// An image as it is drawn on: small ones enlarged by [`factor`], so that their pixels stay what they are.
+/// An image as it is drawn on: small ones enlarged by a whole factor, so that their pixels stay what they are.
 pub fn canvas(image: RgbImage) -> RgbImage {
     let factor = factor([image.width() as usize, image.height() as usize]) as u32;
     if factor == 1 {

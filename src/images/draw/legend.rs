@@ -3,7 +3,7 @@
 use image::RgbImage;
 
 use super::canvas::extended;
-use super::shapes::{fill, shade};
+use super::shapes::{fill, frame, shade};
 use super::style::{FRAMED, PAPER, Style, Theme};
 use super::text::{Text, percent};
 use crate::images::resize::Region;
@@ -164,7 +164,11 @@ impl List {
             if let Some(colour) = line.colour {
                 let inset = (line_height - self.swatch()) / 2;
                 let y = top + inset..top + inset + self.swatch();
-                fill(image, &Region { x: left..left + self.swatch(), y }, colour);
+                let area = Region { x: left..left + self.swatch(), y };
+                fill(image, &area, colour);
+                if theme.hides(colour) {
+                    frame(image, &area, 1, theme.faint);
+                }
             }
             let above = top + (line_height - self.text) / 2;
             let name = left + self.swatch() + self.gap();
@@ -248,6 +252,19 @@ mod tests {
         }
         // No place for letters.
         assert!(legend(grey(3000, 60), &entries(3), Legend::Inside) == grey(3000, 60));
+    }
+
+    #[test]
+    fn a_colour_like_the_paper_has_a_frame() {
+        for (colour, framed) in
+            [([230; 3], true), ([255; 3], true), ([200, 0, 0], false), ([250, 250, 0], false)]
+        {
+            let entry = LegendEntry { colour, name: "", share: 1.0 };
+            let drawn = legend(grey(640, 480), &[entry], Legend::Beside);
+            // Letters of 15 pixels: a margin of as many, and a line that is 21 high.
+            let [edge, middle] = [18, 25].map(|y| drawn.get_pixel(640 + 20, y).0);
+            assert_eq!([edge, middle], [if framed { PAPER.faint } else { colour }, colour], "{colour:?}");
+        }
     }
 
     #[test]

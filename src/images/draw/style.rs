@@ -40,6 +40,15 @@ pub struct Theme {
     pub faint: [u8; 3],
 }
 
+impl Theme {
+    /// Whether a colour is hardly seen on the ground.
+    pub fn hides(&self, colour: [u8; 3]) -> bool {
+        /// Values that are less apart look alike.
+        const ALIKE: u8 = 48;
+        self.ground.iter().zip(colour).all(|(a, b)| a.abs_diff(b) < ALIKE)
+    }
+}
+
 /// Beside a picture, as in a report.
 pub const PAPER: Theme = Theme { ground: [255; 3], opacity: 1.0, ink: [32; 3], faint: [104; 3] };
 
