@@ -78,6 +78,9 @@ pub fn encode(image: &RgbImage, format: PictureFormat) -> Result<Vec<u8>, Encode
     if width.max(height) > most {
         return Err(EncodeError::Size { format: name, most, width, height });
     }
+    if image.is_empty() {
+        return Err(EncodeError::Failed { format: name, reason: "the picture has no pixels".to_owned() });
+    }
     match format {
         PictureFormat::Png => png(image),
         PictureFormat::Jpeg => jpeg(image).map_err(|reason| EncodeError::Failed { format: name, reason }),
@@ -233,6 +236,9 @@ mod tests {
             assert_eq!(read.dimensions(), (width - 1, 1));
             assert!(encode(&RgbImage::new(width, 1), PictureFormat::Png).is_ok());
         }
-        assert!(ALL.iter().all(|&format| encode(&RgbImage::new(0, 4), format).is_err()));
+        for format in ALL {
+            let says = encode(&RgbImage::new(0, 4), format).unwrap_err().to_string();
+            assert_eq!(says, format!("{}: the picture has no pixels", format.name()));
+        }
     }
 }
