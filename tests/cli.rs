@@ -486,9 +486,10 @@ fn objects_are_those_of_mmdet_in_every_form() {
 
     let picture = image::open(place.path("drawn/image.png")).unwrap().into_rgb8();
     let original = image::open(&image).unwrap().into_rgb8();
-    assert_eq!(picture.dimensions(), original.dimensions());
-    let [left, top, ..] = first.bbox.map(|edge| edge.round() as u32);
-    assert_ne!(picture.get_pixel(left, top + 3), original.get_pixel(left, top + 3));
+    // Drawn three times as large.
+    assert_eq!(picture.dimensions(), (3 * 299, 3 * 223));
+    let [left, top, ..] = first.bbox.map(|edge| (3.0 * edge).round() as u32);
+    assert_ne!(picture.get_pixel(left, top + 9), original.get_pixel(left / 3, top / 3 + 3));
 
     let boxes = detect(&["--no-masks", "--max-detections", "3"]);
     assert!(boxes.detections.iter().all(|object| object.segmentation.is_none()));
@@ -559,7 +560,7 @@ fn pixels_are_named_as_mmseg_names_them() {
     let differ = labels.as_raw().iter().zip(want.as_raw()).filter(|(a, b)| a != b).count();
     assert!(differ * 1000 <= 239 * 347, "{differ}");
     let picture = image::open(place.path("out/image.png")).unwrap().into_rgb8();
-    assert!(picture != image::open(&image).unwrap().into_rgb8() && picture.dimensions() == (239, 347));
+    assert!(picture != image::open(&image).unwrap().into_rgb8() && picture.height() == 2 * 347);
 }
 
 #[test]
@@ -665,9 +666,9 @@ fn grad_cam_draws_what_the_last_level_sees() {
     assert_eq!(lines.next(), Some("image,model,method,index,label,score,map,picture,tensor"));
     assert!(lines.next().unwrap().starts_with("a.png,demo-digits,grad-cam,9,9,0.97"), "{csv}");
     assert_eq!(place.files(), ["a.png", "out/a.png", "out/a.saliency.png"]);
-    // 128 x 128 pixels are enlarged; the map is of the network's input.
+    // 128 x 128 pixels are enlarged, and what the map is about stands below; the map is of the network's input.
     let size = |name| image::image_dimensions(place.path(name)).unwrap();
-    assert_eq!((size("out/a.png"), size("out/a.saliency.png")), ((512, 512), (96, 96)));
+    assert_eq!((size("out/a.png"), size("out/a.saliency.png")), ((512, 542), (96, 96)));
     // Three positions on a side, bilinear: between their centres values are on straight lines.
     let grey = image::open(place.path("out/a.saliency.png")).unwrap().into_luma8();
     for y in [0, 40, 95] {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use nat_infer::images::PictureFormat;
 use nat_infer::pipeline::Answer;
 use nat_infer::results::{CocoResult, Detections};
 use nat_infer::tasks::Detect;
-use nat_infer::tasks::detect::{DetectOptions, save as draw};
+use nat_infer::tasks::detect::{DetectOptions, DetectPicture};
+use nat_infer::tasks::files::save_picture;
 use nat_infer::zoo::Task;
 
 use super::coco::{Category, Numbers};
@@ -20,14 +22,17 @@ use super::labels::LabelOptions;
 use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
-use super::shared::{ModelOptions, OutputFormat, OutputOptions, at_least_one, size};
+use super::shared::{
+    ModelOptions, OpacityOptions, OutputFormat, OutputOptions, PictureOptions, at_least_one, part, size,
+};
 use super::verbosity::Verbosity;
 
 /// Find objects: their boxes, classes and masks
 ///
 /// Boxes are left, top, width and height in pixels, masks COCO's compressed run lengths, categories COCO's numbers for models
 /// of COCO. With --save, a picture with what was found, <stem>.png for each image, in the folders that the images are in
-/// below what was named; a picture of an earlier run is replaced.
+/// below what was named; a picture of an earlier run is replaced. Objects of a class are drawn in shades of one colour; an
+/// image of few pixels is enlarged.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DetectArguments {
@@ -37,7 +42,7 @@ pub struct DetectArguments {
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     scale: Option<[usize; 2]>,
     /// Leave out objects of this probability or less [default: the model's, 0.05]
-    #[arg(long, value_name = "X", value_parser = probability)]
+    #[arg(long, value_name = "X", value_parser = part)]
     score_threshold: Option<f32>,
     /// Keep at most this many objects per image, the best ones [default: the model's, 100]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -52,8 +57,12 @@ pub struct DetectArguments {
     #[arg(short, long, value_name = "DIR")]
     save: Option<PathBuf>,
     /// Draw objects of more than this probability, of those that are kept
-    #[arg(long, value_name = "X", default_value_t = DRAWN, value_parser = probability, requires = "save")]
+    #[arg(long, value_name = "X", default_value_t = DRAWN, value_parser = part, requires = "save")]
     draw_threshold: f32,
+    #[command(flatten)]
+    opacity: OpacityOptions,
+    #[command(flatten)]
+    pictures: PictureOptions,
     #[command(flatten)]
     names: LabelOptions,
     #[command(flatten)]
@@ -65,6 +74,7 @@ pub struct DetectArguments {
 const EXAMPLES: &str = "\
 Examples:
   nat-infer detect photo.jpg --save drawn/
+  nat-infer detect photos/ --save drawn/ --save-format jpeg --draw-threshold 0.5 --opacity 0.3
   nat-infer detect photos/ --model cascade-mask-rcnn-dinat-base --format json --output objects.json
   nat-infer detect val2017/ --annotations instances_val2017.json --format coco --output results.json
   nat-infer detect photo.jpg --weights epoch_36.pth --no-masks --score-threshold 0.5";
@@ -73,7 +83,10 @@ Examples:
 pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Detect), verbosity)?;
     let folder = arguments.save.as_deref().map(Folder::new);
-    let save = folder.as_ref().map(|folder| Save { folder, extensions: &["png"], draws: true });
+    let save_format = PictureFormat::from(arguments.pictures.save_format);
+    let extensions = [save_format.extension()];
+    let drawing = DetectPicture { threshold: arguments.draw_threshold, opacity: arguments.opacity.opacity };
+    let save = folder.as_ref().map(|folder| Save { folder, extensions: &extensions, draws: true });
     let read = [settings.file(), arguments.names.labels.as_deref(), arguments.annotations.as_deref()];
     let OutputOptions { format, output, overwrite } = &arguments.results.output;
     let coco = *format == Some(OutputFormat::Coco);
@@ -97,7 +110,8 @@ pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
     let exit = job.run(&task, &settings, |image, Answer { output: objects, size, picture, .. }| {
         let image_id = numbers.of(&image.name(), size)?;
         if let (Some(folder), Some(picture)) = (&folder, picture) {
-            draw(picture, &objects, arguments.draw_threshold, &folder.place(image, "png")?)?;
+            let path = folder.place(image, save_format.extension())?;
+            save_picture(&drawing.draw(picture, &objects), save_format, &path)?;
         }
         let detections = objects.into_iter().map(|object| object.detection).collect();
         let (image, model, [width, height]) = (image.name(), task.model().name().to_owned(), size);
@@ -121,11 +135,6 @@ fn categories(task: &Detect) -> Vec<Category> {
 /// Objects of more than this probability are drawn, unless another one is asked for, and shown in a table: an image has
 /// up to a hundred, most of which are not there.
 const DRAWN: f32 = 0.3;
-
-/// A number from 0 to 1.
-fn probability(text: &str) -> Result<f32, &'static str> {
-    text.parse().ok().filter(|x| (0.0..=1.0).contains(x)).ok_or("a number from 0 to 1 is wanted")
-}
 
 impl Record for Detections {
     const COLUMNS: &'static [&'static str] = &[

@@ -59,7 +59,9 @@ impl Folder {
             bail!("{} would be saved under one name; use two --save folders", names.join(" and "));
         }
         if renamed {
-            say("images that differ in their extension alone are saved with it, as photo.jpg.png");
+            let example =
+                extensions.last().map_or(String::new(), |extension| format!(", as photo.jpg.{extension}"));
+            say(&format!("images that differ in their extension alone are saved with it{example}"));
         }
         let place = |path: &Path| Some((path.canonicalize().ok()?, name_of(path)));
         let images: HashMap<PathBuf, String> = files(sources).filter_map(place).collect();

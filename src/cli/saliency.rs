@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use nat_infer::images::PictureFormat;
+use nat_infer::images::draw::Legend;
 use nat_infer::pipeline::{Answer, name_of};
 use nat_infer::results::SavedSaliency;
 use nat_infer::tasks::Saliency;
-use nat_infer::tasks::files::save_png;
+use nat_infer::tasks::files::save_picture;
 use nat_infer::tasks::saliency::{Method, SaliencyOptions, SmoothGrad};
 use nat_infer::zoo::Task;
 
@@ -20,16 +22,16 @@ use super::labels::LabelOptions;
 use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
-use super::shared::{CropOptions, ModelOptions, at_most};
+use super::shared::{CropOptions, LegendOptions, ModelOptions, PictureOptions, at_most};
 use super::verbosity::Verbosity;
 
 /// Show which pixels of an image speak for a class
 ///
 /// Two files for each image: <stem>.saliency.png, the map in grey at the size of the network's input, its
 /// smallest value black, its 99th percentile white; and <stem>.png, the map over the image in grey, smoothed a
-/// little, from purple to yellow the larger it is. What the network did not see is darkened there, an image
-/// of few pixels enlarged. Files are in the folders that the images are in below what was named; those of an
-/// earlier run are replaced.
+/// little, from purple to yellow the larger it is, with the class, its probability and a bar of the colours. What the
+/// network did not see is darkened there, an image of few pixels enlarged. Files are in the folders that the images
+/// are in below what was named; those of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SaliencyArguments {
@@ -53,6 +55,10 @@ pub struct SaliencyArguments {
     raw: bool,
     #[command(flatten)]
     smooth_grad: SmoothGradOptions,
+    #[command(flatten)]
+    legend: LegendOptions,
+    #[command(flatten)]
+    pictures: PictureOptions,
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
@@ -90,7 +96,7 @@ struct SmoothGradOptions {
 const EXAMPLES: &str = "\
 Examples:
   nat-infer saliency photo.jpg --save maps/
-  nat-infer saliency photos/ --save maps/ --model dinat-base --method grad-cam
+  nat-infer saliency photos/ --save maps/ --model dinat-base --method grad-cam --save-format jpeg
   nat-infer saliency digit.png --model demo-digits --save maps/ --class 4 --samples 50 --raw";
 
 /// Runs the command.
@@ -98,10 +104,10 @@ pub fn run(arguments: SaliencyArguments, verbosity: Verbosity) -> Result<Exit> {
     let asked = arguments.model.batch_size;
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.gradients(asked);
     let method = method(arguments.method, &arguments.smooth_grad, asked, settings.batch_size)?;
-    let extensions: &[&str] = match arguments.raw {
-        true => &["saliency.png", "png", "saliency.safetensors"],
-        false => &["saliency.png", "png"],
-    };
+    let format = PictureFormat::from(arguments.pictures.save_format);
+    let legend = Legend::from(arguments.legend.legend);
+    let extensions = ["saliency.png", format.extension(), "saliency.safetensors"];
+    let extensions = &extensions[..if arguments.raw { 3 } else { 2 }];
     let folder = Folder::new(&arguments.save);
     let save = Some(Save { folder: &folder, extensions, draws: true });
     let read = [settings.file(), arguments.names.labels.as_deref()];
@@ -127,10 +133,11 @@ pub fn run(arguments: SaliencyArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = settings.one_by_one();
     job.run(&task, &settings, |image, Answer { output: map, picture, .. }| {
         let file = |extension| folder.place(image, extension);
-        let [grey, drawn, tensor] = [file("saliency.png")?, file("png")?, file("saliency.safetensors")?];
+        let [grey, drawn, tensor] =
+            [file("saliency.png")?, file(format.extension())?, file("saliency.safetensors")?];
         map.save_grey(&grey)?;
         if let Some(picture) = picture {
-            save_png(&task.picture(&picture, &map), &drawn)?;
+            save_picture(&task.picture(picture, &map, legend), format, &drawn)?;
         }
         if arguments.raw {
             map.save_tensor(&tensor)?;

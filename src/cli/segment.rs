@@ -7,10 +7,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use nat_convert::recipe::SlidingWindow;
+use nat_infer::images::PictureFormat;
 use nat_infer::pipeline::Answer;
 use nat_infer::results::Segmentation;
 use nat_infer::tasks::Segment;
-use nat_infer::tasks::segment::SegmentOptions;
+use nat_infer::tasks::files::save_picture;
+use nat_infer::tasks::segment::{SegmentOptions, SegmentPicture};
 use nat_infer::zoo::Task;
 
 use super::exit::{Exit, one_line};
@@ -20,13 +22,14 @@ use super::labels::LabelOptions;
 use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
-use super::shared::{ModelOptions, size};
+use super::shared::{LegendOptions, ModelOptions, OpacityOptions, PictureOptions, size};
 use super::verbosity::Verbosity;
 
 /// Name every pixel: what covers an image, and how much of it
 ///
-/// With --save, two files for each image: <stem>.labels.png, whose 8-bit values are class indices, and <stem>.png,
-/// the image in the classes' colours with a legend, in the folders that the images are in below what was named;
+/// With --save, two files for each image: <stem>.labels.png, whose 8-bit values are class indices, at the image's size,
+/// and <stem>.png, the image in the classes' colours with borders between them and a legend, an image of few pixels
+/// enlarged; in the folders that the images are in below what was named;
 /// files of an earlier run are replaced.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -49,6 +52,12 @@ pub struct SegmentArguments {
     #[arg(long, requires = "save")]
     palette: bool,
     #[command(flatten)]
+    legend: LegendOptions,
+    #[command(flatten)]
+    opacity: OpacityOptions,
+    #[command(flatten)]
+    pictures: PictureOptions,
+    #[command(flatten)]
     names: LabelOptions,
     #[command(flatten)]
     model: ModelOptions,
@@ -59,6 +68,7 @@ pub struct SegmentArguments {
 const EXAMPLES: &str = "\
 Examples:
   nat-infer segment photo.jpg --save drawn/ --palette
+  nat-infer segment photos/ --save drawn/ --save-format jpeg --legend inside --opacity 0.7
   nat-infer segment photos/ --model upernet-dinat-base --multi-scale --flip --format json
   nat-infer segment photo.jpg --weights iter_160000.pth";
 
@@ -66,7 +76,11 @@ Examples:
 pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Segment), verbosity)?;
     let folder = arguments.save.as_deref().map(Folder::new);
-    let save = folder.as_ref().map(|folder| Save { folder, extensions: &["labels.png", "png"], draws: true });
+    let format = PictureFormat::from(arguments.pictures.save_format);
+    let extensions = ["labels.png", format.extension()];
+    let drawing =
+        SegmentPicture { legend: arguments.legend.legend.into(), opacity: arguments.opacity.opacity };
+    let save = folder.as_ref().map(|folder| Save { folder, extensions: &extensions, draws: true });
     let read = [settings.file(), arguments.names.labels.as_deref()];
     let job = Job::plan::<Segmentation>(&arguments.images, &arguments.results, save, &read, verbosity)?;
     let job = match job {
@@ -86,7 +100,8 @@ pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
         let segments = task.shares(&map);
         if let (Some(folder), Some(picture)) = (&folder, picture) {
             task.save_labels(&map, arguments.palette, &folder.place(image, "labels.png")?)?;
-            task.save_picture(picture, &map, &segments, &folder.place(image, "png")?)?;
+            let picture = task.picture(picture, &map, &segments, &drawing);
+            save_picture(&picture, format, &folder.place(image, format.extension())?)?;
         }
         let ([width, height], model) = (map.size, task.model().name().to_owned());
         Ok(Segmentation { image: image.name(), model, width, height, segments })

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use nat_convert::arch::Dilations;
+use nat_infer::images::PictureFormat;
+use nat_infer::images::draw::Legend;
 use nat_infer::images::preprocess::MAX_SIDE;
 use nat_infer::zoo::{self, Entry, Reference, UnknownModel};
 
@@ -62,6 +64,76 @@ pub struct CropOptions {
     /// Share of the resized short side that the crop keeps, up to 1 [default: the model's]
     #[arg(long, value_name = "X")]
     pub crop_pct: Option<f64>,
+}
+
+/// How pictures are saved.
+#[derive(Args)]
+#[command(next_help_heading = "Pictures")]
+pub struct PictureOptions {
+    /// Format of the pictures
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "png", requires = "save")]
+    pub save_format: SaveFormat,
+}
+
+/// Where what explains a picture stands.
+#[derive(Args)]
+#[command(next_help_heading = "Pictures")]
+pub struct LegendOptions {
+    /// Where the picture is explained
+    #[arg(long, value_enum, value_name = "PLACE", default_value = "beside", requires = "save")]
+    pub legend: LegendPlace,
+}
+
+/// How much of masks and classes covers the image.
+#[derive(Args)]
+#[command(next_help_heading = "Pictures")]
+pub struct OpacityOptions {
+    /// How much of a mask's or class's colour its pixels take in pictures, from 0 (edges alone) to 1 (nothing shines
+    /// through)
+    #[arg(long, value_name = "X", default_value_t = 0.5, value_parser = part, requires = "save")]
+    pub opacity: f32,
+}
+
+/// `--save-format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SaveFormat {
+    /// Exact
+    Png,
+    /// A third of the size or less, not quite exact, up to 65500 pixels a side
+    Jpeg,
+    /// Exact (lossless), smaller than png, up to 16383 pixels a side
+    Webp,
+}
+
+impl From<SaveFormat> for PictureFormat {
+    fn from(format: SaveFormat) -> Self {
+        match format {
+            SaveFormat::Png => Self::Png,
+            SaveFormat::Jpeg => Self::Jpeg,
+            SaveFormat::Webp => Self::Webp,
+        }
+    }
+}
+
+/// `--legend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LegendPlace {
+    /// On the picture
+    Inside,
+    /// To its right or below, where it covers no pixel
+    Beside,
+    /// Nowhere
+    Off,
+}
+
+impl From<LegendPlace> for Legend {
+    fn from(place: LegendPlace) -> Self {
+        match place {
+            LegendPlace::Inside => Self::Inside,
+            LegendPlace::Beside => Self::Beside,
+            LegendPlace::Off => Self::Off,
+        }
+    }
 }
 
 /// How results are written, and where.
@@ -146,6 +218,11 @@ pub fn at_most<const MOST: usize>(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("a whole number from 1 to {MOST} is wanted"))
 }
 
+/// A number from 0 to 1.
+pub fn part(text: &str) -> Result<f32, &'static str> {
+    text.parse().ok().filter(|x| (0.0..=1.0).contains(x)).ok_or("a number from 0 to 1 is wanted")
+}
+
 /// Side of an input in pixels.
 fn side(text: &str) -> Result<usize, String> {
     at_most::<MAX_SIDE>(text)
@@ -184,6 +261,8 @@ mod tests {
         assert_eq!(size("224"), Ok([224, 224]));
         assert_eq!(size("1333x800"), Ok([1333, 800]));
         assert!(["", "0", "x", "2x", "ax3", "9000"].iter().all(|text| size(text).is_err()));
+        assert_eq!(["0", "0.25", "1"].map(part), [Ok(0.0), Ok(0.25), Ok(1.0)]);
+        assert!(["-0.1", "1.1", "NaN", "half", ""].iter().all(|text| part(text).is_err()));
         assert_eq!(["0", "1024", "1025"].map(|n| at_most::<1024>(n).ok()), [None, Some(1024), None]);
     }
 }

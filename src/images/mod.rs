@@ -1,8 +1,10 @@
 //! Pixels in: files to 8-bit RGB, Pillow's and OpenCV's resize, the preprocessing of each task. Pixels
-//! out: masks, found objects and heat maps drawn onto their image. No tensors and no networks here.
+//! out: masks, found objects, classes and heat maps drawn onto their image, and picture files. No tensors and no networks here.
 
+pub mod colours;
 pub mod decode;
 pub mod draw;
+pub mod encode;
 mod error;
 mod formats;
 pub mod heat;
@@ -16,6 +18,7 @@ pub mod resize;
 pub(crate) mod software;
 
 pub use decode::Reader;
+pub use encode::PictureFormat;
 pub use error::{ImageError, ImageErrorKind};
 pub use image::RgbImage;
 pub use limits::{Exif, Limits};

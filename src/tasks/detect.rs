@@ -1,7 +1,6 @@
 //! Detection: the objects on an image, with their boxes and masks.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
@@ -10,7 +9,6 @@ use nat_convert::labels::Labels;
 use nat_convert::zoo::Task;
 use rayon::prelude::*;
 
-use super::files::save_png;
 use super::image_task::{one, unwatched};
 use super::{ImageTask, Model, TaskError};
 use crate::images::mask::{Mask, paste};
@@ -221,28 +219,41 @@ impl ImageTask for Detect {
     }
 }
 
-/// Draws the objects of more than `threshold` onto their image and writes it to a PNG file, whole or not
-/// at all.
-///
-/// # Errors
-/// When the file can't be written; what was there before is then unchanged.
-pub fn save(mut image: RgbImage, objects: &[Object], threshold: f32, path: &Path) -> Result<(), TaskError> {
-    let drawn = objects.iter().filter(|object| object.detection.score > threshold);
-    let drawn: Vec<(&Detection, Option<Mask>)> =
-        drawn.map(|object| (&object.detection, object.mask())).collect();
-    let drawn: Vec<draw::DrawnObject> = drawn
-        .iter()
-        .map(|(detection, mask)| {
-            let [x, y, w, h] = detection.bbox;
-            draw::DrawnObject {
-                index: detection.index,
-                label: &detection.label,
-                score: detection.score,
-                corners: [x, y, x + w, y + h],
-                mask: mask.as_ref(),
-            }
-        })
-        .collect();
-    draw::objects(&mut image, &drawn);
-    save_png(&image, path)
+/// How found objects are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DetectPicture {
+    /// Objects are drawn when their probability is more than this.
+    pub threshold: f32,
+    /// How much of a mask's colour its pixels take, 0 to 1.
+    pub opacity: f32,
+}
+
+impl Default for DetectPicture {
+    /// Objects of more than 0.3, half through.
+    fn default() -> Self {
+        Self { threshold: 0.3, opacity: 0.5 }
+    }
+}
+
+impl DetectPicture {
+    /// An image with its objects drawn onto it, small images enlarged by a whole factor.
+    pub fn draw(&self, image: RgbImage, objects: &[Object]) -> RgbImage {
+        let drawn = objects.iter().filter(|object| object.detection.score > self.threshold);
+        let drawn: Vec<(&Detection, Option<Mask>)> =
+            drawn.map(|object| (&object.detection, object.mask())).collect();
+        let drawn: Vec<draw::DrawnObject> = drawn
+            .iter()
+            .map(|(detection, mask)| {
+                let [x, y, w, h] = detection.bbox;
+                draw::DrawnObject {
+                    index: detection.index,
+                    label: &detection.label,
+                    score: detection.score,
+                    corners: [x, y, x + w, y + h],
+                    mask: mask.as_ref(),
+                }
+            })
+            .collect();
+        draw::objects(image, &drawn, self.opacity)
+    }
 }

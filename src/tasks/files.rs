@@ -1,15 +1,17 @@
 //! Files that are written whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use image::{ImageBuffer, PixelWithColorType};
+use image::{ImageBuffer, PixelWithColorType, RgbImage};
 use tempfile::{Builder, NamedTempFile};
 
 use super::TaskError;
-use crate::images::software::SOFTWARE;
+use crate::images::PictureFormat;
+use crate::images::encode::{EncodeError, encode, png};
+use crate::images::software::says_ours;
 
 /// A file that grows under a temporary name beside its target and takes the target's name when it is
 /// kept. Dropped before, it leaves nothing. What is no plain file (a pipe, a device) is written as it
@@ -105,6 +107,15 @@ pub fn concerns_all(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }
 
+/// Writes a picture to a file, whole or not at all.
+///
+/// # Errors
+/// When the file can't be written, or the picture is larger than its format can be; what was there before is then
+/// unchanged.
+pub fn save_picture(image: &RgbImage, format: PictureFormat, path: &Path) -> Result<(), TaskError> {
+    save(encode(image, format), path)
+}
+
 /// Writes an image of 8 bits, grey or RGB, to a PNG file, whole or not at all.
 ///
 /// # Errors
@@ -113,33 +124,15 @@ pub fn save_png<P>(image: &ImageBuffer<P, Vec<u8>>, path: &Path) -> Result<(), T
 where
     P: PixelWithColorType<Subpixel = u8>,
 {
+    save(png(image), path)
+}
+
+fn save(bytes: Result<Vec<u8>, EncodeError>, path: &Path) -> Result<(), TaskError> {
     let failed = |error| TaskError::Write { path: path.display().to_string(), error };
-    let bytes = png(image).map_err(|error| failed(io::Error::other(error)))?;
+    let bytes = bytes.map_err(|error| failed(io::Error::other(error)))?;
     let mut file = NewFile::create(path).map_err(failed)?;
     file.write_all(&bytes).map_err(failed)?;
     file.keep().map_err(failed)
-}
-
-fn png<P>(image: &ImageBuffer<P, Vec<u8>>) -> Result<Vec<u8>, png::EncodingError>
-where
-    P: PixelWithColorType<Subpixel = u8>,
-{
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
-    encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_color(match P::CHANNEL_COUNT {
-        1 => png::ColorType::Grayscale,
-        2 => png::ColorType::GrayscaleAlpha,
-        3 => png::ColorType::Rgb,
-        _ => png::ColorType::Rgba,
-    });
-    encoder.set_compression(png::Compression::Fast);
-    let [keyword, text] = SOFTWARE.map(str::to_owned);
-    encoder.add_text_chunk(keyword, text)?;
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(image.as_raw())?;
-    writer.finish()?;
-    Ok(bytes)
 }
 
 /// What our safetensors files say made them.
@@ -147,14 +140,24 @@ pub(super) const SOFTWARE_METADATA: [&str; 2] = ["software", "nat-infer"];
 
 /// Whether a file is a picture or tensors that this crate saved, or empty: what may be replaced.
 pub fn is_ours(path: &Path) -> bool {
-    // Both kinds of files say it before anything that is large.
-    const BEGINNING: u64 = 1 << 12;
-    let mut begin = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(BEGINNING).read_to_end(&mut begin));
+    let Ok((begin, end)) = ends(path) else { return false };
+    let tensors = format!("{:?}:{:?}", SOFTWARE_METADATA[0], SOFTWARE_METADATA[1]);
     let says = |words: &str| begin.windows(words.len()).any(|part| part == words.as_bytes());
-    let (picture, tensors) =
-        (SOFTWARE.join("\0"), format!("{:?}:{:?}", SOFTWARE_METADATA[0], SOFTWARE_METADATA[1]));
-    read.is_ok() && (begin.is_empty() || says(&picture) || says(&tensors))
+    begin.is_empty() || says_ours(&begin, &end) || says(&tensors)
+}
+
+/// The first and the last bytes of a file, where ours say it.
+fn ends(path: &Path) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    const SOME: u64 = 1 << 12;
+    let (mut begin, mut end) = (Vec::new(), Vec::new());
+    let mut file = File::open(path)?;
+    (&mut file).take(SOME).read_to_end(&mut begin)?;
+    // What can't be sought in has no end to look at.
+    if let Ok(length) = file.seek(SeekFrom::End(0)) {
+        file.seek(SeekFrom::Start(length.saturating_sub(SOME)))?;
+        file.take(SOME).read_to_end(&mut end)?;
+    }
+    Ok((begin, end))
 }
 
 #[cfg(test)]
@@ -210,13 +213,22 @@ mod tests {
         assert!(image::open(path("ours.png")).unwrap().into_rgb8() == image);
         save_png(&image::GrayImage::from_pixel(9, 9, image::Luma([3])), &path("grey.png")).unwrap();
         assert_eq!(image::open(path("grey.png")).unwrap().color(), image::ColorType::L8);
+        for format in [PictureFormat::Png, PictureFormat::Jpeg, PictureFormat::Webp] {
+            save_picture(&image, format, &path(&format!("ours.{}", format.extension()))).unwrap();
+        }
         image.save(path("theirs.png")).unwrap();
+        image.save(path("theirs.jpg")).unwrap();
+        image.save(path("theirs.webp")).unwrap();
         fs::write(path("empty"), "").unwrap();
         fs::write(path("text"), "nat-infer").unwrap();
         for (name, ours) in [
             ("ours.png", true),
+            ("ours.jpg", true),
+            ("ours.webp", true),
             ("grey.png", true),
             ("theirs.png", false),
+            ("theirs.jpg", false),
+            ("theirs.webp", false),
             ("empty", true),
             ("text", false),
             ("none", false),

@@ -19,7 +19,7 @@ use super::classify::ClassifyOptions;
 use super::files::save_png;
 use super::image_task::one;
 use super::{Classify, ImageTask, Model, TaskError, features};
-use crate::images::{CenterCrop, heat};
+use crate::images::{CenterCrop, draw, heat};
 use crate::layers::{bilinear, in_words};
 use crate::models::classifier::{Classifier, MOST_GRADIENTS};
 use crate::results::Scored;
@@ -181,12 +181,13 @@ impl Saliency {
         Ok(SaliencyMap { class, size, values })
     }
 
-    /// The map over its image: small images enlarged, what the network did not see darkened.
-    pub fn picture(&self, image: &RgbImage, map: &SaliencyMap) -> RgbImage {
-        let mut picture = heat::canvas(image);
+    /// The map over its image: small images enlarged, what the network did not see darkened. Beside it stands, or
+    /// inside, the class that the map is about, its probability and a bar of the map's colours.
+    pub fn picture(&self, image: RgbImage, map: &SaliencyMap, legend: draw::Legend) -> RgbImage {
+        let mut picture = draw::canvas(image);
         let region = self.crop().region([picture.width() as usize, picture.height() as usize]);
-        heat::draw(&mut picture, &map.values, map.size, &region);
-        picture
+        draw::heat(&mut picture, &map.values, map.size, &region);
+        draw::caption(picture, &map.class.label, map.class.score, legend)
     }
 }
 

@@ -13,9 +13,10 @@ use nat_convert::zoo::Task;
 use rayon::prelude::*;
 
 use self::views::{PassLogits, PassRows, PixelScores, Scratch, SlidingWindows};
-use super::files::{NewFile, save_png};
+use super::files::NewFile;
 use super::image_task::{one, unwatched};
 use super::{ImageTask, Model, TaskError};
+use crate::images::colours::colour;
 use crate::images::{Fitted, KeepRatio, draw, palette};
 use crate::layers::softmax::likeliest;
 use crate::layers::with_all_f32;
@@ -27,9 +28,6 @@ mod views;
 
 /// The published multi-scale protocol's sizes, times the model's scale.
 const RATIOS: [f64; 6] = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75];
-
-/// Classes that a picture's legend names at most.
-const LEGEND: usize = 10;
 
 /// A segmenter with its preprocessing and its labels.
 pub struct Segment {
@@ -50,6 +48,22 @@ pub struct SegmentOptions {
     pub multi_scale: bool,
     /// Take the mean with the mirror image.
     pub flip: bool,
+}
+
+/// How a label map is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SegmentPicture {
+    /// Where the names of the classes stand.
+    pub legend: draw::Legend,
+    /// How much of its class's colour a pixel takes, 0 to 1.
+    pub opacity: f32,
+}
+
+impl Default for SegmentPicture {
+    /// A legend beside the picture, half through.
+    fn default() -> Self {
+        Self { legend: draw::Legend::Beside, opacity: 0.5 }
+    }
 }
 
 /// The class of every pixel.
@@ -226,7 +240,7 @@ impl Segment {
         if self.labels == Labels::Ade20k.names() {
             return palette::ade20k();
         }
-        (0..self.labels.len()).map(draw::colour).collect()
+        (0..self.labels.len()).map(colour).collect()
     }
 
     /// Writes a label map to a PNG file whose values are class indices, with `coloured` shown in the
@@ -243,32 +257,24 @@ impl Segment {
         file.keep().map_err(failed)
     }
 
-    /// Draws a label map onto its image, with a legend of the largest classes, and writes it to a PNG
-    /// file, whole or not at all.
-    ///
-    /// # Errors
-    /// When the file can't be written; what was there before is then unchanged.
-    pub fn save_picture(
+    /// An image with its label map drawn onto it, small images enlarged by a whole factor, with a legend of its classes,
+    /// largest first.
+    pub fn picture(
         &self,
-        mut image: RgbImage,
+        image: RgbImage,
         map: &LabelMap,
         shares: &[ClassShare],
-        path: &Path,
-    ) -> Result<(), TaskError> {
-        let largest: Vec<draw::DrawnObject> = shares
-            .iter()
-            .filter(|share| share.fraction >= 0.01)
-            .take(LEGEND)
-            .map(|share| draw::DrawnObject {
-                index: share.index,
-                label: &share.label,
-                score: share.fraction as f32,
-                corners: [0.0; 4],
-                mask: None,
-            })
-            .collect();
-        draw::classes(&mut image, &map.classes, &self.colours(), &largest);
-        save_png(&image, path)
+        style: &SegmentPicture,
+    ) -> RgbImage {
+        let colours = self.colours();
+        let entry = |share: &ClassShare| draw::LegendEntry {
+            colour: colours[share.index],
+            name: &self.labels[share.index],
+            share: share.fraction as f32,
+        };
+        let entries: Vec<_> = shares.iter().map(entry).collect();
+        let image = draw::classes(image, &map.classes, &colours, style.opacity);
+        draw::legend(image, &entries, style.legend)
     }
 
     /// How many passes an image takes.

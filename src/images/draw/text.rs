@@ -31,19 +31,24 @@ impl Text {
 
     /// An object's name and score, the name shortened to what an image of this width has place for.
     pub fn of(object: &DrawnObject, height: usize, image_width: usize) -> Option<Self> {
-        let percent = (object.score.clamp(0.0, 1.0) * 100.0).round() as u8;
-        let name: Vec<char> = object.label.chars().take(Self::LONGEST + 1).collect();
-        let whole = format!("{} {percent}%", object.label);
-        let whole = (name.len() <= Self::LONGEST).then_some(whole);
-        let shorter = (Self::SHORTEST..name.len()).rev().map(|letters| {
-            let name: String = name[..letters].iter().collect();
-            format!("{}… {percent}%", name.trim_end())
-        });
-        let mut texts = whole.into_iter().chain(shorter).map(|text| Self::set(text.trim(), height));
-        texts.find(|text| text.width <= image_width)
+        Self::shortened(object.label, &format!(" {}", percent(object.score)), height, image_width)
     }
 
-    fn set(text: &str, height: usize) -> Self {
+    /// A name and what follows it, the name shortened to a width in pixels; `None` where even a few letters of it are
+    /// wider.
+    pub fn shortened(name: &str, tail: &str, height: usize, width: usize) -> Option<Self> {
+        let letters: Vec<char> = name.chars().take(Self::LONGEST + 1).collect();
+        let whole = (letters.len() <= Self::LONGEST).then(|| format!("{name}{tail}"));
+        let shorter = (Self::SHORTEST..letters.len()).rev().map(|count| {
+            let name: String = letters[..count].iter().collect();
+            format!("{}…{tail}", name.trim_end())
+        });
+        let mut texts = whole.into_iter().chain(shorter).map(|text| Self::set(text.trim(), height));
+        texts.find(|text| text.width <= width)
+    }
+
+    /// A text in letters of this height.
+    pub fn set(text: &str, height: usize) -> Self {
         let font = FONT.as_scaled(height as f32);
         let margin = 0.25 * height as f32;
         // Letters on a whole row are sharper.
@@ -73,6 +78,11 @@ impl Text {
             });
         }
     }
+}
+
+/// A share of 0 to 1 in percent; NaN counts as 0.
+pub fn percent(share: f32) -> String {
+    format!("{}%", (share.clamp(0.0, 1.0) * 100.0).round() as u8)
 }
 
 /// Black or white, whichever has the higher contrast by WCAG 2 on a colour.
