@@ -286,7 +286,8 @@ fn every_pixel_is_mmsegs() {
     for folder in golden::folders("segment") {
         for (path, device) in runs(&folder) {
             for (all, file) in [(false, "label.png"), (true, "label_ms.png")] {
-                let options = SegmentOptions { multi_scale: all, flip: all, ..SegmentOptions::default() };
+                let mut options = SegmentOptions::default();
+                (options.multi_scale, options.flip) = (all, all);
                 let map = segmenter(&path, &options, &device).run(&image(&folder)).unwrap();
                 let want = image::open(folder.join(file)).unwrap().into_luma8();
                 assert_eq!(map.size, [want.width() as usize, want.height() as usize]);

@@ -37,7 +37,8 @@ fn run(file: &Altered, name: &str, options: &DetectOptions) -> Vec<Object> {
 
 /// The boxes on the golden image.
 fn boxes(file: &Altered, name: &str) -> Vec<Detection> {
-    let options = DetectOptions { masks: false, ..DetectOptions::default() };
+    let mut options = DetectOptions::default();
+    options.masks = false;
     run(file, name, &options).into_iter().map(|object| object.detection).collect()
 }
 
@@ -278,12 +279,8 @@ fn selection_is_the_recipes_unless_options_say_otherwise() {
     let few: Vec<Detection> = all.iter().filter(|d| d.score > 0.07).take(9).cloned().collect();
     assert!(few.len() > 1 && few.len() < all.len());
     assert_eq!(boxes(&other, name), few);
-    let options = DetectOptions {
-        score_threshold: Some(0.05),
-        max_detections: Some(100),
-        masks: false,
-        ..DetectOptions::default()
-    };
+    let mut options = DetectOptions::default();
+    (options.score_threshold, options.max_detections, options.masks) = (Some(0.05), Some(100), false);
     let got: Vec<Detection> = run(&other, name, &options).into_iter().map(|o| o.detection).collect();
     assert_eq!(got, all);
     // Nothing overlaps by more than 1, and then nothing is suppressed.
@@ -301,7 +298,8 @@ fn masks_begin_at_the_recipes_threshold() {
         let file = detector(name, |metadata, _| {
             metadata.architecture.recipe.detector.mask_threshold = threshold;
         });
-        let options = DetectOptions { max_detections: Some(5), ..DetectOptions::default() };
+        let mut options = DetectOptions::default();
+        options.max_detections = Some(5);
         run(&file, name, &options).into_iter().map(|object| object.mask().unwrap().pixels).collect::<Vec<_>>()
     };
     let (low, high) = (masks(0.45), masks(0.55));

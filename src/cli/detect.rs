@@ -9,9 +9,8 @@ use clap::Args;
 use nat_infer::images::PictureFormat;
 use nat_infer::pipeline::Answer;
 use nat_infer::results::{CocoResult, Detections};
-use nat_infer::tasks::Detect;
-use nat_infer::tasks::detect::{DetectOptions, DetectPicture};
 use nat_infer::tasks::files::save_picture;
+use nat_infer::tasks::{Detect, DetectOptions, DetectPicture};
 use nat_infer::zoo::Task;
 
 use super::coco::{Category, Numbers};
@@ -85,7 +84,8 @@ pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
     let folder = arguments.save.as_deref().map(Folder::new);
     let save_format = PictureFormat::from(arguments.pictures.save_format);
     let extensions = [save_format.extension()];
-    let drawing = DetectPicture { threshold: arguments.draw_threshold, opacity: arguments.opacity.opacity };
+    let mut drawing = DetectPicture::default();
+    (drawing.threshold, drawing.opacity) = (arguments.draw_threshold, arguments.opacity.opacity);
     let save = folder.as_ref().map(|folder| Save { folder, extensions: &extensions, draws: true });
     let read = [settings.file(), arguments.names.labels.as_deref(), arguments.annotations.as_deref()];
     let OutputOptions { format, output, overwrite } = &arguments.results.output;
@@ -99,12 +99,11 @@ pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),
     };
-    let options = DetectOptions {
-        scale: arguments.scale,
-        score_threshold: arguments.score_threshold,
-        max_detections: arguments.max_detections,
-        masks: !arguments.no_masks,
-    };
+    let mut options = DetectOptions::default();
+    options.scale = arguments.scale;
+    options.score_threshold = arguments.score_threshold;
+    options.max_detections = arguments.max_detections;
+    options.masks = !arguments.no_masks;
     let task = Arc::new(Detect::new(settings.load_with(&arguments.names)?, &options)?);
     verbosity.explain("input", task.fit());
     let exit = job.run(&task, &settings, |image, Answer { output: objects, size, picture, .. }| {

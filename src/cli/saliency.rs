@@ -10,9 +10,9 @@ use nat_infer::images::PictureFormat;
 use nat_infer::images::draw::Legend;
 use nat_infer::pipeline::{Answer, name_of};
 use nat_infer::results::SavedSaliency;
-use nat_infer::tasks::Saliency;
 use nat_infer::tasks::files::save_picture;
-use nat_infer::tasks::saliency::{Method, SaliencyOptions, SmoothGrad};
+use nat_infer::tasks::saliency::{Method, SmoothGrad};
+use nat_infer::tasks::{Saliency, SaliencyOptions};
 use nat_infer::zoo::Task;
 
 use super::exit::{Exit, one_line};
@@ -116,12 +116,10 @@ pub fn run(arguments: SaliencyArguments, verbosity: Verbosity) -> Result<Exit> {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),
     };
-    let options = SaliencyOptions {
-        class: None,
-        resolution: arguments.crop.resolution,
-        crop_pct: arguments.crop.crop_pct,
-        labels: arguments.names.read()?,
-    };
+    let mut options = SaliencyOptions::default();
+    options.resolution = arguments.crop.resolution;
+    options.crop_pct = arguments.crop.crop_pct;
+    options.labels = arguments.names.read()?;
     let task = Saliency::new(settings.load()?, method, &options)?;
     let task = Arc::new(match &arguments.class {
         Some(name) => task.about(name)?,
@@ -181,14 +179,13 @@ fn method(
     if let (Some(0.0), Some(_)) = (noise, seed) {
         bail!("--seed with --noise 0 changes nothing: leave one of them out");
     }
-    let default = SmoothGrad::default();
-    Ok(Method::SmoothGrad(SmoothGrad {
-        samples: samples.unwrap_or(default.samples),
-        noise: noise.unwrap_or(default.noise),
-        seed: seed.unwrap_or(default.seed),
-        signed,
-        together,
-    }))
+    let mut smooth_grad = SmoothGrad::default();
+    smooth_grad.samples = samples.unwrap_or(smooth_grad.samples);
+    smooth_grad.noise = noise.unwrap_or(smooth_grad.noise);
+    smooth_grad.seed = seed.unwrap_or(smooth_grad.seed);
+    smooth_grad.signed = signed;
+    smooth_grad.together = together;
+    Ok(Method::SmoothGrad(smooth_grad))
 }
 
 /// A share of something, 0 or more.

@@ -10,9 +10,9 @@ use nat_convert::recipe::SlidingWindow;
 use nat_infer::images::PictureFormat;
 use nat_infer::pipeline::Answer;
 use nat_infer::results::Segmentation;
-use nat_infer::tasks::Segment;
 use nat_infer::tasks::files::save_picture;
-use nat_infer::tasks::segment::{SegmentOptions, SegmentPicture};
+use nat_infer::tasks::{Segment, SegmentOptions, SegmentPicture};
+
 use nat_infer::zoo::Task;
 
 use super::exit::{Exit, one_line};
@@ -78,8 +78,8 @@ pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
     let folder = arguments.save.as_deref().map(Folder::new);
     let format = PictureFormat::from(arguments.pictures.save_format);
     let extensions = ["labels.png", format.extension()];
-    let drawing =
-        SegmentPicture { legend: arguments.legend.legend.into(), opacity: arguments.opacity.opacity };
+    let mut drawing = SegmentPicture::default();
+    (drawing.legend, drawing.opacity) = (arguments.legend.legend.into(), arguments.opacity.opacity);
     let save = folder.as_ref().map(|folder| Save { folder, extensions: &extensions, draws: true });
     let read = [settings.file(), arguments.names.labels.as_deref()];
     let job = Job::plan::<Segmentation>(&arguments.images, &arguments.results, save, &read, verbosity)?;
@@ -87,8 +87,9 @@ pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),
     };
-    let options =
-        SegmentOptions { scale: arguments.scale, multi_scale: arguments.multi_scale, flip: arguments.flip };
+    let mut options = SegmentOptions::default();
+    (options.scale, options.multi_scale, options.flip) =
+        (arguments.scale, arguments.multi_scale, arguments.flip);
     let task = Arc::new(Segment::new(settings.load_with(&arguments.names)?, &options)?);
     task.fits().iter().for_each(|fit| verbosity.explain("input", fit));
     if let Some(SlidingWindow { crop, stride }) = task.model().metadata().architecture.recipe.segmenter.window

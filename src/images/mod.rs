@@ -3,6 +3,7 @@
 
 pub mod colours;
 pub mod decode;
+#[cfg(feature = "draw")]
 pub mod draw;
 pub mod encode;
 mod error;

@@ -129,6 +129,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Panics
     /// When `high` and `low` differ in length, that is no multiple of 16, or `rows` ends before the fourth row does.
     #[inline(always)]
+    #[cfg_attr(not(feature = "images"), allow(dead_code, reason = "resizing uses it"))]
     fn weighted_sums(self, rows: &[i16], stride: usize, high: &[i16], low: &[i16]) -> [i32; 4] {
         check_weights(rows, stride, high, low);
         std::array::from_fn(|r| {
@@ -217,6 +218,7 @@ pub(super) unsafe fn transpose_from(
 
 /// What [`Simd::weighted_sums`] asks of its operands.
 #[inline(always)]
+#[cfg_attr(not(feature = "images"), allow(dead_code, reason = "resizing uses it"))]
 pub(super) fn check_weights(rows: &[i16], stride: usize, high: &[i16], low: &[i16]) {
     let n = high.len();
     assert!(

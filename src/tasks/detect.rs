@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::image_task::{one, unwatched};
 use super::{ImageTask, Model, TaskError};
 use crate::images::mask::{Mask, paste};
-use crate::images::{Fitted, KeepRatio, draw};
+use crate::images::{Fitted, KeepRatio};
 use crate::models::Network;
 use crate::models::detector::{Detected, Found, Picture, Selection};
 use crate::results::Detection;
@@ -30,6 +30,7 @@ pub struct Detect {
 
 /// What a caller may choose; `None` takes what belongs to the model.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DetectOptions {
     /// Bounds of the long and the short side in pixels.
     pub scale: Option<[usize; 2]>,
@@ -50,6 +51,7 @@ impl Default for DetectOptions {
 
 /// An object, with what its mask is made of.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Object {
     /// The record.
     pub detection: Detection,
@@ -216,44 +218,5 @@ impl ImageTask for Detect {
             .map_err(|error| self.model.compute_error(error))?;
         let _ = watch(inputs.len());
         Ok(inputs.iter().zip(detected).map(|(input, detected)| self.objects(input, detected)).collect())
-    }
-}
-
-/// How found objects are drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DetectPicture {
-    /// Objects are drawn when their probability is more than this.
-    pub threshold: f32,
-    /// How much of a mask's colour its pixels take, 0 to 1.
-    pub opacity: f32,
-}
-
-impl Default for DetectPicture {
-    /// Objects of more than 0.3, half through.
-    fn default() -> Self {
-        Self { threshold: 0.3, opacity: 0.5 }
-    }
-}
-
-impl DetectPicture {
-    /// An image with its objects drawn onto it, small images enlarged by a whole factor.
-    pub fn draw(&self, image: RgbImage, objects: &[Object]) -> RgbImage {
-        let drawn = objects.iter().filter(|object| object.detection.score > self.threshold);
-        let drawn: Vec<(&Detection, Option<Mask>)> =
-            drawn.map(|object| (&object.detection, object.mask())).collect();
-        let drawn: Vec<draw::DrawnObject> = drawn
-            .iter()
-            .map(|(detection, mask)| {
-                let [x, y, w, h] = detection.bbox;
-                draw::DrawnObject {
-                    index: detection.index,
-                    label: &detection.label,
-                    score: detection.score,
-                    corners: [x, y, x + w, y + h],
-                    mask: mask.as_ref(),
-                }
-            })
-            .collect();
-        draw::objects(image, &drawn, self.opacity)
     }
 }

@@ -10,6 +10,8 @@ pub mod files;
 mod fingerprint;
 mod image_task;
 mod model;
+#[cfg(feature = "draw")]
+mod pictures;
 pub mod saliency;
 pub mod segment;
 #[cfg(test)]
@@ -21,5 +23,7 @@ pub use error::TaskError;
 pub use features::ExtractFeatures;
 pub use image_task::ImageTask;
 pub use model::{LoadOptions, Model};
+#[cfg(feature = "draw")]
+pub use pictures::{DetectPicture, SegmentPicture};
 pub use saliency::{Saliency, SaliencyOptions};
 pub use segment::{Segment, SegmentOptions};

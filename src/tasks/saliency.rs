@@ -19,7 +19,7 @@ use super::classify::ClassifyOptions;
 use super::files::save_png;
 use super::image_task::one;
 use super::{Classify, ImageTask, Model, TaskError, features};
-use crate::images::{CenterCrop, draw, heat};
+use crate::images::{CenterCrop, heat};
 use crate::layers::{bilinear, in_words};
 use crate::models::classifier::{Classifier, MOST_GRADIENTS};
 use crate::results::Scored;
@@ -33,6 +33,7 @@ pub struct Saliency {
 
 /// How a map is made.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Method {
     /// Averaged gradients of the input.
     SmoothGrad(SmoothGrad),
@@ -42,6 +43,7 @@ pub enum Method {
 
 /// What SmoothGrad does.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SmoothGrad {
     /// Noisy copies.
     pub samples: usize,
@@ -66,6 +68,7 @@ impl Default for SmoothGrad {
 
 /// What a caller may choose; `None` takes what belongs to the model.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct SaliencyOptions {
     /// The class that the map is about; the most probable one where it is `None`.
     pub class: Option<usize>,
@@ -79,6 +82,7 @@ pub struct SaliencyOptions {
 
 /// How much each pixel of an input speaks for a class.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SaliencyMap {
     /// The class, with its probability on this image.
     pub class: Scored,
@@ -179,15 +183,6 @@ impl Saliency {
             return Err(TaskError::NotFinite { model: model.name.clone() });
         }
         Ok(SaliencyMap { class, size, values })
-    }
-
-    /// The map over its image: small images enlarged, what the network did not see darkened. Beside it stands, or
-    /// inside, the class that the map is about, its probability and a bar of the map's colours.
-    pub fn picture(&self, image: RgbImage, map: &SaliencyMap, legend: draw::Legend) -> RgbImage {
-        let mut picture = draw::canvas(image);
-        let region = self.crop().region([picture.width() as usize, picture.height() as usize]);
-        draw::heat(&mut picture, &map.values, map.size, &region);
-        draw::caption(picture, &map.class.label, map.class.score, legend)
     }
 }
 

@@ -17,7 +17,7 @@ use super::files::NewFile;
 use super::image_task::{one, unwatched};
 use super::{ImageTask, Model, TaskError};
 use crate::images::colours::colour;
-use crate::images::{Fitted, KeepRatio, draw, palette};
+use crate::images::{Fitted, KeepRatio, palette};
 use crate::layers::softmax::likeliest;
 use crate::layers::with_all_f32;
 use crate::models::Network;
@@ -41,6 +41,7 @@ pub struct Segment {
 
 /// What a caller may choose; `None` takes what belongs to the model.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct SegmentOptions {
     /// Bounds of the long and the short side in pixels.
     pub scale: Option<[usize; 2]>,
@@ -50,24 +51,9 @@ pub struct SegmentOptions {
     pub flip: bool,
 }
 
-/// How a label map is drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SegmentPicture {
-    /// Where the names of the classes stand.
-    pub legend: draw::Legend,
-    /// How much of its class's colour a pixel takes, 0 to 1.
-    pub opacity: f32,
-}
-
-impl Default for SegmentPicture {
-    /// A legend beside the picture, half through.
-    fn default() -> Self {
-        Self { legend: draw::Legend::Beside, opacity: 0.5 }
-    }
-}
-
 /// The class of every pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LabelMap {
     /// Width and height of the image.
     pub size: [usize; 2],
@@ -232,7 +218,7 @@ impl Segment {
     }
 
     /// The colour of each class: the model's own, or ADE20K's where these are its classes.
-    fn colours(&self) -> Vec<[u8; 3]> {
+    pub(super) fn colours(&self) -> Vec<[u8; 3]> {
         let own = self.model.metadata.palette.as_ref();
         if let Some(own) = own.filter(|own| own.len() == self.labels.len()) {
             return own.clone();
@@ -255,26 +241,6 @@ impl Segment {
         palette::write_labels(&mut file, &map.classes, map.size, colours.as_deref())
             .map_err(|error| failed(error.into()))?;
         file.keep().map_err(failed)
-    }
-
-    /// An image with its label map drawn onto it, small images enlarged by a whole factor, with a legend of its classes,
-    /// largest first.
-    pub fn picture(
-        &self,
-        image: RgbImage,
-        map: &LabelMap,
-        shares: &[ClassShare],
-        style: &SegmentPicture,
-    ) -> RgbImage {
-        let colours = self.colours();
-        let entry = |share: &ClassShare| draw::LegendEntry {
-            colour: colours[share.index],
-            name: &self.labels[share.index],
-            share: share.fraction as f32,
-        };
-        let entries: Vec<_> = shares.iter().map(entry).collect();
-        let image = draw::classes(image, &map.classes, &colours, style.opacity);
-        draw::legend(image, &entries, style.legend)
     }
 
     /// How many passes an image takes.
