@@ -36,7 +36,7 @@ main() {
   while [ $# -gt 0 ]; do
     case $1 in
       --to | --version)
-        [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value"
+        if [ $# -lt 2 ] || [ -z "$2" ]; then fail "$1 needs a value"; fi
         if [ "$1" = --to ]; then to=$2; else version=${2#v}; fi
         shift 2
         ;;
