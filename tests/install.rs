@@ -52,7 +52,8 @@ fn release() -> Files {
 /// The newest release, which is 0.1.0.
 fn serve(files: Files) -> Server {
     Server::start(move |request| {
-        let name = ["/latest/download/", "/download/v0.1.0/"].iter().find_map(|at| request.path.strip_prefix(at));
+        let name =
+            ["/latest/download/", "/download/v0.1.0/"].iter().find_map(|at| request.path.strip_prefix(at));
         match name.and_then(|name| files.get(name)) {
             Some(body) => Reply { status: 200, body: body.clone(), ..Reply::default() },
             None => Reply::status(404),
@@ -110,7 +111,8 @@ impl Home {
         assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{text}");
         assert!(output.stdout.is_empty());
         assert!(!self.path(".local/bin/nat-infer").exists());
-        let left: Vec<_> = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| name == "tools" || name == "file"), "{left:?}");
         text.trim().strip_prefix("install.sh: ").unwrap().to_owned()
     }
@@ -169,7 +171,10 @@ fn folder_version_and_variant_are_chosen() {
     let asked: Vec<_> = server.requests().into_iter().map(|request| request.path).collect();
     assert_eq!(
         asked,
-        ["/download/v0.1.0/SHA256SUMS", "/download/v0.1.0/nat-infer-cuda-v0.1.0-x86_64-unknown-linux-gnu.tar.gz"]
+        [
+            "/download/v0.1.0/SHA256SUMS",
+            "/download/v0.1.0/nat-infer-cuda-v0.1.0-x86_64-unknown-linux-gnu.tar.gz"
+        ]
     );
 }
 
@@ -187,13 +192,45 @@ fn failures_are_one_line_and_leave_nothing() {
     fs::write(home.path("file"), "").unwrap();
     let file = home.path("file/bin");
     for (system, machine, arguments, expected) in [
-        ("Linux", "x86_64", ["--version", "9.9.9"], format!("can't download {url}/download/v9.9.9/SHA256SUMS: is there such a release, and a network?")),
+        (
+            "Linux",
+            "x86_64",
+            ["--version", "9.9.9"],
+            format!(
+                "can't download {url}/download/v9.9.9/SHA256SUMS: is there such a release, and a network?"
+            ),
+        ),
         ("Linux", "x86_64", ["--to", ""], "--to needs a value".to_owned()),
-        ("Linux", "x86_64", ["--frobnicate", ""], "there is no option '--frobnicate'; --help lists them".to_owned()),
-        ("Linux", "riscv64", ["--version", "0.1.0"], "there is no release for riscv64: build it with cargo install".to_owned()),
-        ("FreeBSD", "amd64", ["--version", "0.1.0"], "there is no release for FreeBSD: build it with cargo install".to_owned()),
-        ("MINGW64_NT-10.0", "x86_64", ["--version", "0.1.0"], "on Windows use cargo binstall nat-infer, or the zip of the release".to_owned()),
-        ("Darwin", "arm64", ["--cuda", "--cuda"], "--cuda is for x86-64 Linux, this is aarch64-apple-darwin".to_owned()),
+        (
+            "Linux",
+            "x86_64",
+            ["--frobnicate", ""],
+            "there is no option '--frobnicate'; --help lists them".to_owned(),
+        ),
+        (
+            "Linux",
+            "riscv64",
+            ["--version", "0.1.0"],
+            "there is no release for riscv64: build it with cargo install".to_owned(),
+        ),
+        (
+            "FreeBSD",
+            "amd64",
+            ["--version", "0.1.0"],
+            "there is no release for FreeBSD: build it with cargo install".to_owned(),
+        ),
+        (
+            "MINGW64_NT-10.0",
+            "x86_64",
+            ["--version", "0.1.0"],
+            "on Windows use cargo binstall nat-infer, or the zip of the release".to_owned(),
+        ),
+        (
+            "Darwin",
+            "arm64",
+            ["--cuda", "--cuda"],
+            "--cuda is for x86-64 Linux, this is aarch64-apple-darwin".to_owned(),
+        ),
     ] {
         assert_eq!(home.failure(system, machine, &arguments), expected);
     }
@@ -218,10 +255,14 @@ fn what_is_not_the_release_is_not_installed() {
 
     let mut files = release();
     let sums = String::from_utf8(files["SHA256SUMS"].clone()).unwrap();
-    let fewer: String = sums.lines().filter(|line| !line.ends_with(name)).map(|line| format!("{line}\n")).collect();
+    let fewer: String =
+        sums.lines().filter(|line| !line.ends_with(name)).map(|line| format!("{line}\n")).collect();
     files.insert("SHA256SUMS".to_owned(), fewer.into_bytes());
     let told = Home::at(serve(files).url()).failure("Linux", "x86_64", &[]);
-    assert_eq!(told, "this release has no nat-convert for x86_64-unknown-linux-musl: build it with cargo install");
+    assert_eq!(
+        told,
+        "this release has no nat-convert for x86_64-unknown-linux-musl: build it with cargo install"
+    );
 }
 
 #[test]
