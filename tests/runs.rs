@@ -3,10 +3,12 @@
 #![cfg(unix)]
 
 use std::collections::BTreeSet;
+#[cfg(target_os = "linux")]
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+#[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -54,6 +56,8 @@ fn lines(path: &Path) -> usize {
     fs::read(path).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
 }
 
+// macOS has no such names.
+#[cfg(target_os = "linux")]
 #[test]
 fn names_that_are_not_utf8_are_done_and_told_apart() {
     let place = Place::of(PROGRAM);
