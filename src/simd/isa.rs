@@ -186,12 +186,12 @@ impl Isa {
     }
 
     /// f32 lanes of this instruction set's vectors.
-    pub fn lanes(self) -> usize {
+    pub(crate) fn lanes(self) -> usize {
         self.row().lanes
     }
 
-    /// [`Word`](super::Word)s that `values` operands of a product take, the last one filled up.
-    pub fn words(self, values: usize) -> usize {
+    /// Words that `values` operands of a product take, the last one filled up.
+    pub(crate) fn words(self, values: usize) -> usize {
         values.div_ceil(self.row().word)
     }
 

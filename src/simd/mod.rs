@@ -1,14 +1,14 @@
-//! Vectors of f32 for the CPU kernels: one trait, several instruction sets, chosen at run time.
+//! The instruction sets of the CPU's kernels, one of which is chosen at run time: [`Isa`].
 //!
-//! A kernel is written once against [`Simd`] as a [`Kernel`]; [`Isa::run`] compiles it for AVX-512,
-//! AVX2 with FMA, and a portable form that is right everywhere (LLVM makes SSE2 or NEON of it).
-//! Kernels get a token of their instruction set; holding one is the proof that the processor has it.
+//! A kernel is written once against the trait `Simd` as a `Kernel`; `Isa::run` compiles it for AVX-512, AVX2 with FMA, and
+//! a portable form that is right everywhere (LLVM makes SSE2 or NEON of it). Kernels get a token of their instruction
+//! set; holding one is the proof that the processor has it.
 //!
-//! Products have operands of their own type, a [`Word`]: one f32, or a [`Pair`] of bf16 in the same place, of
-//! which an instruction set that multiplies bf16 adds both products to a sum at once.
+//! Products have operands of their own type, a `Word`: one f32, or a `Pair` of bf16 in the same place, of which an
+//! instruction set that multiplies bf16 adds both products to a sum at once.
 //!
 //! To add an instruction set: a file with its token and `impl Simd`, one row of `isa.rs`'s table and one arm of
-//! [`Isa::run`]. The tests of every kernel then meet it.
+//! `Isa::run`. The tests of every kernel then meet it.
 
 mod isa;
 mod portable;
