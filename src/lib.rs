@@ -46,8 +46,8 @@
 //! model, in an `Arc`, serves several tasks on several threads. A model that is loaded with
 //! [`LoadOptions::gradients`](tasks::LoadOptions::gradients) says what it looks at: [`tasks::Saliency`] draws it.
 //!
-//! The crates whose types are part of this interface are here under their names: [`candle_core`], [`candle_nn`],
-//! [`nat_convert`] and [`image`].
+//! The crates whose types are part of this interface are here under their names: `candle_core`, `candle_nn`,
+//! `nat_convert` and `image`.
 
 pub use candle_core;
 pub use candle_nn;
