@@ -20,7 +20,7 @@ use nat_testing::torch::{self, Object};
 const DIGITS: &str = "assets/demo-digits.safetensors";
 
 fn digits() -> Architecture {
-    // The published entry has no dilations; the file has.
+    // As the file states it, dilations among it.
     let (_, metadata, _) = Model::open(DIGITS.as_ref(), &LoadOptions::default()).unwrap().into_parts();
     metadata.architecture
 }
