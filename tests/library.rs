@@ -144,6 +144,19 @@ fn candle_reads_any_checkpoint_through_us() {
             assert!(error.contains("fc.gamma"), "{error}");
         }
     }
+    // Whole numbers and truth values too; what can't be read is an error that says why, not left out.
+    let odd = [
+        ("signed", Object::Tensor("CharStorage", vec![3], vec![1, 255, 128])),
+        ("truth", Object::Tensor("BoolStorage", vec![2], vec![1, 0])),
+        ("quantised", Object::Tensor("QInt8Storage", vec![2], vec![1, 2])),
+    ];
+    let odd = torch::zipped(&Object::dict(odd.map(|(name, tensor)| (name.to_owned(), tensor))));
+    let builder = CheckpointTensors::from_bytes("upload", odd, None).unwrap();
+    let builder = builder.into_var_builder(DType::F32, &Device::Cpu);
+    assert_eq!(builder.get(3, "signed").unwrap().to_vec1::<f32>().unwrap(), [1.0, -1.0, -128.0]);
+    assert_eq!(builder.get(2, "truth").unwrap().to_vec1::<f32>().unwrap(), [1.0, 0.0]);
+    let error = builder.get(2, "quantised").unwrap_err().to_string();
+    assert!(builder.contains_tensor("quantised") && error.contains("quantised tensors"), "{error}");
     let error = CheckpointTensors::from_bytes("upload", b"no checkpoint".to_vec(), None).err().unwrap();
     assert!(error.to_string().starts_with("upload"), "{error}");
 }

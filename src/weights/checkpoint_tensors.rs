@@ -6,8 +6,9 @@ use candle_core::{DType, Device, Error, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use nat_convert::error::ConvertError;
-use nat_convert::source::ElementType;
 use nat_convert::state_dict::StateDict;
+
+use super::elements::tensor;
 
 /// The tensors of a checkpoint of any network, as candle's `VarBuilder` takes them: what PyTorch saved since 1.6 and
 /// before, of any pickle protocol, safetensors, folders of Transformers. Of what training saved around the weights an
@@ -58,26 +59,11 @@ impl CheckpointTensors {
         VarBuilder::from_backend(Box::new(self), dtype, device.clone())
     }
 
-    /// A tensor on the CPU, as it is stored; bytes and truth values as candle's U8, signed bytes as I16.
+    /// A tensor on the CPU, as it is stored.
     fn read(&self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
         let mut bytes = Vec::new();
-        let read = |bytes: &mut Vec<u8>| self.0.read(name, bytes).map_err(Error::wrap);
-        let dtype = match read(&mut bytes)? {
-            ElementType::F64 => DType::F64,
-            ElementType::F32 => DType::F32,
-            ElementType::F16 => DType::F16,
-            ElementType::BF16 => DType::BF16,
-            ElementType::I64 => DType::I64,
-            ElementType::I32 => DType::I32,
-            ElementType::I16 => DType::I16,
-            ElementType::U8 | ElementType::Bool => DType::U8,
-            ElementType::I8 => {
-                let values = bytes.iter().map(|&byte| i16::from(byte as i8)).collect();
-                return Tensor::from_vec(values, shape, &Device::Cpu);
-            }
-            other => candle_core::bail!("{name}: candle has no elements of type {other:?}"),
-        };
-        Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)
+        let elements = self.0.read(name, &mut bytes).map_err(Error::wrap)?;
+        tensor(&bytes, elements, shape)
     }
 
     /// The shape of a tensor, of one that can't be read none.

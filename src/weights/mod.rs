@@ -7,6 +7,7 @@
 //! what was missing, misshapen or left over is collected and [`Weights::finish`] reports all of it in one error.
 
 mod checkpoint_tensors;
+mod elements;
 mod origin;
 mod problem;
 mod safetensors_file;

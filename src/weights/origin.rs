@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Error, Tensor};
+use candle_core::{Device, Error, Tensor};
 use candle_nn::{Init, VarBuilder};
 use nat_convert::checkpoint::Checkpoint;
-use nat_convert::source::ElementType;
 
+use super::elements::tensor;
 use super::problem::TensorProblem;
 use super::safetensors_file::SafetensorsFile;
 use crate::tensors::in_words;
@@ -87,13 +87,8 @@ fn missing(name: &str) -> TensorProblem {
 fn read(file: &Checkpoint, name: &str, shape: &[usize]) -> Result<Tensor, TensorProblem> {
     let unreadable = |why: String| TensorProblem::Unreadable { name: name.to_owned(), why };
     let mut bytes = Vec::new();
-    let dtype = match file.read(name, &mut bytes).map_err(|e| unreadable(e.to_string()))? {
-        ElementType::F32 => DType::F32,
-        ElementType::F16 => DType::F16,
-        ElementType::BF16 => DType::BF16,
-        other => return Err(unreadable(format!("elements of type {other:?}"))),
-    };
-    Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu).map_err(|e| unreadable(in_words(&e)))
+    let elements = file.read(name, &mut bytes).map_err(|e| unreadable(e.to_string()))?;
+    tensor(&bytes, elements, shape).map_err(|e| unreadable(in_words(&e)))
 }
 
 /// Asks a builder, which on a `VarMap` begins a variable as the authors begin to train.
