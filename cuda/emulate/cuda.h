@@ -19,6 +19,7 @@
 #include <string>
 #include <thread>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -197,19 +198,34 @@ inline void run(uint3 grid, uint3 size, size_t shared_bytes, const std::function
   for (auto& other : others) other.join();
 }
 
-// The kernels by their names, each as a function of the addresses of its parameters.
-using Kernel = std::function<std::function<void()>(void**)>;
+// A kernel: as a function of the addresses of its parameters, and the pointers among these.
+struct Kernel {
+  std::function<std::function<void()>(void**)> bind;
+  std::function<std::vector<const void*>(void**)> pointers;
+};
+// The kernels by their names.
 inline std::map<std::string, Kernel>& kernels() {
   static std::map<std::string, Kernel> all;
   return all;
 }
+template <typename... A> std::tuple<A...> values(void** parameters) {
+  std::tuple<A...> values;
+  size_t i = 0;
+  std::apply([&](auto&... value) { ((std::memcpy(&value, parameters[i++], sizeof value)), ...); }, values);
+  return values;
+}
 struct Register {
   template <typename... A> Register(const char* name, void (*kernel)(A...)) {
-    kernels()[name] = [kernel](void** parameters) -> std::function<void()> {
-      std::tuple<A...> values;
-      size_t i = 0;
-      std::apply([&](auto&... value) { ((std::memcpy(&value, parameters[i++], sizeof value)), ...); }, values);
-      return [kernel, values] { std::apply(kernel, values); };
+    kernels()[name].bind = [kernel](void** parameters) -> std::function<void()> {
+      return [kernel, all = values<A...>(parameters)] { std::apply(kernel, all); };
+    };
+    kernels()[name].pointers = [](void** parameters) {
+      std::vector<const void*> pointers;
+      auto keep = [&](auto value) {
+        if constexpr (std::is_pointer_v<decltype(value)>) pointers.push_back(value);
+      };
+      std::apply([&](auto... value) { (keep(value), ...); }, values<A...>(parameters));
+      return pointers;
     };
   }
 };
