@@ -71,6 +71,7 @@ mod memory;
 pub mod models;
 #[cfg(feature = "images")]
 pub mod pipeline;
+pub mod profile;
 #[cfg(feature = "images")]
 pub mod results;
 pub mod simd;

@@ -55,14 +55,14 @@ pub(super) fn backward(
         (uninitialized(device, dtype, qkv.elem_count())?, statistics)
     };
     let launch = launches.query_gradients(element, aligned).map_err(Error::wrap)?;
-    run_into(device, &launch, &inputs, &mut [&mut grad_qkv, &mut statistics])?;
+    run_into(device, &launch, &inputs, &mut [Some(&mut grad_qkv), Some(&mut statistics)])?;
     inputs.push(Some((&statistics, &layout)));
     let tensor = |storage, like: &Tensor| {
         Tensor::from_storage(Storage::Cuda(storage), like.shape(), BackpropOp::none(), false)
     };
     let grad_qkv = if qkv.track_op() {
         let launch = launches.key_gradients(element, aligned).map_err(Error::wrap)?;
-        run_into(device, &launch, &inputs, &mut [&mut grad_qkv])?;
+        run_into(device, &launch, &inputs, &mut [Some(&mut grad_qkv)])?;
         Some(tensor(grad_qkv, qkv))
     } else {
         None

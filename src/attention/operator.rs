@@ -11,9 +11,9 @@ use super::cuda;
 use super::error::AttentionError;
 use super::problem::Problem;
 use super::{cpu, reference};
-use crate::layers::profile::{Kind, span};
-use crate::layers::with_all_f32;
+use crate::profile::{Kind, span};
 use crate::simd::Isa;
+use crate::tensors::with_all_f32;
 
 /// Neighborhood attention with a relative position bias, as a candle operator over (qkv, rpb).
 ///

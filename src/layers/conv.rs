@@ -6,7 +6,7 @@ use nat_convert::arch::{ConvModuleSpec, ConvSpec};
 use super::backend;
 use super::form::{ConvForm, ConvSizes};
 use super::parts::{ConvParts, MapLayout, Window};
-use super::profile::{Kind, span};
+use crate::profile::{Kind, span};
 use crate::weights::Weights;
 
 /// norm(residual + activation(conv(x))), of which its parts say what there is; the result is channels-last.

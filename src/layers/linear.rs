@@ -7,7 +7,7 @@ use nat_convert::arch::LinearSpec;
 use super::backend;
 use super::form::{LinearForm, MlpForm};
 use super::parts::{LinearParts, MlpParts};
-use super::profile::{Kind, span};
+use crate::profile::{Kind, span};
 use crate::weights::Weights;
 
 /// gamma · activation(norm(x) · weightᵀ + bias) over the last dimension, of which its parts say what there is.

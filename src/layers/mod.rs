@@ -23,7 +23,6 @@ mod maps;
 mod module;
 mod norm;
 mod parts;
-pub mod profile;
 mod pyramid;
 mod regions;
 pub(crate) mod resample;

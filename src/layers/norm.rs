@@ -6,7 +6,7 @@ use nat_convert::arch::LayerNormSpec;
 use super::backend;
 use super::form::NormForm;
 use super::parts::NormParts;
-use super::profile::{Kind, span};
+use crate::profile::{Kind, span};
 use crate::weights::Weights;
 
 /// (x - mean) / sqrt(variance + epsilon) · weight + bias over the last dimension, where it stands alone. Norms

@@ -6,7 +6,7 @@ use nat_convert::arch::ConvModuleSpec;
 use super::backend;
 use super::form::PyramidForm;
 use super::parts::{ConvParts, PyramidParts, Window};
-use super::profile::{Kind, span};
+use crate::profile::{Kind, span};
 use crate::weights::Weights;
 
 /// OpenMMLab's 3x3 ConvModule (convolution, BatchNorm, ReLU) over the concatenation of maps that are

@@ -8,9 +8,9 @@ use nat_convert::arch::Architecture;
 use super::TaskError;
 use crate::attention::NeighborhoodAttention;
 use crate::layers::on_pool;
-use crate::layers::profile::{self, Kind};
 use crate::models::Network;
 use crate::models::detector::{Picture, Selection};
+use crate::profile::{self, Kind};
 use crate::results::{LayerTiming, NetworkTiming, OperatorTiming};
 use crate::simd::Isa;
 

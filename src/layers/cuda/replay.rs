@@ -1,101 +1,110 @@
 //! Networks as CUDA graphs.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::CudaGraph;
-use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use candle_core::{CudaDevice, DType, Result, Shape, Tensor, bail};
+use candle_core::cuda_backend::DeviceId;
+use candle_core::{CudaDevice, DType, Result, Shape, Tensor};
 
+use crate::cuda::Recording;
 use crate::layers::form::{BatchForm, NetworkRun};
 
 /// A network whose launches are recorded and replayed as one: with few images, launching some hundred
 /// kernels takes longer than they do.
 #[derive(Default)]
-pub(super) struct Replay(Mutex<Recorded>);
+pub(super) struct Replay(Mutex<Recordings>);
 
+/// What a network has run for.
 #[derive(Default)]
-enum Recorded {
-    /// Has run for nothing yet.
-    #[default]
-    Fresh,
-    /// Has run for an input like this one, so all modules are loaded.
+struct Recordings {
+    /// The latest first.
+    runs: Vec<(InputKind, Run)>,
+    /// Whether it can't be recorded: then it is run as it is.
+    unable: bool,
+}
+
+/// What inputs of a recording have in common.
+#[derive(Clone, PartialEq)]
+struct InputKind {
+    device: DeviceId,
+    shape: Shape,
+    dtype: DType,
+}
+
+/// How far a network is with inputs of a kind.
+enum Run {
+    /// Has run once, so all kernels are loaded: what its output is like.
     Seen(Shape, DType),
-    /// Recorded for inputs like its own.
-    Done(RecordedGraph),
-    /// Can't be recorded.
-    Unable,
+    Recorded(Recording),
 }
 
-/// A recorded network.
-struct RecordedGraph {
-    input: Tensor,
-    output: Tensor,
-    graph: CudaGraph,
-}
-
-// SAFETY: the driver's handles belong to no thread, and the mutex around them lets in one at a time.
-unsafe impl Send for RecordedGraph {}
-
-/// More images keep the GPU busy for longer than their launches take.
-const MOST_IMAGES: usize = 8;
+/// Values of an input that keeps the GPU busy for longer than its launches take: 32 images of the usual size.
+const MOST_VALUES: usize = 32 * 3 * 224 * 224;
+/// Kinds of inputs that are remembered: batches of a server differ, and the memory of each is kept.
+const MOST_KINDS: usize = 4;
 
 impl BatchForm for Replay {
     fn together(&self, batch: usize, _: usize) -> usize {
         batch
     }
 
-    /// The second input of a shape is recorded, which the later ones replay.
+    /// The second input of a kind is recorded, which the later ones replay.
     fn run(&self, input: &Tensor, network: NetworkRun) -> Result<Tensor> {
-        if !(1..=MOST_IMAGES).contains(&input.dim(0)?) || input.track_op() {
+        let device = input.device().as_cuda_device()?;
+        if !(1..=MOST_VALUES).contains(&input.elem_count()) || input.track_op() || !can_record(device) {
             return network(input);
         }
-        let device = input.device().as_cuda_device()?;
-        let alike = |shape: &Shape, dtype| shape == input.shape() && dtype == input.dtype();
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // candle keeps the sizes that some of its kernels read from memory, which a graph needs.
-        let _cache = device.enable_cuda_graph_htod_cache();
-        match &*state {
-            Recorded::Done(recording) if alike(recording.input.shape(), recording.input.dtype()) => {
-                recording.replay(input)
+        let kind = InputKind { device: device.id(), shape: input.shape().clone(), dtype: input.dtype() };
+        if let Some(output) = self.lock().run(&kind, input, network) {
+            return Ok(output);
+        }
+        let output = network(input)?;
+        self.lock().saw(kind, &output);
+        Ok(output)
+    }
+}
+
+impl Replay {
+    fn lock(&self) -> MutexGuard<'_, Recordings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recordings {
+    /// The output by a recording, which is made if this is the second input of its kind.
+    fn run(&mut self, kind: &InputKind, input: &Tensor, network: NetworkRun) -> Option<Tensor> {
+        if self.unable {
+            return None;
+        }
+        let (_, run) = self.runs.remove(self.runs.iter().position(|(of, _)| of == kind)?);
+        let recording = match run {
+            Run::Recorded(recording) => Ok(recording),
+            Run::Seen(shape, dtype) => Recording::new(input, (&shape, dtype), network),
+        };
+        let output = recording.and_then(|recording| Ok((recording.replay(input)?, recording)));
+        match output {
+            Ok((output, recording)) => {
+                self.runs.insert(0, (kind.clone(), Run::Recorded(recording)));
+                Some(output)
             }
-            Recorded::Seen(shape, dtype) if alike(shape, *dtype) => {
-                let recording = RecordedGraph::new(device, input, network);
-                *state = recording.map_or(Recorded::Unable, Recorded::Done);
-                match &*state {
-                    Recorded::Done(recording) => recording.replay(input),
-                    _ => network(input),
-                }
+            // Launches one by one give the same: whatever is wrong with the GPU, they meet it too and tell.
+            Err(_) => {
+                self.unable = true;
+                None
             }
-            Recorded::Unable => network(input),
-            // A caller's own device may track the order of streams, which a graph can't hold.
-            _ if device.is_event_tracking() => network(input),
-            _ => {
-                *state = Recorded::Seen(input.shape().clone(), input.dtype());
-                network(input)
-            }
+        }
+    }
+
+    /// Remembers what an input of a kind gave.
+    fn saw(&mut self, kind: InputKind, output: &Tensor) {
+        if !self.unable && self.runs.iter().all(|(of, _)| *of != kind) {
+            self.runs.insert(0, (kind, Run::Seen(output.shape().clone(), output.dtype())));
+            self.runs.truncate(MOST_KINDS);
         }
     }
 }
 
-impl RecordedGraph {
-    fn new(device: &CudaDevice, input: &Tensor, network: NetworkRun) -> Result<Self> {
-        let (input, stream) = (input.copy()?, device.cuda_stream());
-        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
-        let output = network(&input);
-        // The output's memory is the graph's own: each launch takes it anew, at the same address.
-        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-        let graph = stream.end_capture(flags).w()?;
-        match (output, graph) {
-            (Ok(output), Some(graph)) => Ok(Self { input, output, graph }),
-            (Err(error), _) => Err(error),
-            (_, None) => bail!("nothing was recorded"),
-        }
-    }
-
-    fn replay(&self, input: &Tensor) -> Result<Tensor> {
-        self.input.slice_set(&input.contiguous()?, 0, 0)?;
-        self.graph.launch().w()?;
-        self.output.copy()
-    }
+/// Whether a GPU's work can be recorded: its memory has to be given out in the order of a stream, and a caller's own device
+/// may order streams by events, which a graph can't hold.
+fn can_record(device: &CudaDevice) -> bool {
+    device.cuda_stream().context().has_async_alloc() && !device.is_event_tracking()
 }

@@ -1,0 +1,14 @@
+//! NVIDIA GPUs: opening one, and this crate's kernels on candle's tensors.
+
+mod functions;
+mod open;
+mod operands;
+mod product;
+mod record;
+mod run;
+
+pub use open::{OpenError, open};
+pub(crate) use operands::{Operand, aligned, element, on_gpu};
+pub(crate) use product::product;
+pub(crate) use record::Recording;
+pub(crate) use run::{run, run_into, tensor, tensor_of, tensors, uninitialized};

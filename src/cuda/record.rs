@@ -1,0 +1,155 @@
+//! Recording what a network launches as a CUDA graph.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaStream, result};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, DType, Error, Result, Shape, Storage, Tensor, bail};
+
+use super::open::open_with_driver;
+use super::operands::{on_gpu, pointer, set_recording};
+use super::run::uninitialized;
+
+/// For each GPU, by its number, the stream that recordings are made on. While a stream is recorded everything that any thread
+/// launches on it becomes part of the recording, so it is a stream on which nobody else has anything to do, and only one
+/// thread at a time.
+static RECORDERS: Mutex<Vec<(usize, CudaDevice)>> = Mutex::new(Vec::new());
+
+/// A recorded network: its launches as one.
+pub(crate) struct Recording {
+    graph: CudaGraph,
+    /// What it reads and writes each time. All other memory is the graph's own.
+    input: Tensor,
+    output: Tensor,
+    /// The stream that it is launched on.
+    stream: Arc<CudaStream>,
+}
+
+// SAFETY: the driver's handles belong to no thread, and without `Sync` one thread at a time uses them.
+unsafe impl Send for Recording {}
+
+/// A stream that is recorded, until this is dropped.
+struct Capture<'a>(Option<&'a Arc<CudaStream>>);
+
+impl<'a> Capture<'a> {
+    fn begin(stream: &'a Arc<CudaStream>) -> Result<Self> {
+        // Relaxed: other threads go on with whatever they do on their streams.
+        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
+        set_recording(true);
+        Ok(Self(Some(stream)))
+    }
+
+    /// What was recorded.
+    fn end(&mut self) -> Result<CudaGraph> {
+        set_recording(false);
+        let Some(stream) = self.0.take() else { bail!("nothing is recorded") };
+        // An error of what was dropped on the way is kept by cudarc, whose next call would return it before it does
+        // anything: the stream would stay as it is.
+        let dropped = stream.context().check_err();
+        let graph = stream.end_capture(CUgraphInstantiate_flags(0)).w()?;
+        dropped.w()?;
+        graph.ok_or_else(|| Error::msg("nothing was recorded"))
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            // What failed is told by whoever returns early; here the stream is let go.
+            let _ = self.end();
+        }
+    }
+}
+
+impl Recording {
+    /// Records what `network` launches for an input like this one, for which it gives an output of shape `shape` and type
+    /// `dtype`. It has run for such an input before, so that all its kernels are loaded.
+    ///
+    /// # Errors
+    /// When anything in it can't be recorded. The input's stream has taken no notice of it.
+    pub(crate) fn new(
+        input: &Tensor,
+        (shape, dtype): (&Shape, DType),
+        network: &dyn Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let stream = input.device().as_cuda_device()?.cuda_stream();
+        let gpu = stream.context().ordinal();
+        let mut recorders = RECORDERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorder = match recorders.iter().position(|(of, _)| *of == gpu) {
+            Some(place) => recorders.swap_remove(place).1,
+            None => open_with_driver(gpu)?,
+        };
+        // Of a recording that failed nobody knows what the driver is left with: its stream is not used again.
+        let recording = Self::record(&recorder, stream, input, (shape, dtype), network)?;
+        recorders.push((gpu, recorder));
+        Ok(recording)
+    }
+
+    fn record(
+        recorder: &CudaDevice,
+        stream: Arc<CudaStream>,
+        input: &Tensor,
+        (shape, dtype): (&Shape, DType),
+        network: &dyn Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let on = recorder.cuda_stream();
+        let memory = |shape: &Shape, dtype| -> Result<Tensor> {
+            // SAFETY: the input is written before each launch, and the output by it.
+            let storage = Storage::Cuda(unsafe { uninitialized(recorder, dtype, shape.elem_count())? });
+            Ok(Tensor::from_storage(storage, shape, BackpropOp::none(), false))
+        };
+        let (input, output) = (memory(input.shape(), input.dtype())?, memory(shape, dtype)?);
+        // Other streams may use it from now on.
+        on.synchronize().w()?;
+        let mut capture = Capture::begin(&on)?;
+        // What it makes on the way is dropped within the recording, whose memory that is.
+        let recorded = network(&input).and_then(|got| copy(&got, &output, &on));
+        let graph = capture.end();
+        recorded?;
+        Ok(Self { graph: graph?, input, output, stream })
+    }
+
+    /// The network's output for `input`, which is like the one it was recorded for and on the same stream.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub(crate) fn replay(&self, input: &Tensor) -> Result<Tensor> {
+        let device = input.device().as_cuda_device()?;
+        copy(&input.contiguous()?, &self.input, &self.stream)?;
+        // SAFETY: the graph reads and writes memory that is its own or lives as long as this.
+        unsafe { result::graph::launch(self.graph.cu_graph_exec(), self.stream.cu_stream()) }.w()?;
+        // SAFETY: the copy writes all of it.
+        let out = unsafe { uninitialized(device, self.output.dtype(), self.output.elem_count())? };
+        let out = Tensor::from_storage(Storage::Cuda(out), self.output.shape(), BackpropOp::none(), false);
+        copy(&self.output, &out, &self.stream)?;
+        Ok(out)
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        // Its memory is given back on the stream that it was recorded on, which does not wait for the other.
+        self.stream.context().record_err(self.stream.synchronize());
+    }
+}
+
+/// Copies a contiguous tensor into the memory of another of the same shape and type.
+fn copy(from: &Tensor, to: &Tensor, stream: &CudaStream) -> Result<()> {
+    if (from.shape(), from.dtype()) != (to.shape(), to.dtype()) {
+        bail!("{:?} of {:?} is copied to {:?} of {:?}", from.dtype(), from.shape(), to.dtype(), to.shape());
+    }
+    let held = [from, to].map(Tensor::storage_and_layout);
+    let mut places = [(0, None), (0, None)];
+    for ((storage, layout), place) in held.iter().zip(&mut places) {
+        let (storage, layout) = on_gpu(storage, layout)?;
+        let Some((start, _)) = layout.contiguous_offsets() else { bail!("a copy of what is not contiguous") };
+        let (address, guard) = pointer(storage, start, stream)?;
+        *place = (address, Some(guard));
+    }
+    let bytes = from.elem_count() * from.dtype().size_in_bytes();
+    stream.context().bind_to_thread().w()?;
+    // SAFETY: both are memory of so many bytes, and alive until the copy is on the stream.
+    unsafe { result::memcpy_dtod_async(places[1].0, places[0].0, bytes, stream.cu_stream()) }.w()
+}
