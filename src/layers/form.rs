@@ -3,9 +3,9 @@
 //! A layer has one *form*, chosen when it takes its weights; the table of `backend.rs` says whose. A form does
 //! not know its layer, and nothing above the layers knows forms.
 
-use candle_core::{Result, Shape, Tensor};
+use candle_core::{DType, Result, Shape, Tensor};
 
-use super::parts::{ConvParts, LinearParts, MlpParts, NormParts, PyramidParts};
+use super::parts::{BlockParts, ConvParts, LinearParts, MlpParts, NormParts, PyramidParts};
 use crate::weights::Weights;
 
 /// What computes layers: packed kernels of a processor, a GPU's kernels, candle's operators.
@@ -16,6 +16,10 @@ pub(crate) trait Backend: Sync {
     fn linear(&self, parts: LinearParts, weights: &Weights) -> Box<dyn LinearForm>;
     /// The form of a block's MLP.
     fn mlp(&self, parts: MlpParts, weights: &Weights) -> Box<dyn MlpForm>;
+    /// The form of consecutive blocks, where there is one that is more than the forms of their layers.
+    fn blocks(&self, _: &[BlockParts], _: &Weights) -> Option<Box<dyn BlocksForm>> {
+        None
+    }
     /// The form of a convolution.
     fn conv(&self, parts: ConvParts, weights: &Weights) -> Box<dyn ConvForm>;
     /// The form of a layer norm that stands alone.
@@ -37,6 +41,12 @@ pub(crate) trait LinearForm: Send + Sync {
 /// x + gamma · fc2(gelu(fc1(norm(x)))).
 pub(crate) trait MlpForm: Send + Sync {
     /// `x` [.., dim]
+    fn forward(&self, x: &Tensor) -> Result<Tensor>;
+}
+
+/// Consecutive transformer blocks.
+pub(crate) trait BlocksForm: Send + Sync {
+    /// `x` [B, H, W, dim]
     fn forward(&self, x: &Tensor) -> Result<Tensor>;
 }
 
@@ -112,6 +122,20 @@ impl Roi {
 pub(crate) trait MapForm: Sync {
     /// The mean of `x` [B, H, W, C] over its positions, [B, C].
     fn mean(&self, x: &Tensor) -> Result<Tensor>;
+    /// `x` in f32.
+    fn widened(&self, x: &Tensor) -> Result<Tensor> {
+        x.to_dtype(DType::F32)
+    }
+    /// `x` [B, H, W, C] with the neighbours of every 2x2 positions side by side, in the order (0, 0), (1, 0), (0, 1), (1, 1) as
+    /// (row, column): [B, H/2, W/2, 4·C], of sides that are rounded up, with zeros beyond the map.
+    fn merged(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, h, w, c) = x.dims4()?;
+        let x = x.pad_with_zeros(1, 0, h % 2)?.pad_with_zeros(2, 0, w % 2)?;
+        let (h, w) = (h.div_ceil(2), w.div_ceil(2));
+        // [B, H, 2, W, 2, C] -> [B, H, W, column, row, C].
+        let x = x.reshape((b, h, 2, w, 2, c))?.permute([0, 1, 3, 4, 2, 5])?.contiguous()?;
+        x.reshape((b, h, w, 4 * c))
+    }
     /// `x` [B, H, W, C] at another height and width, bilinear, with or without PyTorch's `align_corners`.
     fn resized(&self, x: &Tensor, size: [usize; 2], align_corners: bool) -> Result<Tensor>;
     /// Features of regions from the maps [1, H, W, C] of `strides` pixels a position, by RoIAlign with an adaptive

@@ -24,6 +24,23 @@ impl Maps {
         self.0.mean(x)
     }
 
+    /// `x` in f32.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn widened(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.widened(x)
+    }
+
+    /// `x` [B, H, W, C] with the neighbours of every 2x2 positions side by side, in the order (0, 0), (1, 0), (0, 1), (1, 1) as
+    /// (row, column): [B, H/2, W/2, 4·C], of sides that are rounded up, with zeros beyond the map.
+    ///
+    /// # Errors
+    /// When `x` is no map.
+    pub fn merged(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.merged(x)
+    }
+
     /// `x` [B, H, W, C] at another height and width, bilinear, with or without PyTorch's `align_corners`.
     ///
     /// # Errors

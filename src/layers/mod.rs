@@ -12,6 +12,7 @@
 
 mod backend;
 mod batches;
+mod blocks;
 mod candle;
 mod conv;
 mod cpu;
@@ -30,12 +31,16 @@ pub(crate) mod softmax;
 mod stepwise;
 
 pub use batches::Batches;
+pub use blocks::Blocks;
 pub use conv::Conv2d;
 pub(crate) use form::Roi;
 pub use linear::{Linear, Mlp};
 pub use maps::Maps;
 pub use norm::LayerNorm;
-pub use parts::{Activation, ConvParts, LinearParts, MapLayout, MlpParts, NormParts, PyramidParts, Window};
+pub use parts::{
+    Activation, AttentionParts, BlockParts, ConvParts, LinearParts, MapLayout, MlpParts, NormParts,
+    PyramidParts, Window,
+};
 pub use pyramid::PyramidConv2d;
 pub use resample::{adaptive_mean, bilinear};
 

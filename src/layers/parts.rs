@@ -2,8 +2,11 @@
 
 use candle_core::{DType, Result, Tensor};
 pub use nat_convert::arch::Window;
-use nat_convert::arch::{ConvModuleSpec, ConvSpec, LayerNormSpec, LinearSpec, UpsamplingSpec};
+use nat_convert::arch::{
+    AttentionSpec, BlockSpec, ConvModuleSpec, ConvSpec, LayerNormSpec, LinearSpec, UpsamplingSpec,
+};
 
+use crate::attention::NeighborhoodAttention;
 use crate::weights::Weights;
 
 /// Order of the dimensions of a convolution's input.
@@ -147,6 +150,53 @@ pub struct MlpParts {
     pub fc2: LinearParts,
     /// `[dim]`, the block's layer scale.
     pub gamma: Option<Tensor>,
+}
+
+/// The tensors of a block's attention: residual + gamma · proj(attention(qkv(norm(x)))).
+pub struct AttentionParts {
+    /// Of what qkv and proj are around.
+    pub norm: NormParts,
+    /// [3·dim, dim]: what makes q, k and v.
+    pub qkv: LinearParts,
+    /// [heads, 2K−1, 2K−1], the relative position bias.
+    pub rpb: Option<Tensor>,
+    /// Heads, window and dilation.
+    pub operator: NeighborhoodAttention,
+    /// [dim, dim], with the block's layer scale as its `gamma`.
+    pub proj: LinearParts,
+}
+
+/// The tensors of a transformer block.
+pub struct BlockParts {
+    /// x + gamma1 · attention(norm1(x)).
+    pub attn: AttentionParts,
+    /// x + gamma2 · mlp(norm2(x)).
+    pub mlp: MlpParts,
+}
+
+impl BlockParts {
+    /// Takes the tensors that `spec` names.
+    pub fn take(spec: &BlockSpec, weights: &Weights) -> Self {
+        let gamma = |gamma: &Option<_>| gamma.as_ref().map(|gamma| weights.take(gamma));
+        let linear = |spec| LinearParts::take(spec, weights);
+        let &AttentionSpec { heads, kernel_size, dilation, query_factor, .. } = &spec.attn;
+        Self {
+            attn: AttentionParts {
+                norm: NormParts::take(&spec.norm1, weights),
+                // The operator scales queries by dim^-1/2 of a head; another scale goes into what makes them.
+                qkv: linear(&spec.attn.qkv).scaled(spec.attn.qkv.inputs, query_factor, weights),
+                rpb: spec.attn.rpb.as_ref().map(|rpb| weights.take(rpb)),
+                operator: NeighborhoodAttention { heads, kernel_size, dilation },
+                proj: LinearParts { gamma: gamma(&spec.gamma1), ..linear(&spec.attn.proj) },
+            },
+            mlp: MlpParts {
+                norm: NormParts::take(&spec.norm2, weights),
+                fc1: linear(&spec.fc1),
+                fc2: linear(&spec.fc2),
+                gamma: gamma(&spec.gamma2),
+            },
+        }
+    }
 }
 
 /// A convolution's tensors, with what stands around it: norm(residual + activation(conv(x))).

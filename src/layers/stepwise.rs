@@ -30,6 +30,9 @@ impl Finish<'_> {
 
 /// What a backend does between matrix products, and how it convolves.
 pub(super) trait Steps: Copy + Send + Sync + 'static {
+    /// x · weightᵀ: `x` [.., inputs], `weight` [outputs, inputs].
+    fn product(self, x: &Tensor, weight: &Tensor) -> Result<Tensor>;
+
     /// Applies what follows a product to `x` [.., channels].
     fn finish(self, x: Tensor, finish: Finish) -> Result<Tensor>;
 
@@ -43,17 +46,6 @@ pub(super) trait Steps: Copy + Send + Sync + 'static {
     fn convolution(self, x: &Tensor, weight: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor>;
 }
 
-/// x · weightᵀ: `x` [.., inputs], `weight` [outputs, inputs].
-pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (outputs, inputs) = weight.dims2()?;
-    let mut shape = x.dims().to_vec();
-    if let Some(last) = shape.last_mut() {
-        *last = outputs;
-    }
-    // As one product: candle would make one of each row of a map.
-    x.reshape(((), inputs))?.matmul(&weight.t()?)?.reshape(shape)
-}
-
 /// A linear layer by steps.
 pub(super) struct StepLinear<S> {
     pub(super) parts: LinearParts,
@@ -64,8 +56,8 @@ impl<S: Steps> LinearForm for StepLinear<S> {
     fn forward(&self, x: &Tensor, residual: Option<&Tensor>, _: &Shape) -> Result<Tensor> {
         let LinearParts { weight, bias, norm, activation, gamma } = &self.parts;
         let product = match norm {
-            Some(norm) => product(&self.steps.layer_norm(x, norm)?, weight)?,
-            None => product(x, weight)?,
+            Some(norm) => self.steps.product(&self.steps.layer_norm(x, norm)?, weight)?,
+            None => self.steps.product(x, weight)?,
         };
         let (bias, gamma) = (bias.as_ref(), gamma.as_ref());
         Finish { bias, activation: *activation, gamma, residual }.apply(self.steps, product)

@@ -4,10 +4,9 @@
 use candle_core::{Result, Tensor};
 use nat_convert::arch::{DinatSLevelSpec, DinatSSpec, LayerNormSpec, LinearSpec};
 
-use super::block::Block;
 use super::levels::Levels;
 use super::patches::PatchEmbed;
-use crate::layers::{Linear, LinearParts, NormParts};
+use crate::layers::{Blocks, Linear, LinearParts, Maps, NormParts};
 use crate::weights::Weights;
 
 /// DiNAT_s without the norms that follow its levels.
@@ -17,12 +16,15 @@ pub(super) struct DinatS {
 }
 
 struct DinatSLevel {
-    blocks: Vec<Block>,
+    blocks: Blocks,
     downsample: Option<PatchMerging>,
 }
 
 /// Neighbours side by side, then a norm and a linear map.
-struct PatchMerging(Linear);
+struct PatchMerging {
+    linear: Linear,
+    maps: Maps,
+}
 
 impl DinatS {
     pub(super) fn new(spec: &DinatSSpec, weights: &Weights) -> Self {
@@ -38,9 +40,7 @@ impl Levels for DinatS {
         let mut x = self.patch_embed.forward(images)?; // [B, H/4, W/4, C]
         let mut maps = Vec::with_capacity(self.levels.len());
         for level in &self.levels {
-            for block in &level.blocks {
-                x = block.forward(&x)?;
-            }
+            x = level.blocks.forward(&x)?;
             maps.push(x.clone());
             if let Some(downsample) = &level.downsample {
                 x = downsample.forward(&x)?; // [B, H, W, C] -> [B, H/2, W/2, 2C], sides rounded up
@@ -53,26 +53,18 @@ impl Levels for DinatS {
 impl DinatSLevel {
     fn new(spec: &DinatSLevelSpec, weights: &Weights) -> Self {
         let merging = |(norm, reduction): &_| PatchMerging::new(norm, reduction, weights);
-        Self {
-            blocks: spec.blocks.iter().map(|block| Block::new(block, weights)).collect(),
-            downsample: spec.downsample.as_ref().map(merging),
-        }
+        Self { blocks: Blocks::new(&spec.blocks, weights), downsample: spec.downsample.as_ref().map(merging) }
     }
 }
 
 impl PatchMerging {
     fn new(norm: &LayerNormSpec, reduction: &LinearSpec, weights: &Weights) -> Self {
         let norm = Some(NormParts::take(norm, weights));
-        Self(Linear::of(LinearParts { norm, ..LinearParts::take(reduction, weights) }, weights))
+        let linear = Linear::of(LinearParts { norm, ..LinearParts::take(reduction, weights) }, weights);
+        Self { linear, maps: Maps::new(weights) }
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, h, w, c) = x.dims4()?;
-        let x = x.pad_with_zeros(1, 0, h % 2)?.pad_with_zeros(2, 0, w % 2)?;
-        let (h, w) = (h.div_ceil(2), w.div_ceil(2));
-        // Neighbours in the order (0,0), (1,0), (0,1), (1,1) as (row, column):
-        // [B, H, 2, W, 2, C] -> [B, H, W, column, row, C].
-        let x = x.reshape((b, h, 2, w, 2, c))?.permute([0, 1, 3, 4, 2, 5])?.contiguous()?;
-        self.0.forward(&x.reshape((b, h, w, 4 * c))?)
+        self.linear.forward(&self.maps.merged(x)?)
     }
 }

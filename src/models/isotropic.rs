@@ -4,22 +4,22 @@
 use candle_core::{Result, Tensor};
 use nat_convert::arch::IsotropicSpec;
 
-use super::block::Block;
 use super::levels::Levels;
 use super::patches::PatchEmbed;
+use crate::layers::Blocks;
 use crate::weights::Weights;
 
 /// Patches of 16x16 pixels and one level of blocks.
 pub(super) struct Isotropic {
     patch_embed: PatchEmbed,
-    layers: Vec<Block>,
+    layers: Blocks,
 }
 
 impl Isotropic {
     pub(super) fn new(spec: &IsotropicSpec, weights: &Weights) -> Self {
         Self {
             patch_embed: PatchEmbed::new(&spec.patch_embed, weights),
-            layers: spec.layers.iter().map(|block| Block::new(block, weights)).collect(),
+            layers: Blocks::new(&spec.layers, weights),
         }
     }
 }
@@ -27,10 +27,7 @@ impl Isotropic {
 impl Levels for Isotropic {
     /// ViT-rpb refuses a map that its bias table is not for.
     fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
-        let mut x = self.patch_embed.forward(images)?; // [B, H/16, W/16, C]
-        for layer in &self.layers {
-            x = layer.forward(&x)?;
-        }
-        Ok(vec![x])
+        let x = self.patch_embed.forward(images)?; // [B, H/16, W/16, C]
+        Ok(vec![self.layers.forward(&x)?])
     }
 }

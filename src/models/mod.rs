@@ -6,7 +6,6 @@
 //! [`nat_convert::arch`].
 
 mod backbone;
-mod block;
 pub mod boxes;
 pub mod classifier;
 pub mod detector;

@@ -6,9 +6,8 @@
 use candle_core::{Result, Tensor};
 use nat_convert::arch::{ConvSpec, LayerNormSpec, NatLevelSpec, NatSpec};
 
-use super::block::Block;
 use super::levels::Levels;
-use crate::layers::{Conv2d, ConvParts, MapLayout, NormParts};
+use crate::layers::{Blocks, Conv2d, ConvParts, MapLayout, NormParts};
 use crate::weights::Weights;
 
 /// NAT or DiNAT without the norms that follow its levels.
@@ -19,7 +18,7 @@ pub(super) struct Nat {
 }
 
 struct NatLevel {
-    blocks: Vec<Block>,
+    blocks: Blocks,
     /// An overlapping 3x3 convolution at stride 2.
     downsample: Option<Conv2d>,
 }
@@ -43,9 +42,7 @@ impl Levels for Nat {
         let mut x = self.tokenizer[1].forward(&x)?; // -> [B, H/4, W/4, C]
         let mut maps = Vec::with_capacity(self.levels.len());
         for level in &self.levels {
-            for block in &level.blocks {
-                x = block.forward(&x)?;
-            }
+            x = level.blocks.forward(&x)?;
             maps.push(x.clone());
             if let Some(downsample) = &level.downsample {
                 x = downsample.forward(&x)?; // [B, H, W, C] -> [B, H/2, W/2, 2C], sides rounded up
@@ -58,7 +55,7 @@ impl Levels for Nat {
 impl NatLevel {
     fn new(spec: &NatLevelSpec, weights: &Weights) -> Self {
         Self {
-            blocks: spec.blocks.iter().map(|block| Block::new(block, weights)).collect(),
+            blocks: Blocks::new(&spec.blocks, weights),
             downsample: spec.downsample.as_ref().map(|(reduction, norm)| normed(reduction, norm, weights)),
         }
     }

@@ -45,6 +45,16 @@ impl Backend for Operators {
 }
 
 impl Steps for Operators {
+    fn product(self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let (outputs, inputs) = weight.dims2()?;
+        let mut shape = x.dims().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = outputs;
+        }
+        // As one product: candle would make one of each row of a map.
+        x.reshape(((), inputs))?.matmul(&weight.t()?)?.reshape(shape)
+    }
+
     fn finish(self, x: Tensor, Finish { bias, activation, gamma, residual }: Finish) -> Result<Tensor> {
         let x = bias.map_or_else(|| Ok(x.clone()), |bias| x.broadcast_add(bias))?;
         let x = match activation {

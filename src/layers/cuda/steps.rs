@@ -6,13 +6,17 @@ use nat_cuda::layers::depth;
 
 use crate::cuda::tensor;
 use crate::layers::parts::{Activation, NormParts, Window};
-use crate::layers::stepwise::{Finish, Steps, product};
+use crate::layers::stepwise::{Finish, Steps};
 
 /// nat-cuda's kernels.
 #[derive(Clone, Copy)]
 pub(super) struct FusedSteps;
 
 impl Steps for FusedSteps {
+    fn product(self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        crate::cuda::product(&x.contiguous()?, weight)
+    }
+
     fn finish(self, x: Tensor, Finish { bias, activation, gamma, residual }: Finish) -> Result<Tensor> {
         let x = x.contiguous()?;
         let residual = residual.map(Tensor::contiguous).transpose()?;
@@ -62,8 +66,8 @@ impl Steps for FusedSteps {
 
     fn convolution(self, x: &Tensor, weight: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor> {
         match window {
-            Window { kernel: 1, stride: 1, .. } if x.dim(3)? == weight.dim(1)? => product(x, weight),
-            window => product(&windows(x, window, out)?, weight),
+            Window { kernel: 1, stride: 1, .. } if x.dim(3)? == weight.dim(1)? => self.product(x, weight),
+            window => self.product(&windows(x, window, out)?, weight),
         }
     }
 }
