@@ -6,11 +6,12 @@
 #include "attention.cuh"
 
 // qkv [batch, height, width, 3, heads, dim], rpb [heads, 2 kernel - 1, 2 kernel - 1], out [batch, height, width, heads, dim]; pad,
-// of a padded position if there are any, [3, heads, dim].
+// of a padded position if there are any, [3, heads, dim]; query_bias, which q lacks if it is there, [heads, dim].
 // PARTS: how many channels a lane sums up in one pass over the window; wider heads take several.
 template <typename T, int PARTS>
 __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __restrict__ rpb,
-                                          const T* __restrict__ pad, T* __restrict__ out, const Sizes& sizes) {
+                                          const T* __restrict__ pad, const T* __restrict__ query_bias, T* __restrict__ out,
+                                          const Sizes& sizes) {
   const int lane = threadIdx.x % 32;
   const Point query(sizes, warp_index());
   if (query.pixel >= sizes.pixels()) return;
@@ -19,6 +20,7 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
   const int kernel = sizes.kernel, window = kernel * kernel, dim = sizes.dim;
   const T* bias = rpb + sizes.bias(query.head, query.rows.bias(query.y, sy), query.columns.bias(query.x, sx));
   const T* q = qkv + sizes.q(query.pixel, query.head);
+  const T* missing = query_bias ? query_bias + size_t(query.head) * dim : nullptr;
   const float scale = sizes.scale();
 
   for (int first = 0; first < dim; first += 32 * PARTS) {
@@ -29,7 +31,7 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
       const T* k = q;
       if (t < window) {
         k = neighbours.key(qkv, pad, sizes, query.head, ty, tx);
-        score = fmaf(dot<4>(q, k, sizes), scale, to_float(bias[ty * sizes.side() + tx]));
+        score = fmaf(dot<4>(q, k, sizes, missing), scale, to_float(bias[ty * sizes.side() + tx]));
       }
       const float before = largest;
       largest = fmaxf(largest, warp_max(score));
@@ -57,8 +59,9 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
 }
 
 #define ATTENTION(name, T, PARTS)                                                                                          \
-  extern "C" __global__ void __launch_bounds__(128) name(const T* qkv, const T* rpb, const T* pad, T* out, PARAMETERS) {   \
-    attention<T, PARTS>(qkv, rpb, pad, out, SIZES);                                                                        \
+  extern "C" __global__ void __launch_bounds__(128) name(const T* qkv, const T* rpb, const T* pad,                         \
+                                                           const T* query_bias, T* out, PARAMETERS) {                      \
+    attention<T, PARTS>(qkv, rpb, pad, query_bias, out, SIZES);                                                            \
   }                                                                                                                        \
   KERNEL(name)
 

@@ -72,8 +72,15 @@ struct Window {
 // Which of all warps this one is.
 __device__ __forceinline__ size_t warp_index() { return blockIdx.x * size_t(blockDim.x / 32) + threadIdx.x / 32; }
 
-// The dot product of two vectors of a head. UNROLLED: how many words of each are under way at once, in registers.
-template <int UNROLLED, typename T> __device__ __forceinline__ float dot(const T* a, const T* b, const Sizes& s) {
+// The sum of two elements as a tensor of their type keeps it.
+template <typename T> __device__ __forceinline__ float rounded_sum(T a, T b) {
+  return to_float(from_float<T>(to_float(a) + to_float(b)));
+}
+
+// The dot product of two vectors of a head, the first one plus a third one if there is one. UNROLLED: how many words of each are
+// under way at once, in registers.
+template <int UNROLLED, typename T>
+__device__ __forceinline__ float dot(const T* a, const T* b, const Sizes& s, const T* to_a = nullptr) {
   float sum = 0;
   if (s.aligned) {
     constexpr int N = 16 / sizeof(T);
@@ -82,10 +89,10 @@ template <int UNROLLED, typename T> __device__ __forceinline__ float dot(const T
       const uint4 wa = *reinterpret_cast<const uint4*>(a + i), wb = *reinterpret_cast<const uint4*>(b + i);
       const T *va = reinterpret_cast<const T*>(&wa), *vb = reinterpret_cast<const T*>(&wb);
 #pragma unroll
-      for (int j = 0; j < N; j++) sum = fmaf(to_float(va[j]), to_float(vb[j]), sum);
+      for (int j = 0; j < N; j++) sum = fmaf(to_a ? rounded_sum(va[j], to_a[i + j]) : to_float(va[j]), to_float(vb[j]), sum);
     }
   } else {
-    for (int i = 0; i < s.dim; i++) sum = fmaf(to_float(a[i]), to_float(b[i]), sum);
+    for (int i = 0; i < s.dim; i++) sum = fmaf(to_a ? rounded_sum(a[i], to_a[i]) : to_float(a[i]), to_float(b[i]), sum);
   }
   return sum;
 }

@@ -33,11 +33,21 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&w)[4], int t) {
   }
 }
 
+// The sums of eight elements, rounded to their type.
+template <typename T> __device__ __forceinline__ uint4 rounded_sums(uint4 a, uint4 b) {
+  const T *from_a = reinterpret_cast<const T*>(&a), *from_b = reinterpret_cast<const T*>(&b);
+  uint32_t words[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+    words[i] = pack<T>(to_float(from_a[2 * i]) + to_float(from_b[2 * i]), to_float(from_a[2 * i + 1]) + to_float(from_b[2 * i + 1]));
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 // WARPS_Y x WARPS_X warps a block.
 template <typename T, int K, int WARPS_Y, int WARPS_X>
 __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __restrict__ rpb,
-                                          const T* __restrict__ pad, T* __restrict__ out, int height, int width, int heads,
-                                          int dilation) {
+                                          const T* __restrict__ pad, const T* __restrict__ query_bias, T* __restrict__ out,
+                                          int height, int width, int heads, int dilation) {
   constexpr int TILE_Y = SIDE * WARPS_Y, TILE_X = SIDE * WARPS_X, THREADS = 32 * WARPS_Y * WARPS_X;
   constexpr int BIASES = 2 * K - 1, WINDOW = SIDE + K - 1;         // sides of the bias table and of a warp's keys
   constexpr int STEPS = (WINDOW * WINDOW + 15) / 16;               // of 16 keys
@@ -92,7 +102,8 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
     real[r] = y < rows.size && x < columns.size;
     const int my = min(y, rows.size - 1), mx = min(x, columns.size - 1);
     pixels[r] = image + size_t(rows.position(my)) * width + columns.position(mx);
-    const uint4 words = *reinterpret_cast<const uint4*>(qkv + pixels[r] * 3 * stride + head * DIM + 8 * t);
+    uint4 words = *reinterpret_cast<const uint4*>(qkv + pixels[r] * 3 * stride + head * DIM + 8 * t);
+    if (query_bias) words = rounded_sums<T>(words, *reinterpret_cast<const uint4*>(query_bias + head * DIM + 8 * t));
     q[0][r] = words.x; q[0][r + 2] = words.y; q[1][r] = words.z; q[1][r + 2] = words.w;
     first_y[r] = rows.start(my) - top - warp_y;
     first_x[r] = columns.start(mx) - left - warp_x;
@@ -182,8 +193,9 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
 
 #define ATTENTION(name, T, K, WARPS_Y, WARPS_X)                                                                            \
   extern "C" __global__ void __launch_bounds__(32 * WARPS_Y * WARPS_X)                                                     \
-      name(const T* qkv, const T* rpb, const T* pad, T* out, int height, int width, int heads, int dilation) {             \
-    attention<T, K, WARPS_Y, WARPS_X>(qkv, rpb, pad, out, height, width, heads, dilation);                                 \
+      name(const T* qkv, const T* rpb, const T* pad, const T* query_bias, T* out, int height, int width, int heads,        \
+           int dilation) {                                                                                                 \
+    attention<T, K, WARPS_Y, WARPS_X>(qkv, rpb, pad, query_bias, out, height, width, heads, dilation);                     \
   }                                                                                                                        \
   KERNEL(name)
 

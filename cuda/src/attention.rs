@@ -1,9 +1,14 @@
-//! Launches of neighborhood attention: qkv [batch, height, width, 3 · heads · dim], rpb [heads, 2K−1, 2K−1] and pad
-//! [3 · heads · dim] to out [batch, height, width, heads · dim], all of one type.
+//! Launches of neighborhood attention: qkv [batch, height, width, 3 · heads · dim], rpb [heads, 2K−1, 2K−1], pad
+//! [3 · heads · dim] and query bias [heads · dim] to out [batch, height, width, heads · dim], all of one type.
 //!
 //! pad is what qkv has of a padded position, on an axis shorter than K · dilation; where none is, it may be null.
 //!
-//! The gradient takes several: [`Launches::query_gradients`], and then [`Launches::key_gradients`] and
+//! The query bias may be null. It is added to each q, and the sum rounded to the type, as if qkv held it: so a layer
+//! whose qkv comes of a matrix product need not add the product's bias in a pass of its own. Of that the keys' part adds
+//! the same to all scores of a query and cancels in the softmax, and the values' part is added to each output, where the
+//! next product's bias can hold it.
+//!
+//! The gradient takes no query bias. It takes several: [`Launches::query_gradients`], and then [`Launches::key_gradients`] and
 //! [`Launches::bias_gradients`] where theirs are wanted, which read the statistics that the first one writes,
 //! [batch, height, width, heads, 2] in f32.
 
@@ -44,7 +49,8 @@ macro_rules! by_type {
 }
 
 impl Launches {
-    /// The launch for any problem. `aligned`: whether the tensors begin at a multiple of 16 bytes.
+    /// The launch for any problem: from (qkv, rpb, pad, query bias) to (out). `aligned`: whether the tensors begin at
+    /// a multiple of 16 bytes.
     ///
     /// # Errors
     /// When the problem is too large for a launch.
@@ -107,7 +113,7 @@ impl Launches {
     }
 
     /// The launch on the matrix units, for the problems and types that they serve, of tensors that begin
-    /// at a multiple of 16 bytes on a card of compute capability 8.0 or later.
+    /// at a multiple of 16 bytes on a card of compute capability 8.0 or later: from (qkv, rpb, pad, query bias) to (out).
     ///
     /// # Errors
     /// When the problem is too large for a launch.

@@ -9,16 +9,18 @@ use nat_cuda::attention::Launches;
 use super::problem::Problem;
 use crate::cuda::{Operand, aligned, element, on_gpu, run, run_into, uninitialized};
 
-/// The output [B, H, W, heads·dim] for contiguous qkv, rpb and, where maps may be padded, pad, all of one type.
-pub(super) fn forward(
+/// The output [B, H, W, heads·dim] for contiguous qkv, rpb and, where maps may be padded, pad, all of one type, and
+/// `query_bias` [heads·dim] where q has yet to get it.
+pub(crate) fn forward(
     problem: &Problem,
     qkv: (&CudaStorage, &Layout),
     rpb: (&CudaStorage, &Layout),
     pad: Operand,
+    query_bias: Operand,
 ) -> Result<CudaStorage> {
     let device = qkv.0.device();
     let element = element(qkv.0.dtype())?;
-    let inputs = [Some(qkv), Some(rpb), pad];
+    let inputs = [Some(qkv), Some(rpb), pad, query_bias];
     let launches = launches(problem);
     let (major, _) = device.cuda_stream().context().compute_capability().w()?;
     let launch = match launches.matrix_units(element) {

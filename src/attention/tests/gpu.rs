@@ -95,12 +95,26 @@ fn padding(problem: &Problem, pad: &Tensor) -> Memory {
     if problem.is_padded() { Memory::new(pad) } else { Memory::null(pad.dtype()) }
 }
 
-/// What a kernel makes of qkv, rpb and pad.
-fn emulated(launch: &Launch, problem: &Problem, [qkv, rpb, pad]: [&Tensor; 3]) -> Vec<f32> {
+/// What a kernel makes of qkv, rpb and pad, and of a bias that q lacks.
+fn emulated(
+    launch: &Launch,
+    problem: &Problem,
+    [qkv, rpb, pad]: [&Tensor; 3],
+    query_bias: Option<&Tensor>,
+) -> Vec<f32> {
     let mut out = Memory::nan(qkv.dtype(), problem.output().elem_count());
+    let mut query_bias = query_bias.map_or_else(|| Memory::null(qkv.dtype()), Memory::new);
     let [mut qkv, mut rpb, mut pad] = [Memory::new(qkv), Memory::new(rpb), padding(problem, pad)];
-    emulate(launch, [&mut qkv, &mut rpb, &mut pad, &mut out]);
+    emulate(launch, [&mut qkv, &mut rpb, &mut pad, &mut query_bias, &mut out]);
     out.values()
+}
+
+/// The launches of all kernels that serve a problem.
+fn all_launches(problem: &Problem, element: Element) -> impl Iterator<Item = Launch> {
+    // Words of 16 bytes or single elements, which differ by type only in how they are read.
+    let general = launches(problem).general(element, element != Element::F32).unwrap();
+    let matrix_units = launches(problem).matrix_units(element).map(Result::unwrap);
+    [general].into_iter().chain(matrix_units)
 }
 
 /// The gradients of qkv and rpb.
@@ -141,11 +155,8 @@ fn check(problem: &Problem, inputs: [&Tensor; 3], large: bool, gpu: Option<&Devi
         let [qkv, rpb, pad] = inputs.each_ref().map(|x| values::<f64>(&x.to_dtype(DType::F64).unwrap()));
         let exact = reference::forward(problem, &qkv, &rpb, &pad);
         let tolerance = tolerances[usize::from(large)];
-        // Words of 16 bytes or single elements, which differ by type only in how they are read.
-        let general = [launches(problem).general(element, dtype != DType::F32).unwrap()];
-        let matrix_units = launches(problem).matrix_units(element).map(Result::unwrap);
-        for launch in general.into_iter().chain(matrix_units) {
-            let error = relative(&emulated(&launch, problem, inputs.each_ref()), &exact);
+        for launch in all_launches(problem, element) {
+            let error = relative(&emulated(&launch, problem, inputs.each_ref(), None), &exact);
             assert!(error < tolerance, "{what}, {}: off by {error:e}", launch.function);
         }
         if let Some(gpu) = gpu {
@@ -216,6 +227,74 @@ fn kernels_agree_with_the_reference() {
             let (qkv, pad) = (normal(qkv_shape, deviation), normal(3 * heads * dim, deviation));
             let what = format!("{problem:?}, deviation {deviation}");
             check(&problem, [&qkv, &rpb, &pad], large, gpu.as_ref(), &what);
+        }
+    }
+}
+
+/// Maps of all kinds for the query's bias: interior and borders, classes, padded axes, wide heads.
+const BIASED: [(usize, usize, usize, usize, usize, usize, usize); 8] = [
+    (1, 12, 9, 2, 32, 3, 1),
+    (1, 13, 16, 2, 32, 7, 1),
+    (1, 14, 14, 2, 32, 7, 2),
+    (1, 9, 11, 1, 33, 5, 1),
+    (1, 6, 5, 2, 168, 3, 1),
+    (1, 6, 7, 2, 32, 7, 1),
+    (1, 9, 9, 1, 33, 5, 2),
+    (2, 3, 20, 2, 24, 7, 1),
+];
+
+/// qkv [.., 3·heads·dim] or pad [3·heads·dim] in f64 with a bias [3·heads·dim] added, of which the parts q, k and v
+/// are as `parts` says. `round`: to the type that holds such sums.
+fn with_bias(x: &[f64], bias: &[f64], parts: [bool; 3], round: impl Fn(f64) -> f64) -> Vec<f64> {
+    let part = bias.len() / 3;
+    let sum = |(i, x): (usize, &f64)| {
+        let channel = i % bias.len();
+        if parts[channel / part] { round(x + bias[channel]) } else { *x }
+    };
+    x.iter().enumerate().map(sum).collect()
+}
+
+#[test]
+fn a_query_bias_is_added_to_every_query() {
+    for (b, h, w, heads, dim, kernel_size, dilation) in BIASED {
+        let attention = attention(heads, kernel_size, dilation);
+        let qkv_shape = (b, h, w, 3 * heads * dim);
+        let problem = attention.problem(Shape::from(qkv_shape).dims(), true).unwrap();
+        let rpb = normal((heads, problem.bias_side, problem.bias_side), 1.0);
+        let (qkv, pad, bias) =
+            (normal(qkv_shape, 1.0), normal(3 * heads * dim, 1.0), normal(3 * heads * dim, 1.0));
+        for (dtype, element, [tolerance, _], _) in TYPES {
+            let round = |x: f64| {
+                let x = Tensor::new(&[x as f32], &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+                values::<f64>(&x.to_dtype(DType::F64).unwrap())[0]
+            };
+            let inputs = [&qkv, &rpb, &pad, &bias].map(|x| x.to_dtype(dtype).unwrap());
+            let [qkv, rpb, pad, bias] = &inputs;
+            let query_bias = bias.narrow(0, 0, heads * dim).unwrap();
+            let wide = inputs.each_ref().map(|x| values::<f64>(&x.to_dtype(DType::F64).unwrap()));
+            let [wide_qkv, wide_rpb, wide_pad, wide_bias] = &wide;
+            let biased = |parts, round: &dyn Fn(f64) -> f64| {
+                let [qkv, pad] = [wide_qkv, wide_pad].map(|x| with_bias(x, wide_bias, parts, round));
+                reference::forward(&problem, &qkv, wide_rpb, &pad)
+            };
+            let exact = biased([true, false, false], &round);
+            // A layer's whole bias: that of the keys changes nothing, and that of the values is added to the results.
+            let whole = biased([true; 3], &|x| x);
+            let value_bias = &wide_bias[2 * heads * dim..];
+            for launch in all_launches(&problem, element) {
+                let what = format!("{problem:?}, {}", launch.function);
+                let got = emulated(&launch, &problem, [qkv, rpb, pad], Some(&query_bias));
+                let error = relative(&got, &exact);
+                assert!(error < tolerance, "{what}: off by {error:e}");
+                let shifted: Vec<f32> = got
+                    .iter()
+                    .enumerate()
+                    .map(|(i, x)| x + value_bias[i % value_bias.len()] as f32)
+                    .collect();
+                // Here q is not rounded again as it is in the kernel: an error of its own, of the same size.
+                let error = relative(&shifted, &whole);
+                assert!(error < 2.0 * tolerance, "{what}: off by {error:e} from a bias of q, k and v");
+            }
         }
     }
 }
