@@ -3,33 +3,43 @@
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::op::BackpropOp;
-use candle_core::{CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
+use candle_core::{CudaDevice, CudaStorage, DType, Error, Layout, Result, Storage, Tensor};
 use nat_cuda::attention::Launches;
+use nat_cuda::{Element, Launch, TooLarge};
 
 use super::problem::Problem;
 use crate::cuda::{Operand, aligned, element, on_gpu, run, run_into, uninitialized};
 
-/// The output [B, H, W, heads·dim] for contiguous qkv, rpb and, where maps may be padded, pad, all of one type, and
-/// `query_bias` [heads·dim] where q has yet to get it.
-pub(crate) fn forward(
+/// The output [B, H, W, heads·dim] for contiguous qkv, rpb and, where maps may be padded, pad, all of one type.
+pub(super) fn forward(
     problem: &Problem,
     qkv: (&CudaStorage, &Layout),
     rpb: (&CudaStorage, &Layout),
     pad: Operand,
-    query_bias: Operand,
 ) -> Result<CudaStorage> {
     let device = qkv.0.device();
-    let element = element(qkv.0.dtype())?;
-    let inputs = [Some(qkv), Some(rpb), pad, query_bias];
-    let launches = launches(problem);
-    let (major, _) = device.cuda_stream().context().compute_capability().w()?;
-    let launch = match launches.matrix_units(element) {
-        Some(launch) if major >= 8 && aligned(&inputs) => launch,
-        _ => launches.general(element, aligned(&inputs)),
-    };
-    let launch = launch.map_err(Error::wrap)?;
+    let inputs = [Some(qkv), Some(rpb), pad, None];
+    let launch = launch(problem, device, element(qkv.0.dtype())?)?(aligned(&inputs)).map_err(Error::wrap)?;
     let &Problem { batch, height, width, heads, dim, .. } = problem;
     run(device, &launch, &inputs, qkv.0.dtype(), batch * height * width * heads * dim)
+}
+
+/// The launch for a problem on a GPU by whether the tensors begin at a multiple of 16 bytes, of the kernel that serves it
+/// best there: from (qkv, rpb, pad, query bias) to (out).
+///
+/// # Errors
+/// When the driver does not say what the GPU is.
+pub(super) fn launch(
+    problem: &Problem,
+    device: &CudaDevice,
+    element: Element,
+) -> Result<impl Fn(bool) -> std::result::Result<Launch, TooLarge>> {
+    let launches = launches(problem);
+    let (major, _) = device.cuda_stream().context().compute_capability().w()?;
+    Ok(move |aligned| match launches.matrix_units(element) {
+        Some(launch) if major >= 8 && aligned => launch,
+        _ => launches.general(element, aligned),
+    })
 }
 
 /// The gradients of those of qkv and rpb that candle keeps track of, for contiguous tensors of one type.

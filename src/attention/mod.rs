@@ -26,6 +26,8 @@
 //! `reference.rs` computes both in f64, plainly; `cpu/` is the fast path in f32, and `cuda.rs` launches the kernels of
 //! the crate nat-cuda. None of them stores anything of size H·W·K². `operator.rs` is what candle and users see of them:
 //! it checks a computation's sizes, which are a `Problem` then, and chooses the path.
+#[cfg(feature = "cuda")]
+mod biased;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -37,5 +39,7 @@ mod reference;
 mod tests;
 pub mod window;
 
+#[cfg(feature = "cuda")]
+pub(crate) use biased::BiasedAttention;
 pub use error::AttentionError;
 pub use operator::NeighborhoodAttention;

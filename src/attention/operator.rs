@@ -208,7 +208,7 @@ impl NeighborhoodAttention {
         if qkv.0.dtype() != rpb.0.dtype() {
             return Err(AttentionError::Types { qkv: qkv.0.dtype(), rpb: rpb.0.dtype() }.into());
         }
-        Ok((cuda::forward(&problem, qkv, rpb, pad, None)?, problem.output()))
+        Ok((cuda::forward(&problem, qkv, rpb, pad)?, problem.output()))
     }
 
     /// The gradients of the inputs that candle keeps track of.

@@ -1,12 +1,15 @@
 //! The layers on NVIDIA's GPUs: cuBLAS's matrix products, between them the fused kernels of nat-cuda. For inference:
 //! networks with gradients are made of candle's operators.
 
+mod blocks;
 mod maps;
 mod replay;
 mod steps;
 
-use super::form::{Backend, BatchForm, ConvForm, LinearForm, MapForm, MlpForm, NormForm, PyramidForm};
-use super::parts::{ConvParts, LinearParts, MlpParts, NormParts, PyramidParts};
+use super::form::{
+    Backend, BatchForm, BlocksForm, ConvForm, LinearForm, MapForm, MlpForm, NormForm, PyramidForm,
+};
+use super::parts::{BlockParts, ConvParts, LinearParts, MlpParts, NormParts, PyramidParts};
 use super::stepwise::{StepConv, StepLinear, StepMlp, StepNorm, StepPyramid};
 use crate::weights::{Placement, Purpose, Weights};
 
@@ -25,6 +28,10 @@ impl Backend for Cuda {
 
     fn mlp(&self, parts: MlpParts, _: &Weights) -> Box<dyn MlpForm> {
         Box::new(StepMlp::new(parts, steps::FusedSteps))
+    }
+
+    fn blocks(&self, parts: &[BlockParts], weights: &Weights) -> Option<Box<dyn BlocksForm>> {
+        Some(Box::new(blocks::FusedBlocks::new(parts, weights)))
     }
 
     fn conv(&self, parts: ConvParts, weights: &Weights) -> Box<dyn ConvForm> {

@@ -12,6 +12,15 @@ use crate::layers::stepwise::{Finish, Steps};
 #[derive(Clone, Copy)]
 pub(super) struct FusedSteps;
 
+impl FusedSteps {
+    /// What follows a product, and a norm of that.
+    pub(super) fn finish_norm(self, x: Tensor, finish: Finish, norm: &NormParts) -> Result<(Tensor, Tensor)> {
+        let x = self.finish(x, finish)?;
+        let normed = self.layer_norm(&x, norm)?;
+        Ok((x, normed))
+    }
+}
+
 impl Steps for FusedSteps {
     fn product(self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         crate::cuda::product(&x.contiguous()?, weight)
