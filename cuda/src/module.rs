@@ -30,6 +30,8 @@ modules! {
     ATTENTION_MMA, "attention_mma";
     /// What stands between the matrix products of a layer.
     LAYERS, "layers";
+    /// Moving the values of maps and images.
+    MAPS, "maps";
     /// Regions and boxes of detectors.
     REGIONS, "regions";
 }

@@ -3,10 +3,7 @@
 use candle_core::{Result, Shape, Tensor};
 
 use super::form::{ConvForm, ConvSizes, LinearForm, MapForm, MlpForm, NormForm, PyramidForm};
-use super::parts::{
-    Activation, ConvParts, LinearParts, MapLayout, MlpParts, NormParts, PyramidParts, Window,
-};
-use crate::weights::Weights;
+use super::parts::{Activation, ConvParts, LinearParts, MlpParts, NormParts, PyramidParts};
 
 /// What follows a product: residual + gamma · activation(x + bias).
 #[derive(Clone, Copy)]
@@ -19,7 +16,7 @@ pub(super) struct Finish<'a> {
 
 impl Finish<'_> {
     /// Applies it to `x` with the steps of a backend, if there is anything to do.
-    fn apply(self, steps: impl Steps, x: Tensor) -> Result<Tensor> {
+    pub(super) fn apply(self, steps: impl Steps, x: Tensor) -> Result<Tensor> {
         let Self { bias, activation, gamma, residual } = self;
         match (bias, activation, gamma, residual) {
             (None, Activation::None, None, None) => Ok(x),
@@ -28,7 +25,7 @@ impl Finish<'_> {
     }
 }
 
-/// What a backend does between matrix products, and how it convolves.
+/// What a backend does in linear layers.
 pub(super) trait Steps: Copy + Send + Sync + 'static {
     /// x · weightᵀ: `x` [.., inputs], `weight` [outputs, inputs].
     fn product(self, x: &Tensor, weight: &Tensor) -> Result<Tensor>;
@@ -38,12 +35,6 @@ pub(super) trait Steps: Copy + Send + Sync + 'static {
 
     /// Normalises `x` [.., channels].
     fn layer_norm(self, x: &Tensor, norm: &NormParts) -> Result<Tensor>;
-
-    /// A weight [outputs, inputs, kernel, kernel] as [`Steps::convolution`] takes it, and its shape.
-    fn conv_weight(self, weight: &Tensor) -> (Vec<usize>, Result<Tensor>);
-
-    /// The convolution of `x` [B, H, W, C] at `out` positions: [B, H', W', outputs].
-    fn convolution(self, x: &Tensor, weight: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor>;
 }
 
 /// A linear layer by steps.
@@ -85,36 +76,6 @@ impl<S: Steps> MlpForm for StepMlp<S> {
     }
 }
 
-/// A convolution by steps.
-pub(super) struct StepConv<S> {
-    weight: Tensor,
-    /// The rest of its parts.
-    parts: ConvParts,
-    steps: S,
-}
-
-impl<S: Steps> StepConv<S> {
-    pub(super) fn new(parts: ConvParts, steps: S, weights: &Weights) -> Self {
-        let (shape, weight) = steps.conv_weight(&parts.weight);
-        Self { weight: weights.made(&shape, "weight", weight), parts, steps }
-    }
-}
-
-impl<S: Steps> ConvForm for StepConv<S> {
-    fn forward(&self, x: &Tensor, residual: Option<&Tensor>, sizes: ConvSizes) -> Result<Tensor> {
-        let Self { weight, parts: ConvParts { bias, window, source, activation, norm, .. }, steps } = self;
-        // Images come in any type.
-        let x = match source {
-            MapLayout::ChannelsFirst => x.permute((0, 2, 3, 1))?.to_dtype(weight.dtype())?.contiguous()?,
-            MapLayout::ChannelsLast => x.to_dtype(weight.dtype())?,
-        };
-        let product = steps.convolution(&x, weight, *window, sizes.out)?;
-        let finish = Finish { bias: bias.as_ref(), activation: *activation, gamma: None, residual };
-        let x = finish.apply(*steps, product)?;
-        norm.as_ref().map_or(Ok(x.clone()), |norm| steps.layer_norm(&x, norm))
-    }
-}
-
 /// A layer norm by one step.
 pub(super) struct StepNorm<S> {
     pub(super) parts: NormParts,
@@ -128,21 +89,25 @@ impl<S: Steps> NormForm for StepNorm<S> {
 }
 
 /// A convolution over a pyramid as it is written: maps are resampled and concatenated.
-pub(super) struct StepPyramid<S> {
-    conv: StepConv<S>,
+pub(super) struct StepPyramid {
+    conv: Box<dyn ConvForm>,
     outputs: usize,
     align_corners: bool,
     maps: &'static dyn MapForm,
 }
 
-impl<S: Steps> StepPyramid<S> {
-    pub(super) fn new(parts: PyramidParts, steps: S, maps: &'static dyn MapForm, weights: &Weights) -> Self {
-        let PyramidParts { conv, align_corners, .. } = parts;
-        Self { outputs: conv.outputs(), conv: StepConv::new(conv, steps, weights), align_corners, maps }
+impl StepPyramid {
+    /// By the backend's form of the convolution, and what it does with maps.
+    pub(super) fn new(
+        PyramidParts { conv, align_corners, .. }: PyramidParts,
+        form: impl FnOnce(ConvParts) -> Box<dyn ConvForm>,
+        maps: &'static dyn MapForm,
+    ) -> Self {
+        Self { outputs: conv.outputs(), conv: form(conv), align_corners, maps }
     }
 }
 
-impl<S: Steps> PyramidForm for StepPyramid<S> {
+impl PyramidForm for StepPyramid {
     fn forward(&self, maps: &[Tensor]) -> Result<Tensor> {
         let Some(first) = maps.first() else { candle_core::bail!("a pyramid without maps") };
         let (batch, h, w, _) = first.dims4()?;

@@ -50,6 +50,14 @@ impl Backbone {
         }
     }
 
+    /// Numbers of the network's type in f32.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn widened(&self, x: &Tensor) -> Result<Tensor> {
+        self.maps.widened(x)
+    }
+
     /// The last level's map through the final norm, [B, H, W, C], averaged to [B, C].
     ///
     /// # Errors

@@ -101,7 +101,7 @@ impl Classifier {
     /// Logits of the last level's map.
     fn head(&self, last: &Tensor) -> Result<Tensor> {
         match &self.head {
-            Some(head) => head.forward(&self.backbone.pool(last)?)?.to_dtype(DType::F32),
+            Some(head) => self.backbone.widened(&head.forward(&self.backbone.pool(last)?)?),
             None => candle_core::bail!("this network has no classifier"),
         }
     }

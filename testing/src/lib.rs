@@ -7,6 +7,7 @@
 //! | [`close`] | how far two rows of numbers are apart: relative to their size, or at most |
 //! | `tensors` | the same for candle's tensors (feature `candle`) |
 //! | [`noise`] | values that are the same in every run |
+//! | [`emulated`] | what a test asks of the emulated GPU |
 //! | [`damage`] | files as nobody meant to write them, and what reading them took |
 //! | [`naive`] | definitions in f64, to hold kernels against |
 //! | [`place`] | a program in an empty folder of its own, and what it did |
@@ -24,6 +25,7 @@ pub mod bound;
 pub mod checkpoint;
 pub mod close;
 pub mod damage;
+pub mod emulated;
 pub mod golden;
 pub mod hub;
 pub mod naive;

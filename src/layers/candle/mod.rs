@@ -3,10 +3,14 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-use super::form::{Backend, BatchForm, ConvForm, LinearForm, MapForm, MlpForm, NormForm, PyramidForm, Roi};
-use super::parts::{Activation, ConvParts, LinearParts, MlpParts, NormParts, PyramidParts, Window};
+use super::form::{
+    Backend, BatchForm, ConvForm, ConvSizes, LinearForm, MapForm, MlpForm, NormForm, PyramidForm, Roi,
+};
+use super::parts::{
+    Activation, ConvParts, LinearParts, MapLayout, MlpParts, NormParts, PyramidParts, Window,
+};
 use super::regions::{self, PyramidMap};
-use super::stepwise::{Finish, StepConv, StepLinear, StepMlp, StepNorm, StepPyramid, Steps};
+use super::stepwise::{Finish, StepLinear, StepMlp, StepNorm, StepPyramid, Steps};
 use crate::tensors::with_all_f32;
 use crate::weights::Weights;
 
@@ -23,8 +27,8 @@ impl Backend for Operators {
         Box::new(StepMlp::new(parts, *self))
     }
 
-    fn conv(&self, parts: ConvParts, weights: &Weights) -> Box<dyn ConvForm> {
-        Box::new(StepConv::new(parts, *self, weights))
+    fn conv(&self, parts: ConvParts, _: &Weights) -> Box<dyn ConvForm> {
+        Box::new(OperatorConv(parts))
     }
 
     fn norm(&self, parts: NormParts, _: &Weights) -> Box<dyn NormForm> {
@@ -32,7 +36,7 @@ impl Backend for Operators {
     }
 
     fn pyramid(&self, parts: PyramidParts, weights: &Weights) -> Box<dyn PyramidForm> {
-        Box::new(StepPyramid::new(parts, *self, &Operators, weights))
+        Box::new(StepPyramid::new(parts, |conv| self.conv(conv, weights), &Operators))
     }
 
     fn batches(&self) -> Box<dyn BatchForm> {
@@ -75,21 +79,35 @@ impl Steps for Operators {
         let normed = centred.broadcast_div(&(variance + *epsilon)?.sqrt()?)?;
         normed.to_dtype(x.dtype())?.broadcast_mul(weight)?.broadcast_add(bias)
     }
+}
 
-    fn conv_weight(self, weight: &Tensor) -> (Vec<usize>, Result<Tensor>) {
-        (weight.dims().to_vec(), Ok(weight.clone()))
-    }
+/// A convolution by candle's operator.
+struct OperatorConv(ConvParts);
 
-    fn convolution(self, x: &Tensor, weight: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor> {
-        let Window { kernel, stride, padding } = window;
-        let (_, h, w, _) = x.dims4()?;
-        let mut x = x.permute((0, 3, 1, 2))?;
-        for (axis, (side, out)) in [h, w].into_iter().zip(out).enumerate() {
-            let end = ((out - 1) * stride + kernel).saturating_sub(side + padding);
-            x = x.pad_with_zeros(axis + 2, padding, end)?;
-        }
-        x.contiguous()?.conv2d(weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()
+impl ConvForm for OperatorConv {
+    fn forward(&self, x: &Tensor, residual: Option<&Tensor>, sizes: ConvSizes) -> Result<Tensor> {
+        let ConvParts { weight, bias, window, source, activation, norm } = &self.0;
+        // Images come in any type.
+        let x = match source {
+            MapLayout::ChannelsFirst => x.to_dtype(weight.dtype())?,
+            MapLayout::ChannelsLast => x.to_dtype(weight.dtype())?.permute((0, 3, 1, 2))?,
+        };
+        let map = convolution(x, weight, *window, sizes.out)?;
+        let finish = Finish { bias: bias.as_ref(), activation: *activation, gamma: None, residual };
+        let x = finish.apply(Operators, map)?;
+        norm.as_ref().map_or(Ok(x.clone()), |norm| Operators.layer_norm(&x, norm))
     }
+}
+
+/// The convolution of `x` [B, C, H, W] at `out` positions: [B, H', W', outputs].
+fn convolution(mut x: Tensor, weight: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor> {
+    let Window { kernel, stride, padding } = window;
+    let (_, _, h, w) = x.dims4()?;
+    for (axis, (side, out)) in [h, w].into_iter().zip(out).enumerate() {
+        let end = ((out - 1) * stride + kernel).saturating_sub(side + padding);
+        x = x.pad_with_zeros(axis + 2, padding, end)?;
+    }
+    x.contiguous()?.conv2d(weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()
 }
 
 impl MapForm for Operators {

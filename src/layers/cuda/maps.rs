@@ -1,7 +1,7 @@
 //! Means, regions and suppression by nat-cuda's kernels.
 
 use candle_core::{DType, Result, Shape, Tensor};
-use nat_cuda::{layers, regions};
+use nat_cuda::{layers, maps, regions};
 
 use crate::cuda::{element, tensor, tensor_of};
 use crate::layers::candle::Operators;
@@ -16,6 +16,22 @@ impl MapForm for GpuMaps {
         let (batch, height, width, channels) = x.dims4()?;
         let shape = (batch, channels).into();
         tensor(&[Some(&x)], &shape, |element, _| layers::mean(element, [batch, height * width, channels]))
+    }
+
+    fn widened(&self, x: &Tensor) -> Result<Tensor> {
+        match maps::widen(element(x.dtype())?, x.elem_count()) {
+            Some(launch) => tensor_of(DType::F32, &[Some(&x.contiguous()?)], x.shape(), |_| launch),
+            None => Ok(x.clone()),
+        }
+    }
+
+    fn merged(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        let (batch, height, width, channels) = x.dims4()?;
+        let shape = (batch, height.div_ceil(2), width.div_ceil(2), 4 * channels).into();
+        tensor(&[Some(&x)], &shape, |element, vectors| {
+            maps::merge(element, [batch, height, width, channels], vectors)
+        })
     }
 
     fn resized(&self, x: &Tensor, size: [usize; 2], align_corners: bool) -> Result<Tensor> {

@@ -2,6 +2,7 @@
 //! networks with gradients are made of candle's operators.
 
 mod blocks;
+mod conv;
 mod maps;
 mod replay;
 mod steps;
@@ -10,7 +11,7 @@ use super::form::{
     Backend, BatchForm, BlocksForm, ConvForm, LinearForm, MapForm, MlpForm, NormForm, PyramidForm,
 };
 use super::parts::{BlockParts, ConvParts, LinearParts, MlpParts, NormParts, PyramidParts};
-use super::stepwise::{StepConv, StepLinear, StepMlp, StepNorm, StepPyramid};
+use super::stepwise::{StepLinear, StepMlp, StepNorm, StepPyramid};
 use crate::weights::{Placement, Purpose, Weights};
 
 /// An NVIDIA GPU.
@@ -35,7 +36,7 @@ impl Backend for Cuda {
     }
 
     fn conv(&self, parts: ConvParts, weights: &Weights) -> Box<dyn ConvForm> {
-        Box::new(StepConv::new(parts, steps::FusedSteps, weights))
+        Box::new(conv::FusedConv::new(parts, weights))
     }
 
     fn norm(&self, parts: NormParts, _: &Weights) -> Box<dyn NormForm> {
@@ -43,7 +44,7 @@ impl Backend for Cuda {
     }
 
     fn pyramid(&self, parts: PyramidParts, weights: &Weights) -> Box<dyn PyramidForm> {
-        Box::new(StepPyramid::new(parts, steps::FusedSteps, &maps::GpuMaps, weights))
+        Box::new(StepPyramid::new(parts, |conv| self.conv(conv, weights), &maps::GpuMaps))
     }
 
     fn batches(&self) -> Box<dyn BatchForm> {

@@ -2,10 +2,9 @@
 
 use candle_core::{Result, Tensor};
 use nat_cuda::layers;
-use nat_cuda::layers::depth;
 
 use crate::cuda::tensor;
-use crate::layers::parts::{Activation, NormParts, Window};
+use crate::layers::parts::{Activation, NormParts};
 use crate::layers::stepwise::{Finish, Steps};
 
 /// nat-cuda's kernels.
@@ -18,6 +17,11 @@ impl FusedSteps {
         let x = self.finish(x, finish)?;
         let normed = self.layer_norm(&x, norm)?;
         Ok((x, normed))
+    }
+
+    /// The norm of what follows a product.
+    pub(super) fn finished_norm(self, x: Tensor, finish: Finish, norm: &NormParts) -> Result<Tensor> {
+        Ok(self.finish_norm(x, finish, norm)?.1)
     }
 }
 
@@ -59,37 +63,6 @@ impl Steps for FusedSteps {
             layers::layer_norm(element, size, *epsilon as f32, vectors)
         })
     }
-
-    /// As the second factor of a product with windows: [outputs, depth].
-    fn conv_weight(self, weight: &Tensor) -> (Vec<usize>, Result<Tensor>) {
-        let &[outputs, channels, kernel, _] = weight.dims() else {
-            return (weight.dims().to_vec(), weight.dims4().map(|_| weight.clone()));
-        };
-        let depth = depth(kernel, channels);
-        let flattened = || {
-            let rows = weight.permute((0, 2, 3, 1))?.contiguous()?.flatten_from(1)?;
-            rows.pad_with_zeros(1, 0, depth - kernel * kernel * channels)?.contiguous()
-        };
-        (vec![outputs, depth], flattened())
-    }
-
-    fn convolution(self, x: &Tensor, weight: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor> {
-        match window {
-            Window { kernel: 1, stride: 1, .. } if x.dim(3)? == weight.dim(1)? => self.product(x, weight),
-            window => self.product(&windows(x, window, out)?, weight),
-        }
-    }
-}
-
-/// The windows of `x` [B, H, W, C] at `out` positions, [B, H', W', depth], as the rows of a product with a
-/// weight of `depth` columns.
-fn windows(x: &Tensor, window: Window, out: [usize; 2]) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    let (batch, height, width, channels) = x.dims4()?;
-    let Window { kernel, stride, padding } = window;
-    let windows = layers::Windows { batch, size: [height, width], channels, out, kernel, stride, padding };
-    let shape = (batch, out[0], out[1], windows.depth()).into();
-    tensor(&[Some(&x)], &shape, |element, vectors| windows.launch(element, vectors))
 }
 
 /// Rows and channels of a map.

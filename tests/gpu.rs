@@ -1,0 +1,161 @@
+//! What a GPU is asked to do, and that nothing goes wrong when several threads ask or a recording fails. With the feature
+//! `cuda`, on a GPU or the emulated one; what is counted and what fails, on the emulated one.
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use candle_core::{DType, Device, Tensor};
+use nat_convert::checkpoint::{Checkpoint, Options};
+use nat_infer::models::classifier::Classifier;
+use nat_infer::weights::Weights;
+use nat_testing::emulated::EmulatedGpu;
+use nat_testing::tensors::{normal, relative, values};
+use nat_testing::{bound, golden};
+
+/// What is counted is counted of the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The GPU, alone, if it is the emulated one.
+fn emulated() -> Option<(MutexGuard<'static, ()>, Device, EmulatedGpu)> {
+    let alone = alone();
+    let (gpu, emulated) = (common::gpu()?, EmulatedGpu::find());
+    if emulated.is_none() {
+        eprintln!("skipped: this GPU counts nothing");
+    }
+    Some((alone, gpu, emulated?))
+}
+
+/// A small trained network.
+fn network(device: &Device, dtype: DType) -> Classifier {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo-digits.safetensors");
+    of(&path, device, dtype)
+}
+
+fn of(path: &Path, device: &Device, dtype: DType) -> Classifier {
+    let checkpoint = Checkpoint::open(path, &Options::default()).unwrap();
+    let architecture = checkpoint.metadata().architecture.clone();
+    let weights = Weights::from_checkpoint(checkpoint, dtype, device.clone()).unwrap();
+    Classifier::new(&architecture, &weights).unwrap()
+}
+
+fn images(batch: usize) -> Tensor {
+    normal((batch, 3, 28, 33), 1.0)
+}
+
+fn logits(network: &Classifier, images: &Tensor, device: &Device) -> Tensor {
+    network.forward(&images.to_device(device).unwrap()).unwrap().to_device(&Device::Cpu).unwrap()
+}
+
+/// Whether two results are the same bits.
+fn same(a: &Tensor, b: &Tensor) -> bool {
+    values::<f32>(a).iter().map(|x| x.to_bits()).eq(values::<f32>(b).iter().map(|x| x.to_bits()))
+}
+
+#[test]
+fn a_recording_that_fails_anywhere_changes_no_result_on_the_gpu() {
+    let Some((_alone, gpu, emulated)) = emulated() else { return };
+    let images = images(1);
+    let expected = logits(&network(&Device::Cpu, DType::F32), &images, &Device::Cpu);
+    // How many calls a recording has: allocations, launches, products, copies, frees, its end and its instantiation.
+    let count = (1..).find(|&call| {
+        let network = network(&gpu, DType::F32);
+        logits(&network, &images, &gpu);
+        emulated.fail(call);
+        emulated.reset();
+        for pass in 0..3 {
+            let error = relative(&logits(&network, &images, &gpu), &expected);
+            assert!(error < bound::NETWORK, "call {call} failed: pass {pass} is off by {error:e}");
+        }
+        emulated.fail(0);
+        // All three are replayed if nothing failed, and none if anything did.
+        let replayed = emulated.counted().get("graph launch").map_or(0, |counted| counted.times);
+        assert!([0, 3].contains(&replayed), "call {call} failed: {replayed} of 3 passes were replayed");
+        replayed == 3
+    });
+    assert!(count.unwrap() > 100, "a recording of {count:?} calls");
+}
+
+#[test]
+fn threads_and_networks_share_the_gpu() {
+    let _alone = alone();
+    let Some(gpu) = common::gpu() else { return };
+    let networks = [DType::F32, DType::F16].map(|dtype| network(&gpu, dtype));
+    let inputs = [1, 2, 3].map(images);
+    // Of networks that were never recorded.
+    let expected =
+        networks.each_ref().map(|network| inputs.each_ref().map(|images| logits(network, images, &gpu)));
+    thread::scope(|scope| {
+        for first in 0..3 {
+            let (networks, inputs, expected, gpu) = (&networks, &inputs, &expected, &gpu);
+            scope.spawn(move || {
+                for pass in 0..4 {
+                    for (network, expected) in networks.iter().zip(expected) {
+                        let kind = (first + pass) % inputs.len();
+                        let got = logits(network, &inputs[kind], gpu);
+                        assert!(same(&got, &expected[kind]), "thread {first}, pass {pass}");
+                    }
+                }
+            });
+        }
+        // Work of somebody else on the same device, at the same time.
+        scope.spawn(|| {
+            for _ in 0..50 {
+                let x = normal((3, 5), 1.0);
+                let twice = (x.to_device(&gpu).unwrap() * 2.0).unwrap().to_device(&Device::Cpu).unwrap();
+                assert!(same(&twice, &(x * 2.0).unwrap()));
+            }
+        });
+    });
+}
+
+#[test]
+fn a_network_on_the_gpu_remembers_some_kinds_of_batches() {
+    let Some((_alone, gpu, emulated)) = emulated() else { return };
+    let network = network(&gpu, DType::F16);
+    let replayed = |batches: &[usize]| {
+        emulated.reset();
+        for &batch in batches {
+            logits(&network, &images(batch), &gpu);
+        }
+        emulated.counted().get("graph launch").map_or(0, |counted| counted.times)
+    };
+    assert_eq!(replayed(&[1, 2, 1, 2, 2, 1]), 4, "the second of a kind is recorded");
+    assert_eq!(replayed(&[3, 4, 3, 4, 1, 2]), 4, "four kinds are kept");
+    assert_eq!(replayed(&[5, 1, 2, 3, 4]), 2, "the one that was not used for longest is forgotten");
+}
+
+#[test]
+fn inference_on_the_gpu_launches_nothing_of_candles() {
+    let Some((_alone, gpu, emulated)) = emulated() else { return };
+    for path in golden::files("classify", "pth") {
+        let name = path.display();
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let network = of(&path, &gpu, dtype);
+            emulated.reset();
+            logits(&network, &normal((1, 3, 64, 64), 1.0), &gpu);
+            let others: Vec<_> =
+                emulated.counted().into_keys().filter(|name| name.starts_with("candle ")).collect();
+            assert_eq!(others, [""; 0], "{name} in {dtype:?}");
+            let any = "product in f32 of any precision";
+            assert!(!emulated.counted().contains_key(any), "{name} in {dtype:?}");
+        }
+    }
+}
+
+#[test]
+fn tensors_of_another_device_are_refused_on_the_gpu() {
+    let _alone = alone();
+    let (Some(gpu), Some(other)) = (common::gpu(), common::gpu()) else { return };
+    let network = network(&gpu, DType::F32);
+    let images = images(1).to_device(&other).unwrap();
+    let error = network.forward(&images).unwrap_err().to_string();
+    assert!(error.contains("two devices"), "{error}");
+}
