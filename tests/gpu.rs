@@ -64,23 +64,27 @@ fn a_recording_that_fails_anywhere_changes_no_result_on_the_gpu() {
     let Some((_alone, gpu, emulated)) = emulated() else { return };
     let images = images(1);
     let expected = logits(&network(&Device::Cpu, DType::F32), &images, &Device::Cpu);
-    // How many calls a recording has: allocations, launches, products, copies, frees, its end and its instantiation.
-    let count = (1..).find(|&call| {
+    // How many of three passes are replayed if a call of the recording fails, and how many calls there were.
+    let replayed = |call: u32| {
         let network = network(&gpu, DType::F32);
         logits(&network, &images, &gpu);
-        emulated.fail(call);
         emulated.reset();
+        emulated.fail(call);
         for pass in 0..3 {
             let error = relative(&logits(&network, &images, &gpu), &expected);
             assert!(error < bound::NETWORK, "call {call} failed: pass {pass} is off by {error:e}");
         }
-        emulated.fail(0);
-        // All three are replayed if nothing failed, and none if anything did.
-        let replayed = emulated.counted().get("graph launch").map_or(0, |counted| counted.times);
-        assert!([0, 3].contains(&replayed), "call {call} failed: {replayed} of 3 passes were replayed");
-        replayed == 3
-    });
-    assert!(count.unwrap() > 100, "a recording of {count:?} calls");
+        let calls = call - emulated.fail(0);
+        (emulated.counted().get("graph launch").map_or(0, |counted| counted.times), calls)
+    };
+    let (all, calls) = replayed(u32::MAX);
+    assert_eq!(all, 3);
+    assert!(calls > 100, "allocations, launches, products, copies and frees are {calls} calls");
+    // The last two are the recording's end and its instantiation.
+    for call in (1..=5).chain((6..calls).step_by(23)).chain(calls - 3..=calls) {
+        assert_eq!(replayed(call), (0, call), "of {calls} calls");
+    }
+    assert_eq!(replayed(calls + 1).0, 3);
 }
 
 #[test]
@@ -135,7 +139,8 @@ fn a_network_on_the_gpu_remembers_some_kinds_of_batches() {
 #[test]
 fn inference_on_the_gpu_launches_nothing_of_candles() {
     let Some((_alone, gpu, emulated)) = emulated() else { return };
-    for path in golden::files("classify", "pth") {
+    // ViT-rpb is made of what nat-iso is made of, and takes large images only.
+    for path in golden::files("classify", "pth").into_iter().filter(|path| !path.ends_with("vit-rpb.pth")) {
         let name = path.display();
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let network = of(&path, &gpu, dtype);

@@ -2,6 +2,8 @@
 // ordinary memory (device.h says what a stream and a graph are). So the program built with CUDA runs its own launches, arguments,
 // copies and graphs on a machine without a GPU (emulated-device.sh). The kernels of this project are emulated; of candle's own
 // there are plain loops for those that it launches (candle.h).
+#include <utility>
+
 #include "candle.h"
 #include "device.h"
 
@@ -205,11 +207,12 @@ int curandGenerateNormal(void* generator, float* values, size_t count, float mea
   });
 }
 
-// What tests ask: that the `call`-th call in a recording fails from now on (0: none), that counting begins again, and what was
+// What tests ask: that the `call`-th call in a recording fails from now on (0: none), which says how far the last one asked for
+// still was; that counting begins again; and what was
 // counted, a line for each name: times, bytes, name.
-void nat_emulated_fail(unsigned call) {
+unsigned nat_emulated_fail(unsigned call) {
   LOCKED;
-  failing = call;
+  return std::exchange(failing, call);
 }
 void nat_emulated_reset() {
   LOCKED;

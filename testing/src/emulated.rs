@@ -29,10 +29,11 @@ impl EmulatedGpu {
         Some(Self { library })
     }
 
-    /// Has the `call`-th call in a recording fail, counted from now and from 1, or none if it is 0.
-    pub fn fail(&self, call: u32) {
+    /// Has the `call`-th call in a recording fail, counted from now and from 1, or none if it is 0; gives how many calls before
+    /// that one were to come of what was asked for last, with it: 0 if it has failed.
+    pub fn fail(&self, call: u32) -> u32 {
         // SAFETY: driver.cpp defines the function with this type.
-        unsafe { self.library.get::<unsafe extern "C" fn(c_uint)>(b"nat_emulated_fail").unwrap()(call) };
+        unsafe { self.library.get::<unsafe extern "C" fn(c_uint) -> c_uint>(b"nat_emulated_fail").unwrap()(call) }
     }
 
     /// Counts anew.
