@@ -1,38 +1,22 @@
 // What stands between the matrix products of a layer. Every tensor is [rows, channels], contiguous, of one type; arithmetic in
 // f32. A thread takes whole words of 16 bytes where channels allow it (VECTOR), else single elements.
-#include "device.cuh"
+#include "layers.cuh"
 
-// N elements that are read and written at once.
-template <typename T, int N> struct alignas(sizeof(T) * N) Pack { T at[N]; };
-
-// 0.5 x (1 + erf(x / sqrt 2)): GELU as PyTorch computes it by default.
-__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
-
-enum Activation { NONE, GELU, RELU };
-
-// out = residual + gamma * activation(x + bias); each of bias, gamma [channels] and residual [rows, channels] may be null.
-template <typename T, int N>
+// out = residual + gamma * activation(x + bias); each of bias, gamma [channels] and residual [rows, channels] may be null, and out
+// may be x. A thread keeps the bias and gamma of its N channels, which the grid's y and the block's x say, for all its rows.
+template <typename T, int N, Activation A>
 __device__ __forceinline__ void finish(const T* x, const T* bias, const T* gamma, const T* residual, T* out, int rows,
-                                       int channels, int activation) {
+                                       int channels) {
   using P = Pack<T, N>;
-  const size_t i = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) * N;
-  if (i >= size_t(rows) * channels) return;
-  const int channel = i % channels;
-  P y = *reinterpret_cast<const P*>(x + i), b, g, r;
-  if (bias) b = *reinterpret_cast<const P*>(bias + channel);
-  if (gamma) g = *reinterpret_cast<const P*>(gamma + channel);
-  if (residual) r = *reinterpret_cast<const P*>(residual + i);
-#pragma unroll
-  for (int j = 0; j < N; j++) {
-    float value = to_float(y.at[j]);
-    if (bias) value += to_float(b.at[j]);
-    if (activation == GELU) value = gelu(value);
-    if (activation == RELU) value = value < 0 ? 0 : value;  // NaN stays
-    if (gamma) value *= to_float(g.at[j]);
-    if (residual) value += to_float(r.at[j]);
-    y.at[j] = from_float<T>(value);
+  const unsigned words = unsigned(channels) / N, word = blockIdx.y * blockDim.x + threadIdx.x;
+  if (word >= words) return;
+  float b[N], g[N];
+  widen_given(bias, word, 0, b);
+  widen_given(gamma, word, 1, g);
+  for (unsigned row = blockIdx.x * blockDim.y + threadIdx.y; row < unsigned(rows); row += gridDim.x * blockDim.y) {
+    const unsigned i = row * words + word;
+    reinterpret_cast<P*>(out)[i] = finished<T, N, A>(load<T, N>(x, i), b, g, residual, i);
   }
-  *reinterpret_cast<P*>(out + i) = y;
 }
 
 // (x - mean) / sqrt(variance + epsilon) * weight + bias over the channels (arXiv 1607.06450). `lanes`, a power of two up to 32,
@@ -117,14 +101,18 @@ __device__ __forceinline__ void mean(const T* x, T* out, int places, int channel
   out[image * channels + channel] = from_float<T>(sum / places);
 }
 
+#define FINISH(name, T, N, A)                                                                                              \
+  extern "C" __global__ void __launch_bounds__(256)                                                                        \
+      name(const T* x, const T* bias, const T* gamma, const T* residual, T* out, int rows, int channels) {                 \
+    finish<T, N, A>(x, bias, gamma, residual, out, rows, channels);                                                        \
+  }                                                                                                                        \
+  KERNEL(name)
+
 // The name of a kernel says its type and how many elements a thread takes.
 #define KERNELS(type, T, suffix, N)                                                                                         \
-  extern "C" __global__ void __launch_bounds__(256)                                                                        \
-      finish_##type##suffix(const T* x, const T* bias, const T* gamma, const T* residual, T* out, int rows, int channels,  \
-                            int activation) {                                                                              \
-    finish<T, N>(x, bias, gamma, residual, out, rows, channels, activation);                                               \
-  }                                                                                                                        \
-  KERNEL(finish_##type##suffix)                                                                                            \
+  FINISH(finish_##type##suffix, T, N, NONE)                                                                                \
+  FINISH(finish_gelu_##type##suffix, T, N, GELU)                                                                           \
+  FINISH(finish_relu_##type##suffix, T, N, RELU)                                                                           \
   extern "C" __global__ void __launch_bounds__(128)                                                                        \
       layer_norm_##type##suffix(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes,     \
                                 int epsilon) {                                                                             \

@@ -5,6 +5,8 @@ use crate::{Element, LAYERS, Launch, TooLarge};
 
 /// Threads of a block of the element-wise kernels.
 const THREADS: usize = 256;
+/// Blocks that are several for each of the places that a large GPU has for them (H100: 132 · 8).
+const ENOUGH_BLOCKS: usize = 8192;
 /// Threads of a block of the norm.
 const NORM_THREADS: usize = 128;
 
@@ -34,7 +36,10 @@ macro_rules! kernel {
 }
 
 /// residual + gamma · activation(x + bias): pointers x [rows, channels], bias, gamma `[channels]`, residual
-/// [rows, channels] (each of the three may be null), out [rows, channels].
+/// [rows, channels] (each of the three may be null), out [rows, channels], which may be x or residual.
+///
+/// GELU is within one unit in the last place of f16 and bf16, save that of bf16 results below 2^-122 may be
+/// zero. In these types that of -∞ is 0, in f32 it is NaN as in PyTorch.
 ///
 /// # Errors
 /// When there are too many elements for a launch.
@@ -44,14 +49,28 @@ pub fn finish(
     activation: KernelActivation,
     vectors: bool,
 ) -> Result<Launch, TooLarge> {
-    let (function, each) = kernel!("finish", element, channels, vectors);
-    let blocks = (rows * channels / each).div_ceil(THREADS);
-    let activation = match activation {
-        KernelActivation::None => 0,
-        KernelActivation::Gelu => 1,
-        KernelActivation::Relu => 2,
+    let (function, each) = match activation {
+        KernelActivation::None => kernel!("finish", element, channels, vectors),
+        KernelActivation::Gelu => kernel!("finish_gelu", element, channels, vectors),
+        KernelActivation::Relu => kernel!("finish_relu", element, channels, vectors),
     };
-    Launch::linear(LAYERS, function, blocks, THREADS as u32, &[rows, channels, activation])
+    let words = channels / each;
+    // Kernels count words in 32 bits.
+    if rows.checked_mul(words).is_none_or(|words| words > i32::MAX as usize) {
+        return Err(TooLarge);
+    }
+    // As few blocks beside each other as a row takes, alike in width; and rows as fill a block.
+    let parts = words.div_ceil(THREADS).max(1);
+    let width = words.div_ceil(parts).max(1);
+    let height = THREADS / width;
+    let blocks = looped(rows.div_ceil(height), parts);
+    Launch::of(LAYERS, function, [blocks, parts, 1], [width, height], &[rows, channels])
+}
+
+/// As many of the `wanted` blocks along an axis of which each block takes several, with `others` beside each,
+/// as keep a GPU busy: with more each would only prepare anew.
+fn looped(wanted: usize, others: usize) -> usize {
+    wanted.min((ENOUGH_BLOCKS / others.max(1)).max(1))
 }
 
 /// Layer norm over the channels, with `epsilon` added to the variance: pointers x [rows, channels], weight,

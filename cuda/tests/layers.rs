@@ -44,6 +44,15 @@ impl Values {
         Self::new(element, &vec![f64::NAN; count])
     }
 
+    /// Every value that 16 bits have.
+    fn all(element: Element) -> Self {
+        let words = (0..=u16::MAX / 8).map(|word| {
+            let bits = |i| u128::from(8 * word + i) << (16 * i);
+            (0..8).fold(0, |all, i| all | bits(i))
+        });
+        Self { words: words.collect(), element, count: 1 << 16 }
+    }
+
     /// As the kernels see them.
     fn get(&self) -> Vec<f64> {
         let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -65,50 +74,104 @@ fn run(launch: &Launch, pointers: &[*mut c_void]) {
     unsafe { Emulator::get().unwrap().launch(launch, pointers) }
 }
 
+/// What a layer is finished with beside an activation: bias, gamma and residual.
+const PARTS: [[bool; 3]; 6] = [
+    [true, false, false],
+    [true, false, true],
+    [true, true, true],
+    [false, true, false],
+    [false, false, true],
+    [false, false, false],
+];
+
+const ACTIVATIONS: [KernelActivation; 3] =
+    [KernelActivation::None, KernelActivation::Gelu, KernelActivation::Relu];
+
+/// The pointer to values where they are wanted.
+fn given(wanted: bool, values: &mut Values) -> *mut c_void {
+    if wanted { values.pointer() } else { std::ptr::null_mut() }
+}
+
 #[test]
 fn a_layer_is_finished_with_whatever_it_has() {
     let mut rng = fastrand::Rng::with_seed(1);
     for (element, tolerance) in TYPES {
-        for (rows, channels) in [(1, 1), (5, 13), (49, 64), (3, 1000)] {
-            for vectors in [false, true] {
-                for (has, activation) in [
-                    ([true, false, false], KernelActivation::None),
-                    ([true, false, false], KernelActivation::Gelu),
-                    ([true, true, true], KernelActivation::None),
-                    ([false, false, true], KernelActivation::Relu),
-                    ([false, false, false], KernelActivation::Relu),
-                ] {
-                    let mut x = Values::random(element, rows * channels, 0.0, &mut rng);
-                    let [mut bias, mut gamma] =
-                        [0.3, 1.0].map(|c| Values::random(element, channels, c, &mut rng));
-                    let mut residual = Values::random(element, rows * channels, 0.0, &mut rng);
-                    let mut out = Values::nan(element, rows * channels);
-                    let launch = finish(element, [rows, channels], activation, vectors).unwrap();
-                    let given = |has: bool, values: &mut Values| {
-                        if has { values.pointer() } else { std::ptr::null_mut() }
+        for (rows, channels, vectors) in [
+            (1, 1, true),
+            (5, 13, true),
+            (49, 64, true),
+            (49, 64, false),
+            (3, 1000, true),
+            (2, 4096, true),
+            (2, 300, false),
+        ] {
+            for (has, activation) in PARTS.into_iter().flat_map(|has| ACTIVATIONS.map(|a| (has, a))) {
+                let mut x = Values::random(element, rows * channels, 0.0, &mut rng);
+                let [mut bias, mut gamma] =
+                    [0.3, 1.0].map(|c| Values::random(element, channels, c, &mut rng));
+                let mut residual = Values::random(element, rows * channels, 0.0, &mut rng);
+                let mut out = Values::nan(element, rows * channels);
+                let launch = finish(element, [rows, channels], activation, vectors).unwrap();
+                let [b, g, r] =
+                    [given(has[0], &mut bias), given(has[1], &mut gamma), given(has[2], &mut residual)];
+                run(&launch, &[x.pointer(), b, g, r, out.pointer()]);
+                let [known_bias, known_gamma, known_residual] = [&bias, &gamma, &residual].map(Values::get);
+                let expected = |(i, x): (usize, f64)| {
+                    let x = x + if has[0] { known_bias[i % channels] } else { 0.0 };
+                    let x = match activation {
+                        KernelActivation::None => x,
+                        KernelActivation::Gelu => naive::gelu(x),
+                        KernelActivation::Relu => x.max(0.0),
                     };
-                    let [b, g, r] =
-                        [given(has[0], &mut bias), given(has[1], &mut gamma), given(has[2], &mut residual)];
-                    run(&launch, &[x.pointer(), b, g, r, out.pointer()]);
-                    let (bias, gamma, residual) = (bias.get(), gamma.get(), residual.get());
-                    let expected = |(i, x): (usize, f64)| {
-                        let x = x + if has[0] { bias[i % channels] } else { 0.0 };
-                        let x = match activation {
-                            KernelActivation::None => x,
-                            KernelActivation::Gelu => naive::gelu(x),
-                            KernelActivation::Relu => x.max(0.0),
-                        };
-                        x * if has[1] { gamma[i % channels] } else { 1.0 }
-                            + if has[2] { residual[i] } else { 0.0 }
-                    };
-                    let want: Vec<f64> = x.get().into_iter().enumerate().map(expected).collect();
-                    let what = format!("{} {rows}x{channels} {has:?} {activation:?}", launch.function);
-                    assert_each(&out.get(), &want, tolerance, &what);
-                }
+                    x * if has[1] { known_gamma[i % channels] } else { 1.0 }
+                        + if has[2] { known_residual[i] } else { 0.0 }
+                };
+                let want: Vec<f64> = x.get().into_iter().enumerate().map(expected).collect();
+                let what = format!("{} {rows}x{channels} {has:?} {activation:?}", launch.function);
+                assert_each(&out.get(), &want, tolerance, &what);
+
+                // In place, and with so few blocks that each takes several rows.
+                let few = Launch { grid: [1, launch.grid[1], 1], ..launch };
+                let x = x.pointer();
+                run(&few, &[x, b, g, r, x]);
+                // SAFETY: x has as many bytes as out.
+                let in_place = unsafe { std::slice::from_raw_parts(x.cast::<u128>(), out.words.len()) };
+                assert_eq!(in_place, out.words, "{what} in place");
             }
         }
     }
 }
+
+#[test]
+fn gelu_is_within_a_unit_in_the_last_place_of_any_half() {
+    for (element, digits, lowest) in [(Element::F16, 10, -14), (Element::Bf16, 7, -126)] {
+        for vectors in [false, true] {
+            let mut x = Values::all(element);
+            let mut out = Values::nan(element, x.count);
+            let launch = finish(element, [64, x.count / 64], KernelActivation::Gelu, vectors).unwrap();
+            let none = std::ptr::null_mut();
+            run(&launch, &[x.pointer(), none, none, none, out.pointer()]);
+            for (x, got) in x.get().into_iter().zip(out.get()) {
+                let want = if x == f64::NEG_INFINITY { 0.0 } else { naive::gelu(x) };
+                if !want.is_finite() {
+                    assert!(
+                        got.total_cmp(&want.abs()).is_eq() || got.is_nan() && want.is_nan(),
+                        "{x}: {got}"
+                    );
+                    continue;
+                }
+                let exponent = want.abs().log2().floor().max(f64::from(lowest));
+                let unit = (exponent - f64::from(digits)).exp2();
+                // So small values may be zero, which only bf16 can tell from it.
+                let bound = unit.max(if want.abs() < SMALL { SMALL } else { 0.0 });
+                assert!((got - want).abs() <= bound, "{}: GELU of {x} is {got}, not {want}", launch.function);
+            }
+        }
+    }
+}
+
+/// What GELU of a 16-bit type may give as zero.
+const SMALL: f64 = 1.0 / (1_u128 << 122) as f64;
 
 #[test]
 fn norms_are_those_of_the_definition_far_from_zero() {
