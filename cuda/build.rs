@@ -6,8 +6,16 @@ use std::process::Command;
 use std::{env, fs};
 
 /// Each file of kernels, and the lowest architecture that it compiles for.
-const KERNELS: [(&str, u32); 5] =
-    [("attention", 75), ("attention_grad", 75), ("attention_mma", 80), ("layers", 75), ("regions", 75)];
+const KERNELS: [(&str, u32); 8] = [
+    ("attention", 75),
+    ("attention_grad", 75),
+    ("attention_mma", 80),
+    ("layers", 75),
+    ("norms_f32", 75),
+    ("norms_f16", 75),
+    ("norms_bf16", 75),
+    ("regions", 75),
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -247,6 +247,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 
 using std::max;
 using std::min;
+inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }

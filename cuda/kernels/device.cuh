@@ -64,6 +64,16 @@ template <> __device__ __forceinline__ uint32_t pack<__nv_bfloat16>(float low, f
   return *reinterpret_cast<uint32_t*>(&pair);
 }
 
+// The two values of such a word.
+template <typename T> __device__ __forceinline__ void unpack(uint32_t word, float& low, float& high);
+template <> __device__ __forceinline__ void unpack<__half>(uint32_t word, float& low, float& high) {
+  const __half2 pair = *reinterpret_cast<__half2*>(&word);
+  low = to_float(pair.x), high = to_float(pair.y);
+}
+template <> __device__ __forceinline__ void unpack<__nv_bfloat16>(uint32_t word, float& low, float& high) {
+  low = __uint_as_float(word << 16), high = __uint_as_float(word & 0xffff0000u);
+}
+
 #if defined(__CUDACC__) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)
 // Copies 16 bytes from global to shared memory behind the program's back, or writes zeros if `real` is false.
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool real) {

@@ -19,50 +19,6 @@ __device__ __forceinline__ void finish(const T* x, const T* bias, const T* gamma
   }
 }
 
-// (x - mean) / sqrt(variance + epsilon) * weight + bias over the channels (arXiv 1607.06450). `lanes`, a power of two up to 32,
-// share a row; epsilon comes as the bits of an f32.
-template <typename T, int N>
-__device__ __forceinline__ void layer_norm(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes,
-                                           int epsilon) {
-  using P = Pack<T, N>;
-  const size_t row = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / lanes;
-  const int first = threadIdx.x % lanes * N, step = lanes * N;
-  const bool real = row < rows;
-  x += row * channels;
-  out += row * channels;
-  float sum = 0;
-  if (real)
-    for (int c = first; c < channels; c += step) {
-      const P p = *reinterpret_cast<const P*>(x + c);
-#pragma unroll
-      for (int j = 0; j < N; j++) sum += to_float(p.at[j]);
-    }
-  for (int l = lanes / 2; l > 0; l /= 2) sum += __shfl_xor_sync(ALL, sum, l);
-  const float mean = sum / channels;
-  // A second pass over what the first one left in the cache: E[x²] - mean² would cancel.
-  float squares = 0;
-  if (real)
-    for (int c = first; c < channels; c += step) {
-      const P p = *reinterpret_cast<const P*>(x + c);
-#pragma unroll
-      for (int j = 0; j < N; j++) {
-        const float d = to_float(p.at[j]) - mean;
-        squares = fmaf(d, d, squares);
-      }
-    }
-  for (int l = lanes / 2; l > 0; l /= 2) squares += __shfl_xor_sync(ALL, squares, l);
-  if (!real) return;
-  const float scale = 1.0f / sqrtf(squares / channels + __int_as_float(epsilon));
-  for (int c = first; c < channels; c += step) {
-    const P p = *reinterpret_cast<const P*>(x + c), w = *reinterpret_cast<const P*>(weight + c),
-            b = *reinterpret_cast<const P*>(bias + c);
-    P y;
-#pragma unroll
-    for (int j = 0; j < N; j++) y.at[j] = from_float<T>(fmaf((to_float(p.at[j]) - mean) * scale, to_float(w.at[j]), to_float(b.at[j])));
-    *reinterpret_cast<P*>(out + c) = y;
-  }
-}
-
 // The windows of a convolution as rows of a product: x [batch, height, width, channels] to out
 // [batch, out_height, out_width, depth], of which the first kernel x kernel x channels are the window, zero outside the map, and
 // the rest zero. N elements of neighbouring channels a thread.
@@ -113,12 +69,6 @@ __device__ __forceinline__ void mean(const T* x, T* out, int places, int channel
   FINISH(finish_##type##suffix, T, N, NONE)                                                                                \
   FINISH(finish_gelu_##type##suffix, T, N, GELU)                                                                           \
   FINISH(finish_relu_##type##suffix, T, N, RELU)                                                                           \
-  extern "C" __global__ void __launch_bounds__(128)                                                                        \
-      layer_norm_##type##suffix(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes,     \
-                                int epsilon) {                                                                             \
-    layer_norm<T, N>(x, weight, bias, out, rows, channels, lanes, epsilon);                                                \
-  }                                                                                                                        \
-  KERNEL(layer_norm_##type##suffix)                                                                                        \
   extern "C" __global__ void __launch_bounds__(256)                                                                        \
       windows_##type##suffix(const T* x, T* out, int batch, int height, int width, int channels, int out_height,           \
                              int out_width, int depth, int kernel, int stride, int padding) {                              \

@@ -1,49 +1,42 @@
 // What the kernels of layers share: words of 16 bytes, and what follows a product. Arithmetic is in f32.
 #pragma once
+#include <type_traits>
+
 #include "device.cuh"
 
-// N elements that are read and written at once.
-template <typename T, int N> struct alignas(sizeof(T) * N) Pack { T at[N]; };
+// N elements that are read and written at once: one, or as many as 16 bytes hold. In words, since of 16-bit elements the compiler
+// would take a register each.
+template <typename T, int N> using Pack = std::conditional_t<N == 1, T, uint4>;
 
-// Word `i` from `from` on, in one load: of a reference the compiler may load every element by itself.
+template <typename T> __device__ __forceinline__ void widen(const T& from, float (&to)[1]) { to[0] = to_float(from); }
+template <typename T> __device__ __forceinline__ void widen(const uint4& from, float (&to)[4]) {
+  to[0] = __uint_as_float(from.x), to[1] = __uint_as_float(from.y), to[2] = __uint_as_float(from.z), to[3] = __uint_as_float(from.w);
+}
+template <typename T> __device__ __forceinline__ void widen(const uint4& from, float (&to)[8]) {
+  unpack<T>(from.x, to[0], to[1]);
+  unpack<T>(from.y, to[2], to[3]);
+  unpack<T>(from.z, to[4], to[5]);
+  unpack<T>(from.w, to[6], to[7]);
+}
+
+template <typename T> __device__ __forceinline__ T rounded(const float (&from)[1]) { return from_float<T>(from[0]); }
+template <typename T> __device__ __forceinline__ uint4 rounded(const float (&x)[4]) {
+  return make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]), __float_as_uint(x[3]));
+}
+template <typename T> __device__ __forceinline__ uint4 rounded(const float (&x)[8]) {
+  return make_uint4(pack<T>(x[0], x[1]), pack<T>(x[2], x[3]), pack<T>(x[4], x[5]), pack<T>(x[6], x[7]));
+}
+
+// Word `i` from `from` on.
 template <typename T, int N> __device__ __forceinline__ Pack<T, N> load(const T* from, size_t i) {
-  if constexpr (sizeof(Pack<T, N>) == sizeof(uint4)) {
-    const uint4 word = reinterpret_cast<const uint4*>(from)[i];
-    Pack<T, N> all;
-    memcpy(&all, &word, sizeof word);
-    return all;
-  } else {
-    static_assert(N == 1);
-    return {from[i]};
-  }
-}
-
-template <typename T, int N> __device__ __forceinline__ void widen(const Pack<T, N>& from, float (&to)[N]) {
-#pragma unroll
-  for (int j = 0; j < N; j++) to[j] = to_float(from.at[j]);
-}
-
-template <typename T, int N> __device__ __forceinline__ Pack<T, N> rounded(const float (&from)[N]) {
-  Pack<T, N> to;
-  if constexpr (sizeof(T) == 2 && N % 2 == 0) {
-    // One instruction rounds two values into a register.
-#pragma unroll
-    for (int j = 0; j < N; j += 2) {
-      const uint32_t pair = pack<T>(from[j], from[j + 1]);
-      memcpy(&to.at[j], &pair, sizeof pair);
-    }
-  } else {
-#pragma unroll
-    for (int j = 0; j < N; j++) to.at[j] = from_float<T>(from[j]);
-  }
-  return to;
+  return reinterpret_cast<const Pack<T, N>*>(from)[i];
 }
 
 // Elements of channels that begin at word `i`, or `absent` where there are none.
 template <typename T, int N>
-__device__ __forceinline__ void widen_given(const T* from, unsigned i, float absent, float (&to)[N]) {
+__device__ __forceinline__ void widen_given(const T* from, size_t i, float absent, float (&to)[N]) {
   if (from) {
-    widen(load<T, N>(from, i), to);
+    widen<T>(load<T, N>(from, i), to);
   } else {
 #pragma unroll
     for (int j = 0; j < N; j++) to[j] = absent;
@@ -82,7 +75,7 @@ template <typename T, int N, Activation A>
 __device__ __forceinline__ Pack<T, N> finished(const Pack<T, N>& x, const float (&bias)[N], const float (&gamma)[N],
                                                const T* residual, unsigned i) {
   float value[N], rest[N];
-  widen(x, value);
+  widen<T>(x, value);
   widen_given(residual, i, 0, rest);
 #pragma unroll
   for (int j = 0; j < N; j++) value[j] = fmaf(activated<T, A>(value[j] + bias[j]), gamma[j], rest[j]);

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use half::{bf16, f16};
 use nat_cuda::emulate::Emulator;
-use nat_cuda::layers::{KernelActivation, Windows, finish, layer_norm, mean};
+use nat_cuda::layers::{KernelActivation, Windows, finish, finish_norm, layer_norm, mean};
 use nat_cuda::{Element, Launch};
 use nat_testing::close::assert_each;
 use nat_testing::naive;
@@ -173,11 +173,14 @@ fn gelu_is_within_a_unit_in_the_last_place_of_any_half() {
 /// What GELU of a 16-bit type may give as zero.
 const SMALL: f64 = 1.0 / (1_u128 << 122) as f64;
 
+/// Channels of the published networks, and others: of rows of odd lengths, and too wide for registers.
+const NORMED: [usize; 16] = [64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 13, 40, 48, 200, 2056];
+
 #[test]
 fn norms_are_those_of_the_definition_far_from_zero() {
     let mut rng = fastrand::Rng::with_seed(2);
     for (element, tolerance) in TYPES {
-        for (rows, channels) in [(1, 1), (7, 13), (49, 64), (10, 96), (4, 2048), (130, 32)] {
+        for (rows, channels) in NORMED.map(|channels| (11, channels)).into_iter().chain([(1, 1), (130, 32)]) {
             for (vectors, epsilon) in [(false, 1e-5), (true, 1e-5), (false, 0.25), (true, 1e-12)] {
                 // A large mean shows cancellation.
                 let mut x = Values::random(element, rows * channels, 20.0, &mut rng);
@@ -193,6 +196,47 @@ fn norms_are_those_of_the_definition_far_from_zero() {
                 assert_each(&out.get(), &want, tolerance.max(2e-5), &what);
             }
         }
+    }
+}
+
+#[test]
+fn what_is_normed_as_it_is_finished_is_what_two_kernels_give() {
+    let mut rng = fastrand::Rng::with_seed(5);
+    for (element, _) in TYPES {
+        for (channels, rows) in NORMED.into_iter().zip([37, 5, 1, 130].into_iter().cycle()) {
+            let epsilon = 1e-5;
+            let size = [rows, channels];
+            let Some(both) = finish_norm(element, size, epsilon, true) else {
+                assert!([13, 2056].contains(&channels), "{element:?} {channels}");
+                continue;
+            };
+            let both = both.unwrap();
+            let [mut x, mut residual] =
+                [20.0, 1.0].map(|c| Values::random(element, rows * channels, c, &mut rng));
+            let [mut bias, mut gamma, mut weight, mut norm_bias] =
+                [0.3, 1.0, 1.0, 0.0].map(|c| Values::random(element, channels, c, &mut rng));
+            for has in PARTS {
+                let [b, g, r] =
+                    [given(has[0], &mut bias), given(has[1], &mut gamma), given(has[2], &mut residual)];
+                let (w, n) = (weight.pointer(), norm_bias.pointer());
+                let [mut out, mut normed, mut want, mut want_normed] =
+                    [(); 4].map(|()| Values::nan(element, rows * channels));
+                let first = finish(element, size, KernelActivation::None, true).unwrap();
+                run(&first, &[x.pointer(), b, g, r, want.pointer()]);
+                let second = layer_norm(element, size, epsilon, true).unwrap();
+                run(&second, &[want.pointer(), w, n, want_normed.pointer()]);
+
+                run(&both, &[x.pointer(), b, g, r, w, n, out.pointer(), normed.pointer()]);
+                let what = format!("{} {size:?} {has:?}", both.function);
+                assert_eq!(out.words, want.words, "{what}");
+                assert_eq!(normed.words, want_normed.words, "{what}, normed");
+
+                let mut alone = Values::nan(element, rows * channels);
+                run(&both, &[x.pointer(), b, g, r, w, n, std::ptr::null_mut(), alone.pointer()]);
+                assert_eq!(alone.words, normed.words, "{what}, normed alone");
+            }
+        }
+        assert!(finish_norm(element, [3, 64], 1e-5, false).is_none());
     }
 }
 
