@@ -16,6 +16,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -89,7 +90,7 @@ struct Block {
   static constexpr size_t STACK = 64 << 10, GUARD = 64;
   uint3 grid, size, index;
   std::vector<Fiber> fibers;
-  std::vector<char> stacks;
+  std::unique_ptr<char[]> stacks;
   std::vector<unsigned char> shared;
   std::vector<Message> messages[2];  // of even and odd exchanges: no lane is two ahead of another
   std::vector<uint64_t> arrivals;    // at exchanges, of all lanes of a warp
@@ -183,7 +184,7 @@ inline void run(uint3 grid, uint3 size, size_t shared_bytes, const std::function
     Block b;
     b.grid = grid, b.size = size, b.kernel = &kernel, b.shared_bytes = shared_bytes;
     b.fibers.resize(threads);
-    b.stacks.resize(threads * Block::STACK);
+    b.stacks.reset(new char[threads * Block::STACK]);  // not cleared, which would take longer than small kernels
     b.shared.resize(16 + shared_bytes + Block::GUARD);
     for (auto& messages : b.messages) messages.resize((threads + 31) / 32 * 32);
     b.arrivals.resize((threads + 31) / 32);
@@ -262,6 +263,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 
 using std::max;
 using std::min;
+inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }

@@ -41,6 +41,18 @@ template <> __device__ __forceinline__ float from_float<float>(float x) { return
 template <> __device__ __forceinline__ __half from_float<__half>(float x) { return __float2half(x); }
 template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16(x); }
 
+// 2^x in one instruction, within 2 units in the last place of f32; what is below the normal numbers is 0.
+__device__ __forceinline__ float exp2_flushed(float x) {
+#ifdef __CUDACC__
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  const float y = exp2f(x);
+  return y < 0x1p-126f ? 0 : y;
+#endif
+}
+
 // Two values in the halves of a word, the first one below.
 template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high);
 template <> __device__ __forceinline__ uint32_t pack<__half>(float low, float high) {
@@ -50,6 +62,16 @@ template <> __device__ __forceinline__ uint32_t pack<__half>(float low, float hi
 template <> __device__ __forceinline__ uint32_t pack<__nv_bfloat16>(float low, float high) {
   __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<uint32_t*>(&pair);
+}
+
+// The two values of such a word.
+template <typename T> __device__ __forceinline__ void unpack(uint32_t word, float& low, float& high);
+template <> __device__ __forceinline__ void unpack<__half>(uint32_t word, float& low, float& high) {
+  const __half2 pair = *reinterpret_cast<__half2*>(&word);
+  low = to_float(pair.x), high = to_float(pair.y);
+}
+template <> __device__ __forceinline__ void unpack<__nv_bfloat16>(uint32_t word, float& low, float& high) {
+  low = __uint_as_float(word << 16), high = __uint_as_float(word & 0xffff0000u);
 }
 
 #if defined(__CUDACC__) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)

@@ -1,81 +1,21 @@
 // What stands between the matrix products of a layer. Every tensor is [rows, channels], contiguous, of one type; arithmetic in
 // f32. A thread takes whole words of 16 bytes where channels allow it (VECTOR), else single elements.
-#include "device.cuh"
+#include "layers.cuh"
 
-// N elements that are read and written at once.
-template <typename T, int N> struct alignas(sizeof(T) * N) Pack { T at[N]; };
-
-// 0.5 x (1 + erf(x / sqrt 2)): GELU as PyTorch computes it by default.
-__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
-
-enum Activation { NONE, GELU, RELU };
-
-// out = residual + gamma * activation(x + bias); each of bias, gamma [channels] and residual [rows, channels] may be null.
-template <typename T, int N>
+// out = residual + gamma * activation(x + bias); each of bias, gamma [channels] and residual [rows, channels] may be null, and out
+// may be x. A thread keeps the bias and gamma of its N channels, which the grid's y and the block's x say, for all its rows.
+template <typename T, int N, Activation A>
 __device__ __forceinline__ void finish(const T* x, const T* bias, const T* gamma, const T* residual, T* out, int rows,
-                                       int channels, int activation) {
+                                       int channels) {
   using P = Pack<T, N>;
-  const size_t i = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) * N;
-  if (i >= size_t(rows) * channels) return;
-  const int channel = i % channels;
-  P y = *reinterpret_cast<const P*>(x + i), b, g, r;
-  if (bias) b = *reinterpret_cast<const P*>(bias + channel);
-  if (gamma) g = *reinterpret_cast<const P*>(gamma + channel);
-  if (residual) r = *reinterpret_cast<const P*>(residual + i);
-#pragma unroll
-  for (int j = 0; j < N; j++) {
-    float value = to_float(y.at[j]);
-    if (bias) value += to_float(b.at[j]);
-    if (activation == GELU) value = gelu(value);
-    if (activation == RELU) value = value < 0 ? 0 : value;  // NaN stays
-    if (gamma) value *= to_float(g.at[j]);
-    if (residual) value += to_float(r.at[j]);
-    y.at[j] = from_float<T>(value);
-  }
-  *reinterpret_cast<P*>(out + i) = y;
-}
-
-// (x - mean) / sqrt(variance + epsilon) * weight + bias over the channels (arXiv 1607.06450). `lanes`, a power of two up to 32,
-// share a row; epsilon comes as the bits of an f32.
-template <typename T, int N>
-__device__ __forceinline__ void layer_norm(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes,
-                                           int epsilon) {
-  using P = Pack<T, N>;
-  const size_t row = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / lanes;
-  const int first = threadIdx.x % lanes * N, step = lanes * N;
-  const bool real = row < rows;
-  x += row * channels;
-  out += row * channels;
-  float sum = 0;
-  if (real)
-    for (int c = first; c < channels; c += step) {
-      const P p = *reinterpret_cast<const P*>(x + c);
-#pragma unroll
-      for (int j = 0; j < N; j++) sum += to_float(p.at[j]);
-    }
-  for (int l = lanes / 2; l > 0; l /= 2) sum += __shfl_xor_sync(ALL, sum, l);
-  const float mean = sum / channels;
-  // A second pass over what the first one left in the cache: E[x²] - mean² would cancel.
-  float squares = 0;
-  if (real)
-    for (int c = first; c < channels; c += step) {
-      const P p = *reinterpret_cast<const P*>(x + c);
-#pragma unroll
-      for (int j = 0; j < N; j++) {
-        const float d = to_float(p.at[j]) - mean;
-        squares = fmaf(d, d, squares);
-      }
-    }
-  for (int l = lanes / 2; l > 0; l /= 2) squares += __shfl_xor_sync(ALL, squares, l);
-  if (!real) return;
-  const float scale = 1.0f / sqrtf(squares / channels + __int_as_float(epsilon));
-  for (int c = first; c < channels; c += step) {
-    const P p = *reinterpret_cast<const P*>(x + c), w = *reinterpret_cast<const P*>(weight + c),
-            b = *reinterpret_cast<const P*>(bias + c);
-    P y;
-#pragma unroll
-    for (int j = 0; j < N; j++) y.at[j] = from_float<T>(fmaf((to_float(p.at[j]) - mean) * scale, to_float(w.at[j]), to_float(b.at[j])));
-    *reinterpret_cast<P*>(out + c) = y;
+  const unsigned words = unsigned(channels) / N, word = blockIdx.y * blockDim.x + threadIdx.x;
+  if (word >= words) return;
+  float b[N], g[N];
+  widen_given(bias, word, 0, b);
+  widen_given(gamma, word, 1, g);
+  for (unsigned row = blockIdx.x * blockDim.y + threadIdx.y; row < unsigned(rows); row += gridDim.x * blockDim.y) {
+    const unsigned i = row * words + word;
+    reinterpret_cast<P*>(out)[i] = finished<T, N, A>(load<T, N>(x, i), b, g, residual, i);
   }
 }
 
@@ -117,20 +57,18 @@ __device__ __forceinline__ void mean(const T* x, T* out, int places, int channel
   out[image * channels + channel] = from_float<T>(sum / places);
 }
 
+#define FINISH(name, T, N, A)                                                                                              \
+  extern "C" __global__ void __launch_bounds__(256)                                                                        \
+      name(const T* x, const T* bias, const T* gamma, const T* residual, T* out, int rows, int channels) {                 \
+    finish<T, N, A>(x, bias, gamma, residual, out, rows, channels);                                                        \
+  }                                                                                                                        \
+  KERNEL(name)
+
 // The name of a kernel says its type and how many elements a thread takes.
 #define KERNELS(type, T, suffix, N)                                                                                         \
-  extern "C" __global__ void __launch_bounds__(256)                                                                        \
-      finish_##type##suffix(const T* x, const T* bias, const T* gamma, const T* residual, T* out, int rows, int channels,  \
-                            int activation) {                                                                              \
-    finish<T, N>(x, bias, gamma, residual, out, rows, channels, activation);                                               \
-  }                                                                                                                        \
-  KERNEL(finish_##type##suffix)                                                                                            \
-  extern "C" __global__ void __launch_bounds__(128)                                                                        \
-      layer_norm_##type##suffix(const T* x, const T* weight, const T* bias, T* out, int rows, int channels, int lanes,     \
-                                int epsilon) {                                                                             \
-    layer_norm<T, N>(x, weight, bias, out, rows, channels, lanes, epsilon);                                                \
-  }                                                                                                                        \
-  KERNEL(layer_norm_##type##suffix)                                                                                        \
+  FINISH(finish_##type##suffix, T, N, NONE)                                                                                \
+  FINISH(finish_gelu_##type##suffix, T, N, GELU)                                                                           \
+  FINISH(finish_relu_##type##suffix, T, N, RELU)                                                                           \
   extern "C" __global__ void __launch_bounds__(256)                                                                        \
       windows_##type##suffix(const T* x, T* out, int batch, int height, int width, int channels, int out_height,           \
                              int out_width, int depth, int kernel, int stride, int padding) {                              \

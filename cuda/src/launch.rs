@@ -20,8 +20,8 @@ pub struct Launch {
     pub sizes: Vec<i32>,
 }
 
-/// The most blocks along the first axis of a grid.
-const MOST_BLOCKS: u32 = i32::MAX as u32;
+/// The most blocks along each axis of a grid.
+const MOST_BLOCKS: [u32; 3] = [i32::MAX as u32, u16::MAX as u32, u16::MAX as u32];
 
 impl Launch {
     /// A launch of `blocks` blocks of `threads` threads.
@@ -32,12 +32,27 @@ impl Launch {
         threads: u32,
         sizes: &[usize],
     ) -> Result<Self, TooLarge> {
+        Self::of(module, function, [blocks, 1, 1], [threads as usize, 1], sizes)
+    }
+
+    /// A launch of a `grid` of blocks of width x height threads.
+    pub(crate) fn of(
+        module: Module,
+        function: &'static str,
+        grid: [usize; 3],
+        [width, height]: [usize; 2],
+        sizes: &[usize],
+    ) -> Result<Self, TooLarge> {
+        let mut blocks = MOST_BLOCKS;
+        for (blocks, wanted) in blocks.iter_mut().zip(grid) {
+            *blocks = u32::try_from(wanted).ok().filter(|wanted| wanted <= blocks).ok_or(TooLarge)?;
+        }
         let size = |&size: &usize| i32::try_from(size).map_err(|_| TooLarge);
         Ok(Self {
             module,
             function,
-            grid: [blocks.try_into().ok().filter(|&blocks| blocks <= MOST_BLOCKS).ok_or(TooLarge)?, 1, 1],
-            block: [threads, 1, 1],
+            grid: blocks,
+            block: [width as u32, height as u32, 1],
             shared_bytes: 0,
             sizes: sizes.iter().map(size).collect::<Result<_, _>>()?,
         })

@@ -32,6 +32,12 @@ modules! {
     LAYERS, "layers";
     /// Moving the values of maps and images.
     MAPS, "maps";
+    /// Layer norms in f32, alone and behind what ends a layer.
+    NORMS_F32, "norms_f32";
+    /// Those in f16.
+    NORMS_F16, "norms_f16";
+    /// Those in bf16.
+    NORMS_BF16, "norms_bf16";
     /// Regions and boxes of detectors.
     REGIONS, "regions";
 }

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use half::{bf16, f16};
 use nat_cuda::emulate::Emulator;
-use nat_cuda::layers::{KernelActivation, Windows, finish, layer_norm, mean};
+use nat_cuda::layers::{KernelActivation, Windows, finish, finish_norm, layer_norm, mean};
 use nat_cuda::{Element, Launch};
 use nat_testing::close::assert_each;
 use nat_testing::naive;
@@ -44,6 +44,15 @@ impl Values {
         Self::new(element, &vec![f64::NAN; count])
     }
 
+    /// Every value that 16 bits have.
+    fn all(element: Element) -> Self {
+        let words = (0..=u16::MAX / 8).map(|word| {
+            let bits = |i| u128::from(8 * word + i) << (16 * i);
+            (0..8).fold(0, |all, i| all | bits(i))
+        });
+        Self { words: words.collect(), element, count: 1 << 16 }
+    }
+
     /// As the kernels see them.
     fn get(&self) -> Vec<f64> {
         let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -65,56 +74,113 @@ fn run(launch: &Launch, pointers: &[*mut c_void]) {
     unsafe { Emulator::get().unwrap().launch(launch, pointers) }
 }
 
+/// What a layer is finished with beside an activation: bias, gamma and residual.
+const PARTS: [[bool; 3]; 6] = [
+    [true, false, false],
+    [true, false, true],
+    [true, true, true],
+    [false, true, false],
+    [false, false, true],
+    [false, false, false],
+];
+
+const ACTIVATIONS: [KernelActivation; 3] =
+    [KernelActivation::None, KernelActivation::Gelu, KernelActivation::Relu];
+
+/// The pointer to values where they are wanted.
+fn given(wanted: bool, values: &mut Values) -> *mut c_void {
+    if wanted { values.pointer() } else { std::ptr::null_mut() }
+}
+
 #[test]
 fn a_layer_is_finished_with_whatever_it_has() {
     let mut rng = fastrand::Rng::with_seed(1);
     for (element, tolerance) in TYPES {
-        for (rows, channels) in [(1, 1), (5, 13), (49, 64), (3, 1000)] {
-            for vectors in [false, true] {
-                for (has, activation) in [
-                    ([true, false, false], KernelActivation::None),
-                    ([true, false, false], KernelActivation::Gelu),
-                    ([true, true, true], KernelActivation::None),
-                    ([false, false, true], KernelActivation::Relu),
-                    ([false, false, false], KernelActivation::Relu),
-                ] {
-                    let mut x = Values::random(element, rows * channels, 0.0, &mut rng);
-                    let [mut bias, mut gamma] =
-                        [0.3, 1.0].map(|c| Values::random(element, channels, c, &mut rng));
-                    let mut residual = Values::random(element, rows * channels, 0.0, &mut rng);
-                    let mut out = Values::nan(element, rows * channels);
-                    let launch = finish(element, [rows, channels], activation, vectors).unwrap();
-                    let given = |has: bool, values: &mut Values| {
-                        if has { values.pointer() } else { std::ptr::null_mut() }
+        for (rows, channels, vectors) in [
+            (1, 1, true),
+            (5, 13, true),
+            (49, 64, true),
+            (49, 64, false),
+            (3, 1000, true),
+            (2, 4096, true),
+            (2, 300, false),
+        ] {
+            for (has, activation) in PARTS.into_iter().flat_map(|has| ACTIVATIONS.map(|a| (has, a))) {
+                let mut x = Values::random(element, rows * channels, 0.0, &mut rng);
+                let [mut bias, mut gamma] =
+                    [0.3, 1.0].map(|c| Values::random(element, channels, c, &mut rng));
+                let mut residual = Values::random(element, rows * channels, 0.0, &mut rng);
+                let mut out = Values::nan(element, rows * channels);
+                let launch = finish(element, [rows, channels], activation, vectors).unwrap();
+                let [b, g, r] =
+                    [given(has[0], &mut bias), given(has[1], &mut gamma), given(has[2], &mut residual)];
+                run(&launch, &[x.pointer(), b, g, r, out.pointer()]);
+                let [known_bias, known_gamma, known_residual] = [&bias, &gamma, &residual].map(Values::get);
+                let expected = |(i, x): (usize, f64)| {
+                    let x = x + if has[0] { known_bias[i % channels] } else { 0.0 };
+                    let x = match activation {
+                        KernelActivation::None => x,
+                        KernelActivation::Gelu => naive::gelu(x),
+                        KernelActivation::Relu => x.max(0.0),
                     };
-                    let [b, g, r] =
-                        [given(has[0], &mut bias), given(has[1], &mut gamma), given(has[2], &mut residual)];
-                    run(&launch, &[x.pointer(), b, g, r, out.pointer()]);
-                    let (bias, gamma, residual) = (bias.get(), gamma.get(), residual.get());
-                    let expected = |(i, x): (usize, f64)| {
-                        let x = x + if has[0] { bias[i % channels] } else { 0.0 };
-                        let x = match activation {
-                            KernelActivation::None => x,
-                            KernelActivation::Gelu => naive::gelu(x),
-                            KernelActivation::Relu => x.max(0.0),
-                        };
-                        x * if has[1] { gamma[i % channels] } else { 1.0 }
-                            + if has[2] { residual[i] } else { 0.0 }
-                    };
-                    let want: Vec<f64> = x.get().into_iter().enumerate().map(expected).collect();
-                    let what = format!("{} {rows}x{channels} {has:?} {activation:?}", launch.function);
-                    assert_each(&out.get(), &want, tolerance, &what);
-                }
+                    x * if has[1] { known_gamma[i % channels] } else { 1.0 }
+                        + if has[2] { known_residual[i] } else { 0.0 }
+                };
+                let want: Vec<f64> = x.get().into_iter().enumerate().map(expected).collect();
+                let what = format!("{} {rows}x{channels} {has:?} {activation:?}", launch.function);
+                assert_each(&out.get(), &want, tolerance, &what);
+
+                // In place, and with so few blocks that each takes several rows.
+                let few = Launch { grid: [1, launch.grid[1], 1], ..launch };
+                let x = x.pointer();
+                run(&few, &[x, b, g, r, x]);
+                // SAFETY: x has as many bytes as out.
+                let in_place = unsafe { std::slice::from_raw_parts(x.cast::<u128>(), out.words.len()) };
+                assert_eq!(in_place, out.words, "{what} in place");
             }
         }
     }
 }
 
 #[test]
+fn gelu_is_within_a_unit_in_the_last_place_of_any_half() {
+    for (element, digits, lowest) in [(Element::F16, 10, -14), (Element::Bf16, 7, -126)] {
+        for vectors in [false, true] {
+            let mut x = Values::all(element);
+            let mut out = Values::nan(element, x.count);
+            let launch = finish(element, [64, x.count / 64], KernelActivation::Gelu, vectors).unwrap();
+            let none = std::ptr::null_mut();
+            run(&launch, &[x.pointer(), none, none, none, out.pointer()]);
+            for (x, got) in x.get().into_iter().zip(out.get()) {
+                let want = if x == f64::NEG_INFINITY { 0.0 } else { naive::gelu(x) };
+                if !want.is_finite() {
+                    assert!(
+                        got.total_cmp(&want.abs()).is_eq() || got.is_nan() && want.is_nan(),
+                        "{x}: {got}"
+                    );
+                    continue;
+                }
+                let exponent = want.abs().log2().floor().max(f64::from(lowest));
+                let unit = (exponent - f64::from(digits)).exp2();
+                // So small values may be zero, which only bf16 can tell from it.
+                let bound = unit.max(if want.abs() < SMALL { SMALL } else { 0.0 });
+                assert!((got - want).abs() <= bound, "{}: GELU of {x} is {got}, not {want}", launch.function);
+            }
+        }
+    }
+}
+
+/// What GELU of a 16-bit type may give as zero.
+const SMALL: f64 = 1.0 / (1_u128 << 122) as f64;
+
+/// Channels of the published networks, and others: of rows of odd lengths, and too wide for registers.
+const NORMED: [usize; 16] = [64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 13, 40, 48, 200, 2056];
+
+#[test]
 fn norms_are_those_of_the_definition_far_from_zero() {
     let mut rng = fastrand::Rng::with_seed(2);
     for (element, tolerance) in TYPES {
-        for (rows, channels) in [(1, 1), (7, 13), (49, 64), (10, 96), (4, 2048), (130, 32)] {
+        for (rows, channels) in NORMED.map(|channels| (11, channels)).into_iter().chain([(1, 1), (130, 32)]) {
             for (vectors, epsilon) in [(false, 1e-5), (true, 1e-5), (false, 0.25), (true, 1e-12)] {
                 // A large mean shows cancellation.
                 let mut x = Values::random(element, rows * channels, 20.0, &mut rng);
@@ -130,6 +196,47 @@ fn norms_are_those_of_the_definition_far_from_zero() {
                 assert_each(&out.get(), &want, tolerance.max(2e-5), &what);
             }
         }
+    }
+}
+
+#[test]
+fn what_is_normed_as_it_is_finished_is_what_two_kernels_give() {
+    let mut rng = fastrand::Rng::with_seed(5);
+    for (element, _) in TYPES {
+        for (channels, rows) in NORMED.into_iter().zip([37, 5, 1, 130].into_iter().cycle()) {
+            let epsilon = 1e-5;
+            let size = [rows, channels];
+            let Some(both) = finish_norm(element, size, epsilon, true) else {
+                assert!([13, 2056].contains(&channels), "{element:?} {channels}");
+                continue;
+            };
+            let both = both.unwrap();
+            let [mut x, mut residual] =
+                [20.0, 1.0].map(|c| Values::random(element, rows * channels, c, &mut rng));
+            let [mut bias, mut gamma, mut weight, mut norm_bias] =
+                [0.3, 1.0, 1.0, 0.0].map(|c| Values::random(element, channels, c, &mut rng));
+            for has in PARTS {
+                let [b, g, r] =
+                    [given(has[0], &mut bias), given(has[1], &mut gamma), given(has[2], &mut residual)];
+                let (w, n) = (weight.pointer(), norm_bias.pointer());
+                let [mut out, mut normed, mut want, mut want_normed] =
+                    [(); 4].map(|()| Values::nan(element, rows * channels));
+                let first = finish(element, size, KernelActivation::None, true).unwrap();
+                run(&first, &[x.pointer(), b, g, r, want.pointer()]);
+                let second = layer_norm(element, size, epsilon, true).unwrap();
+                run(&second, &[want.pointer(), w, n, want_normed.pointer()]);
+
+                run(&both, &[x.pointer(), b, g, r, w, n, out.pointer(), normed.pointer()]);
+                let what = format!("{} {size:?} {has:?}", both.function);
+                assert_eq!(out.words, want.words, "{what}");
+                assert_eq!(normed.words, want_normed.words, "{what}, normed");
+
+                let mut alone = Values::nan(element, rows * channels);
+                run(&both, &[x.pointer(), b, g, r, w, n, std::ptr::null_mut(), alone.pointer()]);
+                assert_eq!(alone.words, normed.words, "{what}, normed alone");
+            }
+        }
+        assert!(finish_norm(element, [3, 64], 1e-5, false).is_none());
     }
 }
 

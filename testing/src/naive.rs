@@ -2,7 +2,8 @@
 
 /// The Gaussian error linear unit, exactly: x·Φ(x).
 pub fn gelu(x: f64) -> f64 {
-    0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))
+    // Far below zero 1 + erf would cancel.
+    0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
 }
 
 /// The product of `a`, [m, depth], with the transpose of `w`, [n, depth]: [m, n].

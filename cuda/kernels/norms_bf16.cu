@@ -1,0 +1,3 @@
+#include "norms.cuh"
+
+NORMS(bf16, __nv_bfloat16)

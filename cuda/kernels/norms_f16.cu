@@ -1,0 +1,3 @@
+#include "norms.cuh"
+
+NORMS(f16, __half)
