@@ -94,12 +94,13 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const int base_y = tile_y + QUERIES_Y * warp, query_x = tile_x + g;
   const unsigned channel = head * DIM + 8 * t;
+  const bool real[2] = {base_y < rows.size && query_x < columns.size, base_y + 1 < rows.size && query_x < columns.size};
   uint4 queries[2], missing = make_uint4(0, 0, 0, 0);
+  const size_t first_pixel = real[0] ? pixel(base_y, query_x) : image, row_step = size_t(unsigned(dilation_y * width)) * stride;
+  const T* query = qkv + first_pixel * (3 * stride) + channel;
+  T* result = out + first_pixel * stride + channel;
 #pragma unroll
-  for (int r = 0; r < 2; r++) {
-    const size_t real = pixel(min(base_y + r, rows.size - 1), min(query_x, columns.size - 1));
-    queries[r] = *reinterpret_cast<const uint4*>(qkv + real * (3 * stride) + channel);
-  }
+  for (int r = 0; r < 2; r++) queries[r] = *reinterpret_cast<const uint4*>(query + (real[r] ? 3 * r * row_step : 0));
   if (query_bias) missing = *reinterpret_cast<const uint4*>(query_bias + channel);
 
   // The halo, and how much of it there is.
@@ -116,7 +117,7 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
     const int part = threadIdx.x % 4;
     const bool value = threadIdx.x & 4;
     const unsigned vector = (1 + value) * stride + head * DIM + 8 * part;
-    const size_t step = size_t(unsigned(dilation_y * width)) * (3 * stride);
+    const size_t step = 3 * row_step;
     const T* outside = pad ? pad + vector : qkv;
     for (int x = threadIdx.x / 8; x < HALO_X; x += B::THREADS / 8) {
       const int real = x < min(halo_x, columns.size - left) ? min(halo_y, rows.size - top) : 0;
@@ -129,8 +130,10 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
       constexpr int FOUR_ROWS = 4 * HALO_X * ROW;
       static_assert(FOUR_ROWS % (8 * ROW) == 0, "the swizzle repeats after eight places");
       unsigned char* const first[4] = {to(0), to(1), to(2), to(3)};
+#pragma unroll 1
+      for (int y = 0, moved = 0; y < real; y += 4, moved += FOUR_ROWS)
 #pragma unroll
-      for (int y = 0; y < B::HALO_Y; y++, from += step) copy_async_if(y < real, first[y % 4] + y / 4 * FOUR_ROWS, from);
+        for (int i = 0; i < 4; i++, from += step) copy_async_if(y + i < real, first[i] + moved, from);
 #pragma unroll 1
       for (int y = real; y < min(halo_y + 1, B::HALO_Y); y++) copy_async(to(y), outside, pad);
     }
@@ -156,15 +159,15 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
     for (int y = K; y < bias_rows; y++) put(y, from[y * B::BIASES]);
   }
 
-  copies_done();
-  __syncthreads();
-  if (base_y >= rows.size) return;
   uint32_t q[2][4];                                                // [step of 16 channels][register]
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     const uint4 words = rounded_sums<T>(queries[r], missing);
     q[0][r] = words.x; q[0][r + 2] = words.y; q[1][r] = words.z; q[1][r + 2] = words.w;
   }
+  copies_done();
+  __syncthreads();
+  if (base_y >= rows.size) return;
 
   // Its keys, values and biases, of which a constant distance on lie the next ones. The biases of the second row of queries are
   // one row before those of the first; below the map, where it is no query, they may be anything.
@@ -251,8 +254,7 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
 #pragma unroll
     for (int j = 0; j < 4; j++) words[j] = pack<T>(sum_values[j][2 * r] * share, sum_values[j][2 * r + 1] * share);
     transpose_quad(words, t);
-    if (base_y + r < rows.size && query_x < columns.size)
-      *reinterpret_cast<uint4*>(out + size_t(pixel(base_y + r, query_x)) * stride + channel) = make_uint4(words[0], words[1], words[2], words[3]);
+    if (real[r]) *reinterpret_cast<uint4*>(result + r * row_step) = make_uint4(words[0], words[1], words[2], words[3]);
   }
 }
 
@@ -268,11 +270,11 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
 // The warps of a block are as many as keep its shared memory under 48 KiB; then the blocks that a multiprocessor of an H100 has
 // shared memory and, without spilling, registers for.
 #define ALL_SIZES(type, T)                                                                                                 \
-  ATTENTION(attention_mma_##type##_3, T, 3, 4, false, 8)                                                                   \
-  ATTENTION(attention_mma_##type##_5, T, 5, 4, false, 7)                                                                   \
-  ATTENTION(attention_mma_##type##_7, T, 7, 4, false, 6)                                                                   \
-  ATTENTION(attention_mma_##type##_7_whole, T, 7, 4, true, 8)                                                              \
-  ATTENTION(attention_mma_##type##_9, T, 9, 4, false, 5)                                                                   \
+  ATTENTION(attention_mma_##type##_3, T, 3, 4, false, 7)                                                                   \
+  ATTENTION(attention_mma_##type##_5, T, 5, 4, false, 6)                                                                   \
+  ATTENTION(attention_mma_##type##_7, T, 7, 4, false, 5)                                                                   \
+  ATTENTION(attention_mma_##type##_7_whole, T, 7, 4, true, 7)                                                              \
+  ATTENTION(attention_mma_##type##_9, T, 9, 4, false, 4)                                                                   \
   ATTENTION(attention_mma_##type##_11, T, 11, 3, false, 4)                                                                 \
   ATTENTION(attention_mma_##type##_13, T, 13, 1, false, 5)
 
