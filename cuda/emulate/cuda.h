@@ -38,6 +38,7 @@ struct uint3 { unsigned x, y, z; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
@@ -310,15 +311,29 @@ inline __nv_bfloat16 __float2bfloat16(float x) {
   if ((bits & 0x7fffffff) > 0x7f800000) return {0x7fff};
   return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
+inline __half2 __hadd2(__half2 a, __half2 b) {
+  return {__float2half(__half2float(a.x) + __half2float(b.x)), __float2half(__half2float(a.y) + __half2float(b.y))};
+}
+inline __nv_bfloat162 __hadd2(__nv_bfloat162 a, __nv_bfloat162 b) {
+  return {__float2bfloat16(__bfloat162float(a.x) + __bfloat162float(b.x)), __float2bfloat16(__bfloat162float(a.y) + __bfloat162float(b.y))};
+}
 inline __half2 __floats2half2_rn(float x, float y) { return {__float2half(x), __float2half(y)}; }
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__float2bfloat16(x), __float2bfloat16(y)}; }
 
 // The instructions that device.cuh writes in PTX.
 
+// Below the normal numbers there is nothing.
+inline float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+inline float exp2_approximate(float x) { return flushed(std::exp2(x)); }
+inline float reciprocal_approximate(float x) { return flushed(1 / flushed(x)); }
+
 // Lands when the thread waits for it.
 inline void copy_async(void* to, const void* from, bool real) {
   if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16) EMULATED_FAIL("a copy that is not aligned to 16 bytes");
   emulated::fiber().copies.push_back({to, from, real});
+}
+inline void copy_async_if(bool real, void* to, const void* from) {
+  if (real) copy_async(to, from, true);
 }
 inline void copies_done() {
   for (const auto& copy : emulated::fiber().copies)

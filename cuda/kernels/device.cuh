@@ -41,17 +41,9 @@ template <> __device__ __forceinline__ float from_float<float>(float x) { return
 template <> __device__ __forceinline__ __half from_float<__half>(float x) { return __float2half(x); }
 template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16(x); }
 
-// 2^x in one instruction, within 2 units in the last place of f32; what is below the normal numbers is 0.
-__device__ __forceinline__ float exp2_flushed(float x) {
-#ifdef __CUDACC__
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-#else
-  const float y = exp2f(x);
-  return y < 0x1p-126f ? 0 : y;
-#endif
-}
+// The type of two values.
+__device__ inline __half2 pair_of(__half);
+__device__ inline __nv_bfloat162 pair_of(__nv_bfloat16);
 
 // Two values in the halves of a word, the first one below.
 template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high);
@@ -74,12 +66,42 @@ template <> __device__ __forceinline__ void unpack<__nv_bfloat16>(uint32_t word,
   low = __uint_as_float(word << 16), high = __uint_as_float(word & 0xffff0000u);
 }
 
+// The sums of two pairs, rounded to their type: the same as through f32, which is wide enough to be rounded twice.
+template <typename T> __device__ __forceinline__ uint32_t add_pairs(uint32_t a, uint32_t b) {
+  using Pair = decltype(pair_of(T()));
+  const Pair sum = __hadd2(*reinterpret_cast<const Pair*>(&a), *reinterpret_cast<const Pair*>(&b));
+  return *reinterpret_cast<const uint32_t*>(&sum);
+}
+
+#if defined(__CUDACC__)
+// 2^x, to 2 units in the last place; below the normal numbers it is zero.
+__device__ __forceinline__ float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// 1 / x, to one unit in the last place.
+__device__ __forceinline__ float reciprocal_approximate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+#endif
+
 #if defined(__CUDACC__) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)
 // Copies 16 bytes from global to shared memory behind the program's back, or writes zeros if `real` is false.
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool real) {
   uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
   int bytes = real ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+}
+
+// Copies as `copy_async` does, or does nothing: without a branch, which would cost more than the copy.
+__device__ __forceinline__ void copy_async_if(bool real, void* to, const void* from) {
+  uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("{\n .reg .pred real;\n setp.ne.b32 real, %2, 0;\n @real cp.async.cg.shared.global [%0], [%1], 16;\n}"
+               ::"r"(address), "l"(from), "r"(int(real)) : "memory");
 }
 
 // Waits for this thread's copies; __syncthreads then shows them to the block.

@@ -59,7 +59,7 @@ __device__ __forceinline__ float gelu_of_half(float x) {
   float tail = LOG_TAIL[DEGREE];
 #pragma unroll
   for (int i = DEGREE - 1; i >= 0; i--) tail = fmaf(tail, size, LOG_TAIL[i]);
-  return fmaf(-size, exp2_flushed(tail), x < 0 ? 0 : x);
+  return fmaf(-size, exp2_approximate(tail), x < 0 ? 0 : x);
 }
 
 template <typename T, Activation A> __device__ __forceinline__ float activated(float x) {

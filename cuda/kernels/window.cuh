@@ -13,6 +13,10 @@ struct Axis {
   __device__ Axis(int length, int kernel, int dilation, int first)
       : first(first), dilation(dilation), kernel(kernel), size((length - first + dilation - 1) / dilation) {}
 
+  // The same where the first class, the longest one, is known to have `longest` positions.
+  __device__ Axis(int length, int kernel, int dilation, int first, int longest)
+      : first(first), dilation(dilation), kernel(kernel), size(longest - (first + dilation * (longest - 1) >= length)) {}
+
   // With the padded ones.
   __device__ int places() const { return max(size, kernel); }
   // Where a place that is not padded lies on the whole axis.

@@ -32,8 +32,8 @@ pub struct Launches {
 const WARPS: usize = 4;
 /// Channels that the kernels for narrow heads sum up in one pass over the window.
 const NARROW: usize = 32;
-/// Side of the queries of a warp on the matrix units.
-const SIDE: usize = 4;
+/// Rows and columns of the queries of a warp on the matrix units.
+const QUERIES: [usize; 2] = [2, 8];
 /// Channels of a head on the matrix units.
 const MMA_DIM: usize = 32;
 
@@ -122,35 +122,40 @@ impl Launches {
         if dim != MMA_DIM {
             return None;
         }
-        let (function, [warps_y, warps_x]) = match (element, kernel_size) {
-            (Element::F16, 3) => ("attention_mma_f16_3", [2, 2]),
-            (Element::F16, 5) => ("attention_mma_f16_5", [2, 2]),
-            (Element::F16, 7) => ("attention_mma_f16_7", [2, 2]),
-            (Element::F16, 9) => ("attention_mma_f16_9", [2, 2]),
-            (Element::F16, 11) => ("attention_mma_f16_11", [2, 2]),
-            (Element::F16, 13) => ("attention_mma_f16_13", [1, 2]),
-            (Element::Bf16, 3) => ("attention_mma_bf16_3", [2, 2]),
-            (Element::Bf16, 5) => ("attention_mma_bf16_5", [2, 2]),
-            (Element::Bf16, 7) => ("attention_mma_bf16_7", [2, 2]),
-            (Element::Bf16, 9) => ("attention_mma_bf16_9", [2, 2]),
-            (Element::Bf16, 11) => ("attention_mma_bf16_11", [2, 2]),
-            (Element::Bf16, 13) => ("attention_mma_bf16_13", [1, 2]),
+        let (height_class, width_class) = (height.div_ceil(dilation), width.div_ceil(dilation));
+        let whole = kernel_size == 7 && height_class.max(width_class) <= kernel_size;
+        let (function, warps) = match (element, kernel_size) {
+            (Element::F16, 3) => ("attention_mma_f16_3", 4),
+            (Element::F16, 5) => ("attention_mma_f16_5", 4),
+            (Element::F16, 7) if whole => ("attention_mma_f16_7_whole", 4),
+            (Element::F16, 7) => ("attention_mma_f16_7", 4),
+            (Element::F16, 9) => ("attention_mma_f16_9", 4),
+            (Element::F16, 11) => ("attention_mma_f16_11", 3),
+            (Element::F16, 13) => ("attention_mma_f16_13", 1),
+            (Element::Bf16, 3) => ("attention_mma_bf16_3", 4),
+            (Element::Bf16, 5) => ("attention_mma_bf16_5", 4),
+            (Element::Bf16, 7) if whole => ("attention_mma_bf16_7_whole", 4),
+            (Element::Bf16, 7) => ("attention_mma_bf16_7", 4),
+            (Element::Bf16, 9) => ("attention_mma_bf16_9", 4),
+            (Element::Bf16, 11) => ("attention_mma_bf16_11", 3),
+            (Element::Bf16, 13) => ("attention_mma_bf16_13", 1),
             _ => return None,
         };
-        // Tiles and halos of the largest class.
-        let [(tiles_y, halo_y), (tiles_x, halo_x)] =
-            [(height, warps_y), (width, warps_x)].map(|(length, warps)| {
-                let (class, tile) = (length.div_ceil(dilation), SIDE * warps);
-                (class.div_ceil(tile), class.max(kernel_size).min(tile + kernel_size - 1))
-            });
-        let classes = dilation.min(height) * dilation.min(width);
-        let blocks = batch * classes * tiles_y * tiles_x * heads;
-        let bias_bytes = 4 * (2 * kernel_size - 1).pow(2);
+        let [query_rows, query_columns] = [QUERIES[0] * warps, QUERIES[1]];
+        let tiles = height_class.div_ceil(query_rows) * width_class.div_ceil(query_columns);
+        let (dilation_y, dilation_x) = (dilation.min(height), dilation.min(width));
+        let blocks = batch * dilation_y * dilation_x * tiles * heads;
+        // As `Tile` of the kernels: the keys and values of a halo, and each column's biases.
+        let [halo_rows, halo_columns] = match whole {
+            true => [kernel_size, kernel_size + 1],
+            false => [query_rows + kernel_size - 1, query_columns + kernel_size - 1],
+        };
+        let bias_rows = (2 * kernel_size - 1).min(query_rows + kernel_size - 1);
+        let biases = query_columns * ((bias_rows * halo_columns + 7) / 16 * 16 + 8);
         let key_bytes = element.bytes() * MMA_DIM;
-        let shared_bytes = (2 * halo_y * halo_x * key_bytes + bias_bytes) as u32;
-        let threads = 32 * (warps_y * warps_x) as u32;
-        let launch =
-            Launch::linear(ATTENTION_MMA, function, blocks, threads, &[height, width, heads, dilation]);
+        let shared_bytes = (2 * halo_rows * halo_columns * key_bytes + 4 * biases) as u32;
+        let sizes = [height, width, heads, dilation_y, dilation_x, height_class, width_class];
+        let launch = Launch::linear(ATTENTION_MMA, function, blocks, 32 * warps as u32, &sizes);
         Some(launch.map(|launch| Launch { shared_bytes, ..launch }))
     }
 }

@@ -8,7 +8,7 @@ mod record;
 mod run;
 
 pub use open::{OpenError, open};
-pub(crate) use operands::{Operand, aligned, element, on_gpu};
+pub(crate) use operands::{Operand, aligned, all_aligned, element, on_gpu};
 pub(crate) use product::product;
 pub(crate) use record::Recording;
 pub(crate) use run::{run, run_into, tensor, tensor_of, tensors, uninitialized};

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::CudaStorageSlice;
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, DeviceRepr, SyncOnDrop};
-use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Storage, bail};
+use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Storage, Tensor, bail};
 use nat_cuda::Element;
 
 thread_local! {
@@ -40,6 +40,13 @@ pub(crate) fn aligned(inputs: &[Operand]) -> bool {
         .iter()
         .flatten()
         .all(|(storage, layout)| (layout.start_offset() * storage.dtype().size_in_bytes()).is_multiple_of(16))
+}
+
+/// The same of tensors.
+pub(crate) fn all_aligned(inputs: &[Option<&Tensor>]) -> bool {
+    let begins_aligned =
+        |x: &&Tensor| (x.layout().start_offset() * x.dtype().size_in_bytes()).is_multiple_of(16);
+    inputs.iter().flatten().all(begins_aligned)
 }
 
 /// Refuses memory of another GPU or stream: nothing puts the streams' work in order. A recording is no work.

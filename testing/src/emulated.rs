@@ -33,7 +33,9 @@ impl EmulatedGpu {
     /// that one were to come of what was asked for last, with it: 0 if it has failed.
     pub fn fail(&self, call: u32) -> u32 {
         // SAFETY: driver.cpp defines the function with this type.
-        unsafe { self.library.get::<unsafe extern "C" fn(c_uint) -> c_uint>(b"nat_emulated_fail").unwrap()(call) }
+        unsafe {
+            self.library.get::<unsafe extern "C" fn(c_uint) -> c_uint>(b"nat_emulated_fail").unwrap()(call)
+        }
     }
 
     /// Counts anew.
