@@ -11,4 +11,4 @@ pub use open::{OpenError, open};
 pub(crate) use operands::{Operand, aligned, all_aligned, element, on_gpu};
 pub(crate) use product::product;
 pub(crate) use record::Recording;
-pub(crate) use run::{run, run_into, tensor, tensor_of, tensors, uninitialized};
+pub(crate) use run::{one_type, run, run_into, tensor, tensor_of, tensors, uninitialized};

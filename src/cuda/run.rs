@@ -109,12 +109,20 @@ pub(crate) fn tensor(
     shape: &Shape,
     launch: impl FnOnce(Element, bool) -> std::result::Result<Launch, TooLarge>,
 ) -> Result<Tensor> {
+    let (dtype, element) = one_type(inputs)?;
+    tensor_of(dtype, inputs, shape, |aligned| launch(element, aligned))
+}
+
+/// The type of all `inputs`.
+///
+/// # Errors
+/// When they are of several types, or the kernels compute in none of that.
+pub(crate) fn one_type(inputs: &[Option<&Tensor>]) -> Result<(DType, Element)> {
     let Some(first) = inputs.iter().flatten().next() else { bail!("a GPU kernel without inputs") };
-    if let Some(other) = inputs.iter().flatten().find(|other| other.dtype() != first.dtype()) {
-        bail!("a GPU kernel got {:?} and {:?} tensors", first.dtype(), other.dtype());
+    match inputs.iter().flatten().find(|other| other.dtype() != first.dtype()) {
+        Some(other) => bail!("a GPU kernel got {:?} and {:?} tensors", first.dtype(), other.dtype()),
+        None => Ok((first.dtype(), element(first.dtype())?)),
     }
-    let element = element(first.dtype())?;
-    tensor_of(first.dtype(), inputs, shape, |aligned| launch(element, aligned))
 }
 
 /// As [`tensor`], of the type `dtype` and of inputs of whatever types the kernel takes.

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use nat_cuda::layers;
 
-use crate::cuda::{all_aligned, element, tensor, tensors};
+use crate::cuda::{all_aligned, one_type, tensor, tensors};
 use crate::layers::parts::{Activation, NormParts};
 use crate::layers::stepwise::{Finish, Steps};
 
@@ -40,10 +40,11 @@ fn fused_norm(x: &Tensor, finish: Finish, norm: &NormParts, wanted: bool) -> Res
     let inputs = [Some(x), bias, gamma, residual.as_ref(), Some(&norm.weight), Some(&norm.bias)];
     check_finish(x, finish)?;
     check_norm(x, norm)?;
-    let launch = layers::finish_norm(element(x.dtype())?, rows(x), norm.epsilon as f32, all_aligned(&inputs));
+    let (dtype, element) = one_type(&inputs)?;
+    let launch = layers::finish_norm(element, rows(x), norm.epsilon as f32, all_aligned(&inputs));
     match launch {
         Some(launch) if activation == Activation::None => {
-            tensors(x.dtype(), &inputs, x.shape(), [wanted, true], |_| launch)
+            tensors(dtype, &inputs, x.shape(), [wanted, true], |_| launch)
         }
         _ => Ok([None, None]),
     }
