@@ -6,10 +6,11 @@ use std::process::Command;
 use std::{env, fs};
 
 /// Each file of kernels, and the lowest architecture that it compiles for.
-const KERNELS: [(&str, u32); 8] = [
+const KERNELS: [(&str, u32); 9] = [
     ("attention", 75),
     ("attention_grad", 75),
     ("attention_mma", 80),
+    ("images", 75),
     ("layers", 75),
     ("norms_f32", 75),
     ("norms_f16", 75),
