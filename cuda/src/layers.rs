@@ -224,9 +224,15 @@ impl Windows {
     pub fn launch(&self, element: Element, vectors: bool) -> Result<Launch, TooLarge> {
         let &Self { batch, size: [h, w], channels, out: [oh, ow], kernel, stride, padding } = self;
         let (function, each) = kernel!("windows", element, channels, vectors);
-        let blocks = (batch * oh * ow * self.depth() / each).div_ceil(THREADS);
+        let words = self.depth() / each;
+        // Kernels count the words of a row, and places in what surrounds a map, in 32 bits.
+        for (rows, words) in [(ow, words), (oh, stride), (ow, stride)] {
+            countable(rows, words)?;
+        }
+        let parts = (ow * words).div_ceil(THREADS).max(1);
+        let grid = [oh, parts, looped(batch, oh.saturating_mul(parts))];
         let sizes = [batch, h, w, channels, oh, ow, self.depth(), kernel, stride, padding];
-        Launch::linear(LAYERS, function, blocks, THREADS as u32, &sizes)
+        Launch::of(LAYERS, function, grid, [THREADS, 1], &sizes)
     }
 }
 

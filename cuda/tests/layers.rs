@@ -251,6 +251,7 @@ fn windows_are_those_of_a_convolution() {
         (2, [9, 7], 3, 4, 4, 0),
         (1, [4, 4], 8, 1, 1, 0),
         (1, [3, 5], 4, 3, 2, 1),
+        (3, [2, 40], 24, 3, 1, 1),
     ];
     for (element, _) in TYPES {
         for (batch, size, channels, kernel, stride, padding) in cases {
@@ -261,6 +262,10 @@ fn windows_are_those_of_a_convolution() {
                 let mut got = Values::nan(element, batch * out[0] * out[1] * windows.depth());
                 let launch = windows.launch(element, vectors).unwrap();
                 run(&launch, &[x.pointer(), got.pointer()]);
+                let mut again = Values::nan(element, got.count);
+                let few = Launch { grid: [launch.grid[0], launch.grid[1], 1], ..launch };
+                run(&few, &[x.pointer(), again.pointer()]);
+                assert_eq!(again.words, got.words, "{windows:?}, all images by the same threads");
                 let x = x.get();
                 let mut want = Vec::new();
                 for row in 0..batch * out[0] * out[1] {
@@ -412,5 +417,20 @@ fn means_are_over_places() {
 #[test]
 fn launches_that_are_too_large_are_errors() {
     assert!(finish(Element::F16, [usize::MAX >> 20, 1024], KernelActivation::None, true).is_err());
+    assert!(finish(Element::F16, [1 << 24, 4096], KernelActivation::None, true).is_err());
+    assert!(layer_norm(Element::F32, [1 << 24, 1024], 1e-5, true).is_err());
+    assert!(finish_norm(Element::F32, [1 << 24, 1024], 1e-5, true).unwrap().is_err());
+    let side = 1 << 16;
+    let map = Windows {
+        batch: 4096,
+        size: [side; 2],
+        channels: 8,
+        out: [side; 2],
+        kernel: 3,
+        stride: 1,
+        padding: 1,
+    };
+    assert!(map.launch(Element::F16, true).is_ok());
+    assert!(Windows { out: [side, side << 8], ..map }.launch(Element::F16, true).is_err());
     assert!(mean(Element::F32, [1, 1 << 31, 32]).is_err());
 }
