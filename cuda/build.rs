@@ -10,6 +10,7 @@ const KERNELS: [(&str, u32); 9] = [
     ("attention", 75),
     ("attention_grad", 75),
     ("attention_mma", 80),
+    ("images", 75),
     ("layers", 75),
     ("maps", 75),
     ("norms_f32", 75),

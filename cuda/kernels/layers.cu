@@ -21,21 +21,28 @@ __device__ __forceinline__ void finish(const T* x, const T* bias, const T* gamma
 
 // The windows of a convolution as rows of a product: x [batch, height, width, channels] to out
 // [batch, out_height, out_width, depth], of which the first kernel x kernel x channels are the window, zero outside the map, and
-// the rest zero. N elements of neighbouring channels a thread.
+// the rest zero. A thread takes a word of N neighbouring channels, of which the grid's x is the row and y and the block's x the place
+// in it, for the images that the grid's z says: all but the image is the same for each.
 template <typename T, int N>
 __device__ __forceinline__ void windows(const T* x, T* out, int batch, int height, int width, int channels, int out_height,
                                         int out_width, int depth, int kernel, int stride, int padding) {
   using P = Pack<T, N>;
-  const size_t i = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) * N;
-  if (i >= size_t(batch) * out_height * out_width * depth) return;
-  const size_t row = i / depth;
-  const int at = i % depth, channel = at % channels, kx = at / channels % kernel, ky = at / channels / kernel;
-  const size_t image = row / out_width / out_height;
-  const int sx = int(row % out_width) * stride + kx - padding, sy = int(row / out_width % out_height) * stride + ky - padding;
-  P value = {};
-  if (ky < kernel && unsigned(sx) < unsigned(width) && unsigned(sy) < unsigned(height))
-    value = *reinterpret_cast<const P*>(x + ((image * height + sy) * width + sx) * channels + channel);
-  *reinterpret_cast<P*>(out + i) = value;
+  const unsigned word = blockIdx.y * blockDim.x + threadIdx.x, words = unsigned(depth) / N, row_words = out_width * words;
+  if (word >= row_words) return;
+  const unsigned column = word / words, at = (word - column * words) * N;
+  const unsigned tap = at / channels, channel = at - tap * channels, ky = tap / kernel, kx = tap - ky * kernel;
+  const int sx = int(column * stride + kx) - padding, sy = int(blockIdx.x * stride + ky) - padding;
+  const bool inside = ky < unsigned(kernel) && unsigned(sx) < unsigned(width) && unsigned(sy) < unsigned(height);
+  const size_t image = size_t(height) * width * channels, out_image = size_t(out_height) * row_words;
+  x += blockIdx.z * image + (size_t(sy) * width + sx) * channels + channel;
+  P* to = reinterpret_cast<P*>(out) + blockIdx.z * out_image + size_t(blockIdx.x) * row_words + word;
+  for (unsigned i = blockIdx.z; i < unsigned(batch); i += gridDim.z) {
+    P value = {};
+    if (inside) value = *reinterpret_cast<const P*>(x);
+    *to = value;
+    x += gridDim.z * image;
+    to += gridDim.z * out_image;
+  }
 }
 
 // The mean of x [batch, places, channels] over its places, [batch, channels]. A block takes an image and 32 channels: its

@@ -59,6 +59,16 @@ impl Launch {
     }
 }
 
+/// Blocks that are several for each of the places that a large GPU has for them (H100: 132 · 8).
+const ENOUGH_BLOCKS: usize = 8192;
+
+/// Blocks for `wanted` places along an axis of which each block takes several, alike in number, where there are
+/// blocks enough: with more each would only prepare anew. `others` is how many there are beside each.
+pub(crate) fn looped(wanted: usize, others: usize) -> usize {
+    let each = wanted.saturating_mul(others).div_ceil(ENOUGH_BLOCKS).clamp(1, wanted.max(1));
+    wanted.div_ceil(each)
+}
+
 /// Type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]

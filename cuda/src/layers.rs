@@ -1,12 +1,11 @@
 //! Launches of what stands between the matrix products of a layer. Tensors are contiguous, channels last
 //! and of one type; `vectors` says whether all of them begin at a multiple of 16 bytes.
 
+use crate::launch::looped;
 use crate::{Element, LAYERS, Launch, NORMS_BF16, NORMS_F16, NORMS_F32, TooLarge};
 
 /// Threads of a block of the element-wise kernels.
 const THREADS: usize = 256;
-/// Blocks that are several for each of the places that a large GPU has for them (H100: 132 · 8).
-const ENOUGH_BLOCKS: usize = 8192;
 /// Threads of a block of the norm.
 const NORM_THREADS: usize = 128;
 /// Lanes of a warp.
@@ -90,12 +89,6 @@ pub fn finish(
     let height = THREADS / width;
     let blocks = looped(rows.div_ceil(height), parts);
     Launch::of(LAYERS, function, [blocks, parts, 1], [width, height], &[rows, channels])
-}
-
-/// As many of the `wanted` blocks along an axis of which each block takes several, with `others` beside each,
-/// as keep a GPU busy: with more each would only prepare anew.
-fn looped(wanted: usize, others: usize) -> usize {
-    wanted.min((ENOUGH_BLOCKS / others.max(1)).max(1))
 }
 
 /// Layer norm over the channels, with `epsilon` added to the variance: pointers x [rows, channels], weight,
@@ -231,9 +224,15 @@ impl Windows {
     pub fn launch(&self, element: Element, vectors: bool) -> Result<Launch, TooLarge> {
         let &Self { batch, size: [h, w], channels, out: [oh, ow], kernel, stride, padding } = self;
         let (function, each) = kernel!("windows", element, channels, vectors);
-        let blocks = (batch * oh * ow * self.depth() / each).div_ceil(THREADS);
+        let words = self.depth() / each;
+        // Kernels count the words of a row, and places in what surrounds a map, in 32 bits.
+        for (rows, words) in [(ow, words), (oh, stride), (ow, stride)] {
+            countable(rows, words)?;
+        }
+        let parts = (ow * words).div_ceil(THREADS).max(1);
+        let grid = [oh, parts, looped(batch, oh.saturating_mul(parts))];
         let sizes = [batch, h, w, channels, oh, ow, self.depth(), kernel, stride, padding];
-        Launch::linear(LAYERS, function, blocks, THREADS as u32, &sizes)
+        Launch::of(LAYERS, function, grid, [THREADS, 1], &sizes)
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod attention;
 #[cfg(feature = "emulate")]
 pub mod emulate;
+pub mod images;
 mod launch;
 pub mod layers;
 #[cfg(all(feature = "lazy", target_arch = "x86_64", target_os = "linux"))]
@@ -20,5 +21,6 @@ pub mod regions;
 pub use launch::{Element, Launch, TooLarge};
 pub use libraries::missing_library;
 pub use module::{
-    ATTENTION, ATTENTION_GRAD, ATTENTION_MMA, LAYERS, MAPS, Module, NORMS_BF16, NORMS_F16, NORMS_F32, REGIONS,
+    ATTENTION, ATTENTION_GRAD, ATTENTION_MMA, IMAGES, LAYERS, MAPS, Module, NORMS_BF16, NORMS_F16, NORMS_F32,
+    REGIONS,
 };

@@ -28,6 +28,8 @@ modules! {
     ATTENTION_GRAD, "attention_grad";
     /// Neighborhood attention on the matrix units (compute capability 8.0 and later).
     ATTENTION_MMA, "attention_mma";
+    /// The convolution of images.
+    IMAGES, "images";
     /// What stands between the matrix products of a layer.
     LAYERS, "layers";
     /// Moving the values of maps and images.

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use half::{bf16, f16};
 use nat_cuda::emulate::Emulator;
+use nat_cuda::images::ImageConv;
 use nat_cuda::layers::{KernelActivation, Windows, finish, finish_norm, layer_norm, mean};
 use nat_cuda::{Element, Launch};
 use nat_testing::close::assert_each;
@@ -250,6 +251,7 @@ fn windows_are_those_of_a_convolution() {
         (2, [9, 7], 3, 4, 4, 0),
         (1, [4, 4], 8, 1, 1, 0),
         (1, [3, 5], 4, 3, 2, 1),
+        (3, [2, 40], 24, 3, 1, 1),
     ];
     for (element, _) in TYPES {
         for (batch, size, channels, kernel, stride, padding) in cases {
@@ -260,6 +262,10 @@ fn windows_are_those_of_a_convolution() {
                 let mut got = Values::nan(element, batch * out[0] * out[1] * windows.depth());
                 let launch = windows.launch(element, vectors).unwrap();
                 run(&launch, &[x.pointer(), got.pointer()]);
+                let mut again = Values::nan(element, got.count);
+                let few = Launch { grid: [launch.grid[0], launch.grid[1], 1], ..launch };
+                run(&few, &[x.pointer(), again.pointer()]);
+                assert_eq!(again.words, got.words, "{windows:?}, all images by the same threads");
                 let x = x.get();
                 let mut want = Vec::new();
                 for row in 0..batch * out[0] * out[1] {
@@ -282,6 +288,105 @@ fn windows_are_those_of_a_convolution() {
             }
         }
     }
+}
+
+/// Convolutions of images: those of the published networks, and with maps that end within a window, behind which
+/// zeros are as well as before it.
+const IMAGE_CONVS: [ImageConv; 6] = [
+    ImageConv { batch: 2, channels: 3, size: [13, 22], out: [7, 11], outputs: 32, ..OVERLAPPING },
+    ImageConv { batch: 1, channels: 3, size: [9, 300], out: [5, 150], outputs: 64, ..OVERLAPPING },
+    ImageConv { batch: 2, channels: 1, size: [5, 4], out: [5, 7], outputs: 8, padding: 2, ..OVERLAPPING },
+    ImageConv { batch: 3, channels: 3, size: [11, 13], out: [3, 4], outputs: 96, ..PATCHES },
+    ImageConv { batch: 1, channels: 3, size: [8, 37], out: [2, 10], outputs: 192, ..PATCHES },
+    ImageConv { batch: 1, channels: 5, size: [6, 3], out: [2, 1], outputs: 24, padding: 1, ..PATCHES },
+];
+const OVERLAPPING: ImageConv = ImageConv {
+    batch: 1,
+    channels: 3,
+    size: [0; 2],
+    out: [0; 2],
+    outputs: 0,
+    kernel: 3,
+    stride: 2,
+    padding: 1,
+};
+const PATCHES: ImageConv = ImageConv { kernel: 4, stride: 4, padding: 0, ..OVERLAPPING };
+
+/// A convolution of `image` in f64.
+fn convolved(conv: &ImageConv, image: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
+    let &ImageConv { batch, channels, size: [h, w], out: [oh, ow], outputs, kernel, stride, padding } = conv;
+    let mut all = Vec::new();
+    for place in 0..batch * oh * ow {
+        let (b, oy, ox) = (place / ow / oh, place / ow % oh, place % ow);
+        for output in 0..outputs {
+            let mut sum = bias[output];
+            for tap in 0..channels * kernel * kernel {
+                let (c, ky, kx) = (tap / kernel / kernel, tap / kernel % kernel, tap % kernel);
+                let y = (oy * stride + ky).wrapping_sub(padding);
+                let x = (ox * stride + kx).wrapping_sub(padding);
+                if y < h && x < w {
+                    let pixel = image[((b * channels + c) * h + y) * w + x];
+                    sum += pixel * weight[output * channels * kernel * kernel + tap];
+                }
+            }
+            all.push(sum);
+        }
+    }
+    all
+}
+
+#[test]
+fn images_are_convolved_as_they_come() {
+    let mut rng = fastrand::Rng::with_seed(6);
+    let types = TYPES.into_iter().flat_map(|(element, tolerance)| {
+        let images = if element == Element::F32 { vec![element] } else { vec![element, Element::F32] };
+        images.into_iter().map(move |image| (image, element, tolerance))
+    });
+    for (image_element, element, tolerance) in types {
+        for conv in IMAGE_CONVS {
+            let ImageConv { batch, channels, size, out, outputs, kernel, .. } = conv;
+            let taps = channels * kernel * kernel;
+            let mut image =
+                Values::random(image_element, batch * channels * size[0] * size[1], 0.3, &mut rng);
+            let mut weight = Values::random(element, outputs * taps, 0.0, &mut rng);
+            let mut bias = Values::random(element, outputs, 0.5, &mut rng);
+            let launch = conv.launch(image_element, element).unwrap().unwrap();
+            for biased in [true, false] {
+                let known_bias = if biased { bias.get() } else { vec![0.0; outputs] };
+                let want = convolved(&conv, &image.get(), &weight.get(), &known_bias);
+                let few = Launch { grid: [2, launch.grid[1], 1], ..launch.clone() };
+                for launch in [&launch, &few] {
+                    let mut got = Values::nan(element, batch * out[0] * out[1] * outputs);
+                    let b = given(biased, &mut bias);
+                    run(launch, &[image.pointer(), weight.pointer(), b, got.pointer()]);
+                    let what = format!("{} {conv:?} {biased}", launch.function);
+                    // Up to 48 products are summed.
+                    assert_each(&got.get(), &want, tolerance.max(1e-5), &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn other_convolutions_of_images_are_left_to_others() {
+    let conv = IMAGE_CONVS[0];
+    let launched = |conv: ImageConv, image| conv.launch(image, Element::F16);
+    assert!(launched(conv, Element::F32).is_some());
+    assert!(launched(conv, Element::Bf16).is_none(), "halves of another kind");
+    assert!(launched(ImageConv { outputs: 36, ..conv }, Element::F16).is_none(), "no whole words");
+    assert!(launched(ImageConv { stride: 1, ..conv }, Element::F16).is_none(), "another stride");
+    assert!(
+        launched(ImageConv { channels: 15, outputs: 96, ..conv }, Element::F16).is_none(),
+        "heavy weights"
+    );
+    assert!(launched(ImageConv { channels: 1, outputs: 1032, ..conv }, Element::F16).is_none(), "wide");
+    let [largest, larger] = [4096, 1 << 16].map(|side| {
+        let conv = ImageConv { batch: 4096, size: [side; 2], out: [side / 2; 2], outputs: 96, ..conv };
+        launched(conv, Element::F32).unwrap()
+    });
+    assert!(largest.is_ok());
+    assert_eq!(larger, Err(nat_cuda::TooLarge));
 }
 
 #[test]
@@ -312,5 +417,20 @@ fn means_are_over_places() {
 #[test]
 fn launches_that_are_too_large_are_errors() {
     assert!(finish(Element::F16, [usize::MAX >> 20, 1024], KernelActivation::None, true).is_err());
+    assert!(finish(Element::F16, [1 << 24, 4096], KernelActivation::None, true).is_err());
+    assert!(layer_norm(Element::F32, [1 << 24, 1024], 1e-5, true).is_err());
+    assert!(finish_norm(Element::F32, [1 << 24, 1024], 1e-5, true).unwrap().is_err());
+    let side = 1 << 16;
+    let map = Windows {
+        batch: 4096,
+        size: [side; 2],
+        channels: 8,
+        out: [side; 2],
+        kernel: 3,
+        stride: 1,
+        padding: 1,
+    };
+    assert!(map.launch(Element::F16, true).is_ok());
+    assert!(Windows { out: [side, side << 8], ..map }.launch(Element::F16, true).is_err());
     assert!(mean(Element::F32, [1, 1 << 31, 32]).is_err());
 }
