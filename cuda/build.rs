@@ -3,21 +3,42 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{env, fs, panic, thread};
 
-/// Each file of kernels, and the lowest architecture that it compiles for.
-const KERNELS: [(&str, u32); 9] = [
-    ("attention", 75),
-    ("attention_grad", 75),
-    ("attention_mma", 80),
-    ("images", 75),
-    ("layers", 75),
-    ("maps", 75),
-    ("norms_f32", 75),
-    ("norms_f16", 75),
-    ("norms_bf16", 75),
-    ("regions", 75),
-];
+/// What one run of nvcc compiles: a module of `src/module.rs`.
+struct Module {
+    /// Its name there.
+    name: String,
+    /// The file in `kernels`.
+    source: &'static str,
+    /// What selects its kernels of those in the file.
+    defines: Vec<String>,
+    /// The lowest architecture that it compiles for.
+    lowest: u32,
+}
+
+/// All of them.
+fn modules() -> Vec<Module> {
+    let whole =
+        |source: &'static str| Module { name: source.to_owned(), source, defines: Vec::new(), lowest: 75 };
+    let whole_files = ["images", "layers", "maps", "norms_f32", "norms_f16", "norms_bf16", "regions"];
+    let mut modules: Vec<Module> = whole_files.map(whole).into();
+    for source in ["attention", "attention_grad"] {
+        for kind in ["f32", "f16", "bf16"] {
+            let defines = vec![format!("-DONLY_{}", kind.to_uppercase())];
+            modules.push(Module { name: format!("{source}_{kind}"), source, defines, lowest: 75 });
+        }
+    }
+    for kind in ["f16", "bf16"] {
+        for size in [3, 5, 7, 9, 11, 13] {
+            let defines = vec![format!("-DONLY_{}", kind.to_uppercase()), format!("-DONLY_SIZE={size}")];
+            let name = format!("attention_mma_{kind}_{size}");
+            modules.push(Module { name, source: "attention_mma", defines, lowest: 80 });
+        }
+    }
+    modules
+}
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -37,37 +58,54 @@ fn main() {
 }
 
 fn compile() -> Result<(), String> {
-    let nvcc = nvcc();
-    let out = out()?;
     let asked = match env::var("CUDA_COMPUTE_CAP") {
         Ok(text) => capability(&text)?,
         Err(_) => 0,
     };
-    for (name, lowest) in KERNELS {
-        let source = Path::new("kernels").join(name).with_extension("cu");
-        let architecture = format!("arch=compute_{0},code=compute_{0}", asked.max(lowest));
-        let mut command = Command::new(&nvcc);
-        command.args(["-std=c++17", "-O3", "--ptx", "-gencode", &architecture, "-o"]);
-        command.arg(out.join(name).with_extension("ptx")).arg(&source);
-        if let Some(compiler) = env::var_os("NVCC_CCBIN") {
-            command.arg("-allow-unsupported-compiler").arg("-ccbin").arg(compiler);
+    let (nvcc, out, modules) = (nvcc(), out()?, modules());
+    // As many at once as cargo was told to run.
+    let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1usize);
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<(), String> {
+        while let Some(module) = modules.get(next.fetch_add(1, Ordering::Relaxed)) {
+            compile_module(&nvcc, &out, module, asked.max(module.lowest))?;
         }
-        let output = command.output().map_err(|error| {
-            format!(
-                "can't run nvcc ({}: {error}). The feature `cuda` needs the CUDA toolkit to build: install it \
-                 and put nvcc on PATH, or say where it is with NVCC or CUDA_HOME",
-                nvcc.display()
-            )
-        })?;
-        if !output.status.success() {
-            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-            return Err(format!(
-                "nvcc failed on {}:\n{}{}",
-                source.display(),
-                text(&output.stdout),
-                text(&output.stderr)
-            ));
-        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs.clamp(1, modules.len())).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(panic) => panic::resume_unwind(panic),
+        })
+    })
+}
+
+fn compile_module(nvcc: &Path, out: &Path, module: &Module, architecture: u32) -> Result<(), String> {
+    let source = Path::new("kernels").join(module.source).with_extension("cu");
+    let mut command = Command::new(nvcc);
+    command.args(["-std=c++17", "-O3", "--ptx", "-gencode"]);
+    command.arg(format!("arch=compute_{architecture},code=compute_{architecture}"));
+    command.args(&module.defines);
+    command.arg("-o").arg(out.join(&module.name).with_extension("ptx")).arg(&source);
+    if let Some(compiler) = env::var_os("NVCC_CCBIN") {
+        command.arg("-allow-unsupported-compiler").arg("-ccbin").arg(compiler);
+    }
+    let output = command.output().map_err(|error| {
+        format!(
+            "can't run nvcc ({}: {error}). The feature `cuda` needs the CUDA toolkit to build: install it \
+             and put nvcc on PATH, or say where it is with NVCC or CUDA_HOME",
+            nvcc.display()
+        )
+    })?;
+    if !output.status.success() {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        return Err(format!(
+            "nvcc failed on {}:\n{}{}",
+            source.display(),
+            text(&output.stdout),
+            text(&output.stderr)
+        ));
     }
     Ok(())
 }

@@ -29,12 +29,9 @@ struct Sizes {
 
 // A kernel for each type, and for narrow heads and wide ones: the PARTS of attention.cu.
 #define FOR_EACH_TYPE(DEFINE, name)                                                                                         \
-  DEFINE(name##_f32, float, 1)                                                                                             \
-  DEFINE(name##_f16, __half, 1)                                                                                            \
-  DEFINE(name##_bf16, __nv_bfloat16, 1)                                                                                    \
-  DEFINE(name##_wide_f32, float, 4)                                                                                        \
-  DEFINE(name##_wide_f16, __half, 4)                                                                                       \
-  DEFINE(name##_wide_bf16, __nv_bfloat16, 4)
+  FOR_F32(DEFINE(name##_f32, float, 1) DEFINE(name##_wide_f32, float, 4))                                                  \
+  FOR_F16(DEFINE(name##_f16, __half, 1) DEFINE(name##_wide_f16, __half, 4))                                                \
+  FOR_BF16(DEFINE(name##_bf16, __nv_bfloat16, 1) DEFINE(name##_wide_bf16, __nv_bfloat16, 4))
 
 // The pixel and the head that a warp computes. Heads are fastest, since they lie side by side in memory.
 struct Point {
@@ -87,9 +84,11 @@ __device__ __forceinline__ float dot(const T* a, const T* b, const Sizes& s, con
 #pragma unroll UNROLLED
     for (int i = 0; i < s.dim; i += N) {
       const uint4 wa = *reinterpret_cast<const uint4*>(a + i), wb = *reinterpret_cast<const uint4*>(b + i);
-      const T *va = reinterpret_cast<const T*>(&wa), *vb = reinterpret_cast<const T*>(&wb);
+      uint4 more = wa;
+      if (to_a) more = *reinterpret_cast<const uint4*>(to_a + i);
+      const T *va = reinterpret_cast<const T*>(&wa), *vb = reinterpret_cast<const T*>(&wb), *vm = reinterpret_cast<const T*>(&more);
 #pragma unroll
-      for (int j = 0; j < N; j++) sum = fmaf(to_a ? rounded_sum(va[j], to_a[i + j]) : to_float(va[j]), to_float(vb[j]), sum);
+      for (int j = 0; j < N; j++) sum = fmaf(to_a ? rounded_sum(va[j], vm[j]) : to_float(va[j]), to_float(vb[j]), sum);
     }
   } else {
     for (int i = 0; i < s.dim; i++) sum = fmaf(to_a ? rounded_sum(a[i], to_a[i]) : to_float(a[i]), to_float(b[i]), sum);

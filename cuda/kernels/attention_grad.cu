@@ -201,6 +201,6 @@ __device__ __forceinline__ void bias_gradients(const T* __restrict__ qkv, const 
 
 FOR_EACH_TYPE(QUERY_GRADIENTS, attention_grad_query)
 FOR_EACH_TYPE(KEY_GRADIENTS, attention_grad_key)
-BIAS_GRADIENTS(attention_grad_bias_f32, float)
-BIAS_GRADIENTS(attention_grad_bias_f16, __half)
-BIAS_GRADIENTS(attention_grad_bias_bf16, __nv_bfloat16)
+FOR_F32(BIAS_GRADIENTS(attention_grad_bias_f32, float))
+FOR_F16(BIAS_GRADIENTS(attention_grad_bias_f16, __half))
+FOR_BF16(BIAS_GRADIENTS(attention_grad_bias_bf16, __nv_bfloat16))

@@ -15,7 +15,8 @@
 // Where a class has no more than K places on either axis, every query sees all keys: the kernel for such whole maps has K rows
 // of K keys and masks no row. A dilation may divide a map into nothing but these.
 //
-// Masked products are multiplied by zero, so an infinite value or NaN reaches the other queries of its warp too.
+// Masked products are multiplied by zero, so an infinite value or NaN reaches the other queries of its warp too, and so does a
+// product of q and k beyond 10^30, which only bf16 can hold.
 #include "device.cuh"
 #include "window.cuh"
 
@@ -84,7 +85,7 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
   const int tile_y = WHOLE ? 0 : next((class_y + B::Y - 1u) / B::Y) * B::Y;
   const Axis columns(width, K, dilation_x, next(dilation_x), class_x), rows(height, K, dilation_y, next(dilation_y), class_y);
   if (tile_y >= rows.size || tile_x >= columns.size) return;       // a class may be one place shorter than the first
-  // Pixels of all images fit in 32 bits: of 2^32 of them, qkv would take 800 GB.
+  // Pixels of all images are counted in 31 bits: of more of them, qkv would take 400 GB.
   const unsigned image = index * height * width, stride = heads * DIM;  // stride: from q to k and from k to v
   auto pixel = [&](int y, int x) { return image + unsigned(rows.position(y) * width + columns.position(x)); };
 
@@ -120,7 +121,7 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
     const size_t step = 3 * row_step;
     const T* outside = pad ? pad + vector : qkv;
     for (int x = threadIdx.x / 8; x < HALO_X; x += B::THREADS / 8) {
-      const int real = x < min(halo_x, columns.size - left) ? min(halo_y, rows.size - top) : 0;
+      const int inside = x < min(halo_x, columns.size - left) ? min(halo_y, rows.size - top) : 0;
       const T* from = qkv + size_t(pixel(top, left + x)) * (3 * stride) + vector;
       auto to = [&](int y) {
         const int place = y * HALO_X + x;
@@ -131,11 +132,11 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
       static_assert(FOUR_ROWS % (8 * ROW) == 0, "the swizzle repeats after eight places");
       unsigned char* const first[4] = {to(0), to(1), to(2), to(3)};
 #pragma unroll 1
-      for (int y = 0, moved = 0; y < real; y += 4, moved += FOUR_ROWS)
+      for (int y = 0, moved = 0; y < inside; y += 4, moved += FOUR_ROWS)
 #pragma unroll
-        for (int i = 0; i < 4; i++, from += step) copy_async_if(y + i < real, first[i] + moved, from);
+        for (int i = 0; i < 4; i++, from += step) copy_async_if(y + i < inside, first[i] + moved, from);
 #pragma unroll 1
-      for (int y = real; y < min(halo_y + 1, B::HALO_Y); y++) copy_async(to(y), outside, pad);
+      for (int y = inside; y < min(halo_y + 1, B::HALO_Y); y++) copy_async(to(y), outside, pad);
     }
   }
 
@@ -169,7 +170,7 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
   __syncthreads();
   if (base_y >= rows.size) return;
 
-  // Its keys, values and biases, of which a constant distance on lie the next ones. The biases of the second row of queries are
+  // The warp's keys, values and biases, of which a constant distance on lie the next ones. The biases of the second row of queries are
   // one row before those of the first; below the map, where it is no query, they may be anything.
   const int start = rows.start(base_y), first_place = (start - top) * HALO_X;
   const bool shifted = rows.start(base_y + 1) > start;             // the second row's window is one row further down
@@ -207,7 +208,7 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
 #pragma unroll
       for (int i = 0; i < 4; i++) highest[i / 2] = fmaxf(highest[i / 2], scores[j][i]);
     }
-    float shift[2];                                                // of the exponents, which are scores in units of log2
+    float shift[2];                                                // of the exponents of two, to none above zero
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       highest[r] = fmaxf(highest[r], __shfl_xor_sync(ALL, highest[r], 1));
@@ -267,16 +268,35 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
   }                                                                                                                        \
   KERNEL(name)
 
+#define BOTH_TYPES(suffix, K, WARPS, WHOLE, BLOCKS)                                                                        \
+  FOR_F16(ATTENTION(attention_mma_f16_##suffix, __half, K, WARPS, WHOLE, BLOCKS))                                          \
+  FOR_BF16(ATTENTION(attention_mma_bf16_##suffix, __nv_bfloat16, K, WARPS, WHOLE, BLOCKS))
+
+// A module has one kernel size, of which nvcc is told as -DONLY_SIZE=7.
+#ifdef ONLY_SIZE
+#define HAS_SIZE(K) (K == ONLY_SIZE)
+#else
+#define HAS_SIZE(K) true
+#endif
+
 // The warps of a block are as many as keep its shared memory under 48 KiB; then the blocks that a multiprocessor of an H100 has
 // shared memory and, without spilling, registers for.
-#define ALL_SIZES(type, T)                                                                                                 \
-  ATTENTION(attention_mma_##type##_3, T, 3, 4, false, 7)                                                                   \
-  ATTENTION(attention_mma_##type##_5, T, 5, 4, false, 6)                                                                   \
-  ATTENTION(attention_mma_##type##_7, T, 7, 4, false, 5)                                                                   \
-  ATTENTION(attention_mma_##type##_7_whole, T, 7, 4, true, 7)                                                              \
-  ATTENTION(attention_mma_##type##_9, T, 9, 4, false, 4)                                                                   \
-  ATTENTION(attention_mma_##type##_11, T, 11, 3, false, 4)                                                                 \
-  ATTENTION(attention_mma_##type##_13, T, 13, 1, false, 5)
-
-ALL_SIZES(f16, __half)
-ALL_SIZES(bf16, __nv_bfloat16)
+#if HAS_SIZE(3)
+BOTH_TYPES(3, 3, 4, false, 7)
+#endif
+#if HAS_SIZE(5)
+BOTH_TYPES(5, 5, 4, false, 6)
+#endif
+#if HAS_SIZE(7)
+BOTH_TYPES(7, 7, 4, false, 5)
+BOTH_TYPES(7_whole, 7, 4, true, 7)
+#endif
+#if HAS_SIZE(9)
+BOTH_TYPES(9, 9, 4, false, 4)
+#endif
+#if HAS_SIZE(11)
+BOTH_TYPES(11, 11, 3, false, 4)
+#endif
+#if HAS_SIZE(13)
+BOTH_TYPES(13, 13, 1, false, 5)
+#endif

@@ -19,6 +19,26 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
 #include "cuda.h"
 #endif
 
+// A driver compiles a module as a whole, so a module has the kernels of one type: nvcc is told which, as -DONLY_F16. Told nothing, as
+// in the emulation, it compiles all.
+#if defined(ONLY_F32)
+#define FOR_F32(...) __VA_ARGS__
+#define FOR_F16(...)
+#define FOR_BF16(...)
+#elif defined(ONLY_F16)
+#define FOR_F32(...)
+#define FOR_F16(...) __VA_ARGS__
+#define FOR_BF16(...)
+#elif defined(ONLY_BF16)
+#define FOR_F32(...)
+#define FOR_F16(...)
+#define FOR_BF16(...) __VA_ARGS__
+#else
+#define FOR_F32(...) __VA_ARGS__
+#define FOR_F16(...) __VA_ARGS__
+#define FOR_BF16(...) __VA_ARGS__
+#endif
+
 // All lanes of a warp.
 constexpr unsigned ALL = 0xffffffffu;
 

@@ -1,7 +1,8 @@
 //! Launches of the convolution that takes an image as it comes.
 
 use crate::launch::looped;
-use crate::{Element, IMAGES, Launch, TooLarge};
+use crate::module::IMAGES;
+use crate::{Element, Launch, TooLarge};
 
 /// The most threads of a block.
 const THREADS: usize = 128;

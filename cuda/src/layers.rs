@@ -2,7 +2,8 @@
 //! and of one type; `vectors` says whether all of them begin at a multiple of 16 bytes.
 
 use crate::launch::looped;
-use crate::{Element, LAYERS, Launch, NORMS_BF16, NORMS_F16, NORMS_F32, TooLarge};
+use crate::module::{LAYERS, NORMS};
+use crate::{Element, Launch, TooLarge};
 
 /// Threads of a block of the element-wise kernels.
 const THREADS: usize = 256;
@@ -174,14 +175,9 @@ fn norm(
     epsilon: f32,
 ) -> Result<Launch, TooLarge> {
     countable(rows, words)?;
-    let module = match element {
-        Element::F32 => NORMS_F32,
-        Element::F16 => NORMS_F16,
-        Element::Bf16 => NORMS_BF16,
-    };
     let height = NORM_THREADS / lanes;
     let grid = [rows.div_ceil(height), 1, 1];
-    let mut launch = Launch::of(module, function, grid, [lanes, height], &[rows, channels])?;
+    let mut launch = Launch::of(NORMS[element as usize], function, grid, [lanes, height], &[rows, channels])?;
     // Sizes are whole numbers: these go as their bits.
     let inverse = 1.0 / channels as f32;
     launch.sizes.extend([inverse, epsilon].map(|x| x.to_bits() as i32));

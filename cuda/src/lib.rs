@@ -20,7 +20,4 @@ pub mod regions;
 
 pub use launch::{Element, Launch, TooLarge};
 pub use libraries::missing_library;
-pub use module::{
-    ATTENTION, ATTENTION_GRAD, ATTENTION_MMA, IMAGES, LAYERS, MAPS, Module, NORMS_BF16, NORMS_F16, NORMS_F32,
-    REGIONS,
-};
+pub use module::Module;

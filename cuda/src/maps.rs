@@ -1,7 +1,8 @@
 //! Launches that move the values of maps and images. Tensors are contiguous; `vectors` says whether all of them begin at a
 //! multiple of 16 bytes.
 
-use crate::{Element, Launch, MAPS, TooLarge};
+use crate::module::MAPS;
+use crate::{Element, Launch, TooLarge};
 
 /// Threads of a block.
 const THREADS: usize = 256;

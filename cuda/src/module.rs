@@ -1,6 +1,7 @@
-//! The files of kernels.
+//! The modules of kernels: a file of them each, or those of one type in it and on the matrix units of one kernel size,
+//! since a driver compiles a whole module for the card before the first launch out of it.
 
-/// One file of kernels.
+/// Kernels that are loaded together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Module {
     /// A name that no other crate's module has: candle keeps modules by it.
@@ -10,36 +11,55 @@ pub struct Module {
     pub ptx: &'static str,
 }
 
-macro_rules! modules {
-    ($($(#[$doc:meta])* $module:ident, $file:literal;)*) => {
-        $($(#[$doc])*
-        pub const $module: Module = Module {
-            name: concat!("nat-infer-", $file),
+macro_rules! module {
+    ($($name:expr),+) => {
+        Module {
+            name: concat!("nat-infer-", $($name),+),
             #[cfg(feature = "ptx")]
-            ptx: include_str!(concat!(env!("OUT_DIR"), "/", $file, ".ptx")),
-        };)*
+            ptx: include_str!(concat!(env!("OUT_DIR"), "/", $($name),+, ".ptx")),
+        }
     };
 }
 
-modules! {
-    /// Neighborhood attention for any shape.
-    ATTENTION, "attention";
-    /// The gradient of neighborhood attention for any shape.
-    ATTENTION_GRAD, "attention_grad";
-    /// Neighborhood attention on the matrix units (compute capability 8.0 and later).
-    ATTENTION_MMA, "attention_mma";
-    /// The convolution of images.
-    IMAGES, "images";
-    /// What stands between the matrix products of a layer.
-    LAYERS, "layers";
-    /// Moving the values of maps and images.
-    MAPS, "maps";
-    /// Layer norms in f32, alone and behind what ends a layer.
-    NORMS_F32, "norms_f32";
-    /// Those in f16.
-    NORMS_F16, "norms_f16";
-    /// Those in bf16.
-    NORMS_BF16, "norms_bf16";
-    /// Regions and boxes of detectors.
-    REGIONS, "regions";
+/// The modules of a name by [`Element`](crate::Element).
+macro_rules! by_element {
+    ($file:literal) => {
+        [module!($file, "_f32"), module!($file, "_f16"), module!($file, "_bf16")]
+    };
 }
+
+/// What the macro `$make` makes of a name with each of [`MMA_SIZES`] behind it.
+macro_rules! by_size {
+    ($make:ident, $name:literal) => {
+        [
+            $make!($name, "_3"),
+            $make!($name, "_5"),
+            $make!($name, "_7"),
+            $make!($name, "_9"),
+            $make!($name, "_11"),
+            $make!($name, "_13"),
+        ]
+    };
+}
+pub(crate) use by_size;
+
+/// Neighborhood attention for any shape.
+pub(crate) const ATTENTION: [Module; 3] = by_element!("attention");
+/// The gradient of neighborhood attention for any shape.
+pub(crate) const ATTENTION_GRAD: [Module; 3] = by_element!("attention_grad");
+/// The kernel sizes on the matrix units.
+pub(crate) const MMA_SIZES: [usize; 6] = [3, 5, 7, 9, 11, 13];
+/// Neighborhood attention on the matrix units (compute capability 8.0 and later), in f16.
+pub(crate) const ATTENTION_MMA_F16: [Module; 6] = by_size!(module, "attention_mma_f16");
+/// The same in bf16.
+pub(crate) const ATTENTION_MMA_BF16: [Module; 6] = by_size!(module, "attention_mma_bf16");
+/// The convolution of images.
+pub(crate) const IMAGES: Module = module!("images");
+/// Moving the values of maps and images.
+pub(crate) const MAPS: Module = module!("maps");
+/// Layer norms, alone and behind what ends a layer.
+pub(crate) const NORMS: [Module; 3] = by_element!("norms");
+/// What stands between the matrix products of a layer.
+pub(crate) const LAYERS: Module = module!("layers");
+/// Regions and boxes of detectors.
+pub(crate) const REGIONS: Module = module!("regions");

@@ -1,6 +1,7 @@
 //! Launches for the regions and boxes of detectors.
 
-use crate::{Element, Launch, REGIONS, TooLarge};
+use crate::module::REGIONS;
+use crate::{Element, Launch, TooLarge};
 
 /// The pyramid levels that regions take features from.
 pub const LEVELS: usize = 4;

@@ -1,6 +1,7 @@
 //! Convolutions.
 
 use candle_core::{DType, Device, Result, Tensor};
+use nat_cuda::images::ImageConv;
 use nat_cuda::layers::{self, depth};
 use nat_cuda::maps;
 
@@ -37,20 +38,37 @@ impl FusedConv {
             let rows = rows.pad_with_zeros(1, 0, depth - kernel * kernel * channels)?.contiguous()?;
             rows.to_device(parts.weight.device())
         };
-        Self { weight: weights.made(&[outputs, depth], "weight", rows()), parts }
+        let weight = weights.made(&[outputs, depth], "weight", rows());
+        Self { weight, parts }
     }
 
-    /// The windows of images [B, C, H, W], of any type: [B, H', W', depth].
-    fn image_windows(&self, x: &Tensor, sizes: ConvSizes) -> Result<Tensor> {
-        let dtype = self.weight.dtype();
-        let x = if x.dtype() == DType::F32 { x.clone() } else { x.to_dtype(dtype)? }.contiguous()?;
+    /// Images [B, C, H, W] as kernels take them: of f32 or of the weights' type.
+    fn images(&self, x: &Tensor) -> Result<Tensor> {
+        let dtype = if x.dtype() == DType::F32 { DType::F32 } else { self.weight.dtype() };
+        x.to_dtype(dtype)?.contiguous()
+    }
+
+    /// The convolution of images [B, C, H, W] with its bias, by one kernel if there is one for it: [B, H', W', outputs].
+    fn image_conv(&self, x: &Tensor, sizes: ConvSizes) -> Result<Option<Tensor>> {
         let (batch, channels, height, width) = x.dims4()?;
-        let Window { kernel, stride, padding } = self.parts.window;
+        let (Window { kernel, stride, padding }, ConvSizes { out, outputs, .. }) = (self.parts.window, sizes);
+        let size = [height, width];
+        let conv = ImageConv { batch, channels, size, out, outputs, kernel, stride, padding };
+        let ConvParts { weight, bias, .. } = &self.parts;
+        let launch = conv.launch(element(x.dtype())?, element(weight.dtype())?);
+        let inputs = [Some(x), Some(weight), bias.as_ref()];
+        launch.map(|launch| tensor_of(weight.dtype(), &inputs, &sizes.shape(), |_| launch)).transpose()
+    }
+
+    /// The windows of images [B, C, H, W]: [B, H', W', depth].
+    fn image_windows(&self, x: &Tensor, sizes: ConvSizes) -> Result<Tensor> {
+        let (batch, channels, height, width) = x.dims4()?;
+        let (Window { kernel, stride, padding }, dtype) = (self.parts.window, self.weight.dtype());
         let size = [height, width];
         let windows = maps::ImageWindows { batch, channels, size, out: sizes.out, kernel, stride, padding };
         let shape = (batch, sizes.out[0], sizes.out[1], depth(kernel, channels)).into();
         match windows.launch(element(x.dtype())?, element(dtype)?) {
-            Some(launch) => tensor_of(dtype, &[Some(&x)], &shape, |_| launch),
+            Some(launch) => tensor_of(dtype, &[Some(x)], &shape, |_| launch),
             None => candle_core::bail!("images in {:?} for a network in {dtype:?}", x.dtype()),
         }
     }
@@ -79,16 +97,24 @@ impl FusedConv {
 
 impl ConvForm for FusedConv {
     fn forward(&self, x: &Tensor, residual: Option<&Tensor>, sizes: ConvSizes) -> Result<Tensor> {
-        let windows = match self.parts.source {
-            MapLayout::ChannelsFirst => self.image_windows(x, sizes)?,
-            MapLayout::ChannelsLast => self.map_windows(x, sizes)?,
+        let ConvParts { bias, activation, norm, source, .. } = &self.parts;
+        let mut finish = Finish { bias: bias.as_ref(), activation: *activation, gamma: None, residual };
+        let map = match source {
+            MapLayout::ChannelsLast => FusedSteps.product(&self.map_windows(x, sizes)?, &self.weight)?,
+            MapLayout::ChannelsFirst => {
+                let x = self.images(x)?;
+                match self.image_conv(&x, sizes)? {
+                    Some(map) => {
+                        finish.bias = None;
+                        map
+                    }
+                    None => FusedSteps.product(&self.image_windows(&x, sizes)?, &self.weight)?,
+                }
+            }
         };
-        let product = FusedSteps.product(&windows, &self.weight)?;
-        let ConvParts { bias, activation, norm, .. } = &self.parts;
-        let finish = Finish { bias: bias.as_ref(), activation: *activation, gamma: None, residual };
         match norm {
-            Some(norm) => FusedSteps.finished_norm(product, finish, norm),
-            None => finish.apply(FusedSteps, product),
+            Some(norm) => FusedSteps.finished_norm(map, finish, norm),
+            None => finish.apply(FusedSteps, map),
         }
     }
 }
