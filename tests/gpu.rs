@@ -156,6 +156,65 @@ fn inference_on_the_gpu_launches_nothing_of_candles() {
 }
 
 #[test]
+fn a_forward_pass_on_the_gpu_is_as_few_launches_as_it_can_be() {
+    let Some((_alone, gpu, emulated)) = emulated() else { return };
+    let path = golden::path("classify").join("nat-k7.pth");
+    let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
+    let depths = checkpoint.metadata().architecture.backbone.depths.clone();
+    let (levels, blocks) = (depths.len() as u64, depths.iter().sum::<usize>() as u64);
+    let network = of(&path, &gpu, DType::F16);
+    emulated.reset();
+    logits(&network, &normal((1, 3, 64, 64), 1.0), &gpu);
+    // By what a kernel's name begins with.
+    let counted = emulated.counted();
+    let launches = |name: &str| -> u64 {
+        let of_name = counted.iter().filter(|(kernel, _)| kernel.starts_with(name));
+        of_name.map(|(_, counted)| counted.times).sum()
+    };
+    let expected = [
+        // The tokenizer's first convolution; the second and those between levels.
+        ("image_conv", 1),
+        ("windows", levels),
+        ("attention_mma", blocks),
+        // Four a block, the convolutions, the head.
+        ("product", 4 * blocks + levels + 1),
+        // Before a level's first block, and behind its last one where the network ends.
+        ("layer_norm", levels + 1),
+        // Behind attention, between blocks, and behind convolutions.
+        ("finish_norm", blocks + (blocks - levels) + levels),
+        ("finish_gelu", blocks),
+        // Behind a level's last block, and the head's bias.
+        ("finish_f16", levels + 1),
+        ("mean", 1),
+        ("convert", 1),
+    ];
+    for (name, times) in expected {
+        assert_eq!(launches(name), times, "{name} of {counted:?}");
+    }
+    let others = ["module ", "copy", "set"];
+    let all = counted.iter().filter(|(name, _)| others.iter().all(|other| !name.starts_with(other)));
+    let all: u64 = all.map(|(_, counted)| counted.times).sum();
+    assert_eq!(all, expected.iter().map(|(_, times)| times).sum(), "{counted:?}");
+}
+
+#[test]
+fn a_classifier_on_the_gpu_loads_the_kernels_that_it_launches() {
+    let Some((_alone, gpu, emulated)) = emulated() else { return };
+    let modules = |network: Classifier| -> Vec<String> {
+        emulated.reset();
+        logits(&network, &normal((1, 3, 64, 64), 1.0), &gpu);
+        let counted = emulated.counted();
+        counted.keys().filter_map(|name| name.strip_prefix("module // ")).map(str::to_owned).collect()
+    };
+    let path = golden::path("classify").join("nat-k7.pth");
+    // Loaded by this test or by one before it, which a process does once.
+    let loaded = modules(of(&path, &gpu, DType::BF16));
+    let needed = ["attention_mma_bf16_7", "images", "layers", "maps", "norms_bf16"];
+    assert!(loaded.iter().all(|module| needed.contains(&module.as_str())), "{loaded:?}");
+    assert_eq!(modules(of(&path, &gpu, DType::BF16)), [""; 0], "again");
+}
+
+#[test]
 fn tensors_of_another_device_are_refused_on_the_gpu() {
     let _alone = alone();
     let (Some(gpu), Some(other)) = (common::gpu(), common::gpu()) else { return };

@@ -4,9 +4,9 @@ mod values;
 
 use std::ffi::c_void;
 
-use nat_cuda::{Element, Launch};
 use nat_cuda::images::ImageConv;
 use nat_cuda::layers::{KernelActivation, Windows, finish, finish_norm, layer_norm, mean};
+use nat_cuda::{Element, Launch};
 use nat_testing::close::assert_each;
 use nat_testing::naive;
 use values::{Values, run};
