@@ -22,9 +22,8 @@ struct Module {
 fn modules() -> Vec<Module> {
     let whole =
         |source: &'static str| Module { name: source.to_owned(), source, defines: Vec::new(), lowest: 75 };
-    let whole_files = ["images", "layers", "maps", "norms_f32", "norms_f16", "norms_bf16", "regions"];
-    let mut modules: Vec<Module> = whole_files.map(whole).into();
-    for source in ["attention", "attention_grad"] {
+    let mut modules: Vec<Module> = ["maps", "regions"].map(whole).into();
+    for source in ["attention", "attention_grad", "images", "layers", "norms"] {
         for kind in ["f32", "f16", "bf16"] {
             let defines = vec![format!("-DONLY_{}", kind.to_uppercase())];
             modules.push(Module { name: format!("{source}_{kind}"), source, defines, lowest: 75 });

@@ -1,5 +1,5 @@
 // What stands between the matrix products of a layer. Every tensor is [rows, channels], contiguous, of one type; arithmetic in
-// f32. A thread takes whole words of 16 bytes where channels allow it (VECTOR), else single elements.
+// f32. A thread takes whole words of 16 bytes where channels allow it (_vector), else single elements.
 #include "layers.cuh"
 
 // out = residual + gamma * activation(x + bias); each of bias, gamma [channels] and residual [rows, channels] may be null, and out
@@ -91,6 +91,6 @@ __device__ __forceinline__ void mean(const T* x, T* out, int places, int channel
   }                                                                                                                        \
   KERNEL(mean_##type)
 
-ALL_KERNELS(f32, float)
-ALL_KERNELS(f16, __half)
-ALL_KERNELS(bf16, __nv_bfloat16)
+FOR_F32(ALL_KERNELS(f32, float))
+FOR_F16(ALL_KERNELS(f16, __half))
+FOR_BF16(ALL_KERNELS(bf16, __nv_bfloat16))

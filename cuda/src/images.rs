@@ -2,7 +2,7 @@
 
 use crate::launch::looped;
 use crate::module::IMAGES;
-use crate::{Element, Launch, TooLarge};
+use crate::{Element, Launch, Module, TooLarge};
 
 /// The most threads of a block.
 const THREADS: usize = 128;
@@ -66,10 +66,17 @@ impl ImageConv {
         let weights = [self.channels, self.kernel, self.kernel, self.outputs, size_of::<f32>()];
         let bytes = product(&weights)?;
         let fits = bytes <= SHARED_BYTES && (1..=THREADS).contains(&width);
-        (fits && self.outputs.is_multiple_of(OUTPUTS)).then(|| self.of(function, width, bytes))
+        (fits && self.outputs.is_multiple_of(OUTPUTS))
+            .then(|| self.of(IMAGES[element as usize], function, width, bytes))
     }
 
-    fn of(&self, function: &'static str, width: usize, shared_bytes: usize) -> Result<Launch, TooLarge> {
+    fn of(
+        &self,
+        module: Module,
+        function: &'static str,
+        width: usize,
+        shared_bytes: usize,
+    ) -> Result<Launch, TooLarge> {
         let &Self { batch, channels, size: [h, w], out: [oh, ow], outputs, stride, padding, .. } = self;
         // Places in a plane and in what surrounds it are counted in 32 bits.
         for sizes in [[h, w], [oh, stride], [ow, stride]] {
@@ -81,7 +88,7 @@ impl ImageConv {
         let height = ow.div_ceil(POSITIONS * tiles).max(1);
         let grid = [looped(rows, tiles), tiles, 1];
         let sizes = [rows, channels, h, w, oh, ow, outputs, padding];
-        let launch = Launch::of(IMAGES, function, grid, [width, height], &sizes)?;
+        let launch = Launch::of(module, function, grid, [width, height], &sizes)?;
         Ok(Launch { shared_bytes: shared_bytes as u32, ..launch })
     }
 }

@@ -89,7 +89,7 @@ pub fn finish(
     let width = words.div_ceil(parts).max(1);
     let height = THREADS / width;
     let blocks = looped(rows.div_ceil(height), parts);
-    Launch::of(LAYERS, function, [blocks, parts, 1], [width, height], &[rows, channels])
+    Launch::of(LAYERS[element as usize], function, [blocks, parts, 1], [width, height], &[rows, channels])
 }
 
 /// Layer norm over the channels, with `epsilon` added to the variance: pointers x [rows, channels], weight,
@@ -228,7 +228,7 @@ impl Windows {
         let parts = (ow * words).div_ceil(THREADS).max(1);
         let grid = [oh, parts, looped(batch, oh.saturating_mul(parts))];
         let sizes = [batch, h, w, channels, oh, ow, self.depth(), kernel, stride, padding];
-        Launch::of(LAYERS, function, grid, [THREADS, 1], &sizes)
+        Launch::of(LAYERS[element as usize], function, grid, [THREADS, 1], &sizes)
     }
 }
 
@@ -249,5 +249,5 @@ pub fn mean(element: Element, [batch, places, channels]: [usize; 3]) -> Result<L
         Element::Bf16 => "mean_bf16",
     };
     let blocks = batch * channels.div_ceil(32);
-    Launch::linear(LAYERS, function, blocks, THREADS as u32, &[places, channels])
+    Launch::linear(LAYERS[element as usize], function, blocks, THREADS as u32, &[places, channels])
 }

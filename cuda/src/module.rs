@@ -54,12 +54,12 @@ pub(crate) const ATTENTION_MMA_F16: [Module; 6] = by_size!(module, "attention_mm
 /// The same in bf16.
 pub(crate) const ATTENTION_MMA_BF16: [Module; 6] = by_size!(module, "attention_mma_bf16");
 /// The convolution of images.
-pub(crate) const IMAGES: Module = module!("images");
+pub(crate) const IMAGES: [Module; 3] = by_element!("images");
 /// Moving the values of maps and images.
 pub(crate) const MAPS: Module = module!("maps");
 /// Layer norms, alone and behind what ends a layer.
 pub(crate) const NORMS: [Module; 3] = by_element!("norms");
 /// What stands between the matrix products of a layer.
-pub(crate) const LAYERS: Module = module!("layers");
+pub(crate) const LAYERS: [Module; 3] = by_element!("layers");
 /// Regions and boxes of detectors.
 pub(crate) const REGIONS: Module = module!("regions");

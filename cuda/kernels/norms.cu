@@ -1,7 +1,5 @@
 // Layer norm over the channels: (x - mean) / sqrt(variance + epsilon) * weight + bias (arXiv 1607.06450), alone and behind what
-// ends a layer. Tensors are [rows, channels], contiguous, of one type: each has a file, so that a network's are all that the driver
-// compiles.
-#pragma once
+// ends a layer. Tensors are [rows, channels], contiguous, of one type.
 #include "layers.cuh"
 
 // The sum over the lanes that share a row: those of the block's x, a power of two up to 32.
@@ -146,3 +144,8 @@ __device__ __forceinline__ void layer_norm_any(const T* x, const T* weight, cons
   ROWS(type, T, 3)                                                                                                         \
   ROWS(type, T, 4)                                                                                                         \
   ROWS(type, T, 8)
+
+// 2048 channels are twice as many words in f32.
+FOR_F32(NORMS(f32, float) ROWS(f32, float, 16))
+FOR_F16(NORMS(f16, __half))
+FOR_BF16(NORMS(bf16, __nv_bfloat16))

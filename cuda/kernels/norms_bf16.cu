@@ -1,3 +1,0 @@
-#include "norms.cuh"
-
-NORMS(bf16, __nv_bfloat16)

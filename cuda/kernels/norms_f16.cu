@@ -1,3 +1,0 @@
-#include "norms.cuh"
-
-NORMS(f16, __half)
