@@ -31,7 +31,8 @@ __device__ __forceinline__ void attention(const T* __restrict__ qkv, const T* __
       const T* k = q;
       if (t < window) {
         k = neighbours.key(qkv, pad, sizes, query.head, ty, tx);
-        score = fmaf(dot<4>(q, k, sizes, missing), scale, to_float(bias[ty * sizes.side() + tx]));
+        const float product = missing ? dot<2, true>(q, k, sizes, missing) : dot<4>(q, k, sizes);
+        score = fmaf(product, scale, to_float(bias[ty * sizes.side() + tx]));
       }
       const float before = largest;
       largest = fmaxf(largest, warp_max(score));

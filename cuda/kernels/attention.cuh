@@ -74,9 +74,9 @@ template <typename T> __device__ __forceinline__ float rounded_sum(T a, T b) {
   return to_float(from_float<T>(to_float(a) + to_float(b)));
 }
 
-// The dot product of two vectors of a head, the first one plus a third one if there is one. UNROLLED: how many words of each are
-// under way at once, in registers.
-template <int UNROLLED, typename T>
+// The dot product of two vectors of a head, in a SUM the first one plus a third one. UNROLLED: how many words of each are under way
+// at once, in registers.
+template <int UNROLLED, bool SUM = false, typename T>
 __device__ __forceinline__ float dot(const T* a, const T* b, const Sizes& s, const T* to_a = nullptr) {
   float sum = 0;
   if (s.aligned) {
@@ -84,14 +84,13 @@ __device__ __forceinline__ float dot(const T* a, const T* b, const Sizes& s, con
 #pragma unroll UNROLLED
     for (int i = 0; i < s.dim; i += N) {
       const uint4 wa = *reinterpret_cast<const uint4*>(a + i), wb = *reinterpret_cast<const uint4*>(b + i);
-      uint4 more = wa;
-      if (to_a) more = *reinterpret_cast<const uint4*>(to_a + i);
-      const T *va = reinterpret_cast<const T*>(&wa), *vb = reinterpret_cast<const T*>(&wb), *vm = reinterpret_cast<const T*>(&more);
+      const uint4 wc = SUM ? *reinterpret_cast<const uint4*>(to_a + i) : wa;
+      const T *va = reinterpret_cast<const T*>(&wa), *vb = reinterpret_cast<const T*>(&wb), *vc = reinterpret_cast<const T*>(&wc);
 #pragma unroll
-      for (int j = 0; j < N; j++) sum = fmaf(to_a ? rounded_sum(va[j], vm[j]) : to_float(va[j]), to_float(vb[j]), sum);
+      for (int j = 0; j < N; j++) sum = fmaf(SUM ? rounded_sum(va[j], vc[j]) : to_float(va[j]), to_float(vb[j]), sum);
     }
   } else {
-    for (int i = 0; i < s.dim; i++) sum = fmaf(to_a ? rounded_sum(a[i], to_a[i]) : to_float(a[i]), to_float(b[i]), sum);
+    for (int i = 0; i < s.dim; i++) sum = fmaf(SUM ? rounded_sum(a[i], to_a[i]) : to_float(a[i]), to_float(b[i]), sum);
   }
   return sum;
 }
