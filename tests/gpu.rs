@@ -194,7 +194,7 @@ fn a_forward_pass_on_the_gpu_is_as_few_launches_as_it_can_be() {
     let others = ["module ", "copy", "set"];
     let all = counted.iter().filter(|(name, _)| others.iter().all(|other| !name.starts_with(other)));
     let all: u64 = all.map(|(_, counted)| counted.times).sum();
-    assert_eq!(all, expected.iter().map(|(_, times)| times).sum(), "{counted:?}");
+    assert_eq!(all, expected.iter().map(|(_, times)| times).sum::<u64>(), "{counted:?}");
 }
 
 #[test]
