@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, panic, thread};
 
 /// What one run of nvcc compiles: a module of `src/module.rs`.
-struct Module {
+struct Compilation {
     /// Its name there.
     name: String,
     /// The file in `kernels`.
@@ -19,21 +19,25 @@ struct Module {
 }
 
 /// All of them.
-fn modules() -> Vec<Module> {
-    let whole =
-        |source: &'static str| Module { name: source.to_owned(), source, defines: Vec::new(), lowest: 75 };
-    let mut modules: Vec<Module> = ["maps", "regions"].map(whole).into();
+fn modules() -> Vec<Compilation> {
+    let whole = |source: &'static str| Compilation {
+        name: source.to_owned(),
+        source,
+        defines: Vec::new(),
+        lowest: 75,
+    };
+    let mut modules: Vec<_> = ["maps", "regions"].map(whole).into();
     for source in ["attention", "attention_grad", "images", "layers", "norms"] {
         for kind in ["f32", "f16", "bf16"] {
             let defines = vec![format!("-DONLY_{}", kind.to_uppercase())];
-            modules.push(Module { name: format!("{source}_{kind}"), source, defines, lowest: 75 });
+            modules.push(Compilation { name: format!("{source}_{kind}"), source, defines, lowest: 75 });
         }
     }
     for kind in ["f16", "bf16"] {
         for size in [3, 5, 7, 9, 11, 13] {
             let defines = vec![format!("-DONLY_{}", kind.to_uppercase()), format!("-DONLY_SIZE={size}")];
             let name = format!("attention_mma_{kind}_{size}");
-            modules.push(Module { name, source: "attention_mma", defines, lowest: 80 });
+            modules.push(Compilation { name, source: "attention_mma", defines, lowest: 80 });
         }
     }
     modules
@@ -80,7 +84,7 @@ fn compile() -> Result<(), String> {
     })
 }
 
-fn compile_module(nvcc: &Path, out: &Path, module: &Module, architecture: u32) -> Result<(), String> {
+fn compile_module(nvcc: &Path, out: &Path, module: &Compilation, architecture: u32) -> Result<(), String> {
     let source = Path::new("kernels").join(module.source).with_extension("cu");
     let mut command = Command::new(nvcc);
     command.args(["-std=c++17", "-O3", "--ptx", "-gencode"]);
