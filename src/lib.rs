@@ -56,7 +56,6 @@ pub use image;
 pub use nat_convert;
 
 pub mod attention;
-#[cfg(feature = "images")]
 #[doc(hidden)]
 pub mod crash;
 #[cfg(feature = "cuda")]
@@ -73,6 +72,7 @@ pub mod models;
 pub mod pipeline;
 #[cfg(feature = "images")]
 pub mod results;
+pub mod self_test;
 pub mod simd;
 #[cfg(feature = "images")]
 pub mod tasks;

@@ -1,0 +1,93 @@
+//! All checks of a device.
+
+use candle_core::{DType, Device, Result, Tensor};
+use nat_convert::arch::Head;
+
+use super::check::{Check, Pass, Stage, Subject};
+use super::networks::NetworkCase;
+use super::{exact, networks, operator, passes, tolerance};
+use crate::simd::Isa;
+use crate::weights::Weights;
+
+/// The types that networks compute in.
+const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+/// Images of a network.
+const BATCH: usize = 2;
+
+/// Runs every check on `device`, one after the other, and gives each to `report` as it is done. Nothing fails: what can't
+/// be computed is a check that did not pass.
+pub fn checks(device: &Device, report: &mut dyn FnMut(Check)) {
+    check_operator(device, report);
+    for case in networks::all() {
+        check_network(&case, device, report);
+    }
+}
+
+fn check_operator(device: &Device, report: &mut dyn FnMut(Check)) {
+    type Compute = fn(&Device, DType) -> Result<Vec<Stage>>;
+    let passes: [(Pass, Compute, _); 2] = [
+        (Pass::Forward, operator::forward, operator::forward_reference()),
+        (Pass::Backward, operator::backward, operator::backward_reference()),
+    ];
+    // What the networks' reference is made of.
+    let double = device.is_cpu().then_some(DType::F64);
+    for (pass, compute, want) in passes {
+        for dtype in double.into_iter().chain(TYPES) {
+            let tolerance = tolerance::operator(device, dtype, pass);
+            let subject = Subject { what: "operator", pass, dtype, on: on(device, None), tolerance };
+            report(subject.compare(&want, || compute(device, dtype)));
+        }
+    }
+}
+
+fn check_network(case: &NetworkCase, device: &Device, report: &mut dyn FnMut(Check)) {
+    let [height, width] = case.size;
+    // A failure is that of the reference.
+    let inputs = exact::tensors(&case.architecture)
+        .and_then(|tensors| Ok((tensors, exact::values(0, (BATCH, 3, height, width), 2.0)?)));
+    type Compute = fn(&NetworkCase, &Weights, &Tensor) -> Result<Vec<Stage>>;
+    let run = |compute: Compute, form: fn(Weights) -> Weights, device: &Device, dtype| {
+        let (tensors, images) = inputs.as_ref().map_err(|error| candle_core::Error::Msg(error.to_string()))?;
+        let weights = form(Weights::from_tensors(tensors.iter().cloned(), dtype, device.clone()));
+        compute(case, &weights, &images.to_dtype(dtype)?.to_device(device)?)
+    };
+    let passes: [(Pass, Compute, fn(Weights) -> Weights); 2] = [
+        (Pass::Forward, passes::forward, |weights| weights),
+        (Pass::Backward, passes::backward, Weights::differentiable),
+    ];
+    for (pass, compute, form) in passes {
+        if pass == Pass::Backward && !matches!(case.architecture.head, Head::Classifier(_)) {
+            continue;
+        }
+        let want = run(compute, Weights::plain, &Device::Cpu, DType::F64);
+        for dtype in TYPES {
+            let tolerance = tolerance::network(device, dtype, pass);
+            let subject = Subject { what: case.name, pass, dtype, on: on(device, Some(dtype)), tolerance };
+            report(subject.compare(&want, || run(compute, form, device, dtype)));
+        }
+    }
+}
+
+/// What computes there: on the CPU the instruction set of layers with weights of a type, or of the operator.
+fn on(device: &Device, weights: Option<DType>) -> &'static str {
+    let best = Isa::best();
+    match (device, weights) {
+        (Device::Cpu, Some(DType::BF16)) => best.with_bf16().unwrap_or(best).name(),
+        (Device::Cpu, _) => best.name(),
+        _ => "cuda",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_right() {
+        let begin = std::time::Instant::now();
+        checks(&Device::Cpu, &mut |check| {
+            println!("{:6.2} {:18} {:8} {:?} {:11} {:9.2e} of {:.0e} {} {:?}", begin.elapsed().as_secs_f64(), check.what, check.pass.to_string(), check.dtype, check.on, check.error, check.tolerance, check.stage, check.problem);
+        });
+    }
+}
