@@ -66,7 +66,8 @@ mod digest;
 pub mod images;
 pub mod layers;
 #[cfg(feature = "images")]
-mod memory;
+#[doc(hidden)]
+pub mod memory;
 pub mod models;
 #[cfg(feature = "images")]
 pub mod pipeline;

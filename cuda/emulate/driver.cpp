@@ -300,6 +300,9 @@ extern "C" {
 int cuInit(unsigned) { return SUCCESS; }
 int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal == 0 ? SUCCESS : 101; }
 int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
+int cuDeviceGetName(char* name, int length, int) { return std::snprintf(name, length, "emulated GPU"), SUCCESS; }
+int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = size_t(1) << 30, SUCCESS; }
+int cuDriverGetVersion(int* version) { return *version = 13000, SUCCESS; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   // Compute capability 8.0, with pools of memory.
   *value = attribute == 75 ? 8 : attribute == 115 ? 1 : 0;

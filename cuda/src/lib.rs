@@ -18,5 +18,5 @@ pub mod regions;
 
 pub use launch::{Element, Launch, TooLarge};
 #[cfg(feature = "ptx")]
-pub use libraries::missing_library;
+pub use libraries::{libraries, missing_library};
 pub use module::{ATTENTION, ATTENTION_GRAD, ATTENTION_MMA, LAYERS, Module, REGIONS};

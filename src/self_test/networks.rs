@@ -77,17 +77,12 @@ pub(super) fn all() -> Vec<NetworkCase> {
         dilations: &[&[1, 2], &[1]],
         layer_scale: false,
     };
-    let isotropic = Sizes {
-        embed_dim: 64,
-        heads: &[2],
-        kernel_size: 3,
-        dilations: &[&[1, 2]],
-        layer_scale: true,
-    };
+    let isotropic =
+        Sizes { embed_dim: 64, heads: &[2], kernel_size: 3, dilations: &[&[1, 2]], layer_scale: true };
     let vit = Sizes { kernel_size: 4, dilations: &[&[1]], layer_scale: false, ..isotropic };
     let below = Sizes {
-        embed_dim: 32,
-        heads: &[1, 2, 4, 8],
+        embed_dim: 16,
+        heads: &[1, 1, 2, 4],
         kernel_size: 3,
         dilations: &[&[1], &[2], &[1], &[1]],
         layer_scale: false,
@@ -114,6 +109,12 @@ pub(super) fn all() -> Vec<NetworkCase> {
         case("vit-rpb", Family::VitRpb, square, &vit, classes()),
         case("mask-rcnn", Family::Nat, images, &below, Head::MaskRcnn(detector(false))),
         case("cascade-mask-rcnn", Family::Nat, images, &below, Head::CascadeMaskRcnn(detector(true))),
-        case("upernet", Family::Nat, images, &below, Head::Upernet(UpernetWidths { classes: 7, channels: 32 })),
+        case(
+            "upernet",
+            Family::Nat,
+            images,
+            &below,
+            Head::Upernet(UpernetWidths { classes: 7, channels: 32 }),
+        ),
     ]
 }

@@ -80,8 +80,7 @@ fn gradients(attend: &Attend, placed: &dyn Fn(&Tensor) -> Result<Tensor>) -> Res
     for case in &CASES {
         let [qkv, rpb, pad, grad] = case.inputs()?;
         let [qkv, rpb] = [Var::from_tensor(&placed(&qkv)?)?, Var::from_tensor(&placed(&rpb)?)?];
-        let out =
-            attend(case.operator, &[qkv.as_tensor().clone(), rpb.as_tensor().clone(), placed(&pad)?])?;
+        let out = attend(case.operator, &[qkv.as_tensor().clone(), rpb.as_tensor().clone(), placed(&pad)?])?;
         let mut all = (out * placed(&grad)?)?.sum_all()?.backward()?;
         for (name, x) in [("qkv", &qkv), ("rpb", &rpb)] {
             let Some(gradient) = all.remove(x) else { candle_core::bail!("no gradient of {name}") };

@@ -54,7 +54,12 @@ fn classifier(case: &NetworkCase, weights: &Weights, images: &Tensor) -> Result<
     Ok(stages)
 }
 
-fn detector(case: &NetworkCase, widths: &DetectorWidths, weights: &Weights, image: &Tensor) -> Result<Vec<Stage>> {
+fn detector(
+    case: &NetworkCase,
+    widths: &DetectorWidths,
+    weights: &Weights,
+    image: &Tensor,
+) -> Result<Vec<Stage>> {
     let network = MaskRcnn::new(&case.architecture, widths, weights).map_err(unloaded)?;
     let [height, width] = case.size.map(|side| side as f32);
     let picture = Picture { size: [width, height], scale_factor: [1.0, 1.0] };

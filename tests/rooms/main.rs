@@ -12,7 +12,7 @@ mod text;
 mod tokens;
 
 /// The rooms, lowest first: none imports one that comes after it. ARCHITECTURE.md draws them in this order.
-const ROOMS: [&str; 20] = [
+const ROOMS: [&str; 21] = [
     "convert/src/",
     "cuda/src/",
     "src/crash.rs",
@@ -28,6 +28,7 @@ const ROOMS: [&str; 20] = [
     "src/images/",
     "src/attention/",
     "src/models/",
+    "src/self_test/",
     "src/tasks/",
     "src/pipeline/",
     "src/lib.rs",

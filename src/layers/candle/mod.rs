@@ -5,7 +5,6 @@ mod reference;
 
 use candle_core::{D, DType, Device, Result, Tensor};
 
-
 use super::form::{Backend, BatchForm, ConvForm, LinearForm, MapForm, MlpForm, NormForm, PyramidForm, Roi};
 use super::parts::{Activation, ConvParts, LinearParts, MlpParts, NormParts, PyramidParts, Window};
 use super::regions::{self, PyramidMap};
