@@ -69,16 +69,15 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// Compares what `compute` gives with the reference, stage by stage. An error or a panic of either is the check's
-    /// problem.
+    /// Compares what `compute` gives with the reference, stage by stage. An error or a panic is the check's problem.
     pub(super) fn compare(
         self,
-        want: &Result<Vec<Stage>>,
+        want: &std::result::Result<Vec<Stage>, String>,
         compute: impl FnOnce() -> Result<Vec<Stage>>,
     ) -> Check {
         let found = match want {
             Ok(want) => caught(compute).and_then(|got| furthest(&got, want)),
-            Err(error) => Err(format!("no reference: {}", in_words(error))),
+            Err(problem) => Err(format!("no reference: {problem}")),
         };
         let Self { what, pass, dtype, on, tolerance } = self;
         let (stage, error, problem) = match found {
@@ -89,8 +88,8 @@ impl Subject {
     }
 }
 
-/// What `compute` gives; of a failure the words.
-fn caught<T>(compute: impl FnOnce() -> Result<T>) -> std::result::Result<T, String> {
+/// What `compute` gives; of an error or a panic the words.
+pub(super) fn caught<T>(compute: impl FnOnce() -> Result<T>) -> std::result::Result<T, String> {
     match catch_unwind(AssertUnwindSafe(compute)) {
         Ok(done) => done.map_err(|error| in_words(&error)),
         Err(panic) => Err(format!("it panicked: {}", panic_message(&*panic))),
@@ -145,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_fails() {
-        let want = stages(&[("maps", &[3.0, 4.0]), ("logits", &[1.0, 0.0])]);
+        let want = caught(|| stages(&[("maps", &[3.0, 4.0]), ("logits", &[1.0, 0.0])]));
         let compare = |got: &[(&str, &[f32])]| subject(0.1).compare(&want, || stages(got));
         let right = compare(&[("maps", &[3.0, 4.0]), ("logits", &[1.01, 0.0])]);
         assert!(right.passed() && right.stage == "logits" && (right.error - 0.01).abs() < 1e-6, "{right:?}");
@@ -163,18 +162,20 @@ mod tests {
             assert!(!check.passed() && check.problem.as_deref() == Some(says), "{check:?}");
         }
         // Nothing is like nothing.
-        assert!(!subject(0.1).compare(&stages(&[("maps", &[0.0])]), || stages(&[("maps", &[0.0])])).passed());
-        assert!(!subject(0.1).compare(&stages(&[]), || stages(&[])).passed());
+        for nothing in [&[("maps", &[0.0][..])][..], &[]] {
+            assert!(!subject(0.1).compare(&caught(|| stages(nothing)), || stages(nothing)).passed());
+        }
     }
 
     #[test]
     fn what_fails_is_said() {
         let failed = || Err(candle_core::Error::Msg("no memory".to_owned()));
-        let check = subject(1.0).compare(&stages(&[("maps", &[1.0])]), failed);
+        let want = caught(|| stages(&[("maps", &[1.0])]));
+        let check = subject(1.0).compare(&want, failed);
         assert_eq!((check.passed(), check.problem.as_deref()), (false, Some("no memory")));
-        let check = subject(1.0).compare(&failed(), || stages(&[("maps", &[1.0])]));
+        let check = subject(1.0).compare(&caught(failed), || stages(&[("maps", &[1.0])]));
         assert_eq!(check.problem.as_deref(), Some("no reference: no memory"));
-        let check = subject(1.0).compare(&stages(&[("maps", &[1.0])]), || panic!("index 7"));
+        let check = subject(1.0).compare(&want, || panic!("index 7"));
         assert_eq!(check.problem.as_deref(), Some("it panicked: index 7"));
     }
 }

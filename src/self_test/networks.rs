@@ -100,15 +100,15 @@ pub(super) fn all() -> Vec<NetworkCase> {
         mask_convs: 2,
         mask_channels: 32,
     };
-    let (images, square) = ([64, 96], [64, 64]);
+    let (images, square, pictures) = ([48, 72], [64, 64], [64, 96]);
     vec![
         case("nat", Family::Nat, images, &nat, classes()),
         case("dinat", Family::Nat, images, &dinat, classes()),
         case("dinat-s", Family::DinatS, images, &dinat_s, classes()),
-        case("isotropic", Family::Isotropic, images, &isotropic, classes()),
+        case("isotropic", Family::Isotropic, pictures, &isotropic, classes()),
         case("vit-rpb", Family::VitRpb, square, &vit, classes()),
-        case("mask-rcnn", Family::Nat, images, &below, Head::MaskRcnn(detector(false))),
-        case("cascade-mask-rcnn", Family::Nat, images, &below, Head::CascadeMaskRcnn(detector(true))),
+        case("mask-rcnn", Family::Nat, pictures, &below, Head::MaskRcnn(detector(false))),
+        case("cascade-mask-rcnn", Family::Nat, pictures, &below, Head::CascadeMaskRcnn(detector(true))),
         case(
             "upernet",
             Family::Nat,
