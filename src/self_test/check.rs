@@ -10,14 +10,14 @@ use crate::tensors::{in_words, wide_values};
 
 /// Which way through a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
+pub enum Direction {
     /// From the input to the results.
     Forward,
     /// Back to the gradient with respect to the input.
     Backward,
 }
 
-impl fmt::Display for Pass {
+impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
             Self::Forward => "forward",
@@ -33,7 +33,7 @@ pub struct Check {
     /// What was computed: `operator`, or a network (`nat`, `upernet`, …).
     pub what: &'static str,
     /// Which way.
-    pub pass: Pass,
+    pub pass: Direction,
     /// The type of weights and input.
     pub dtype: DType,
     /// What computed: an instruction set by its name, or `cuda`.
@@ -62,7 +62,7 @@ pub(super) type Stage = (String, Tensor);
 #[derive(Clone, Copy)]
 pub(super) struct Subject {
     pub(super) what: &'static str,
-    pub(super) pass: Pass,
+    pub(super) pass: Direction,
     pub(super) dtype: DType,
     pub(super) on: &'static str,
     pub(super) tolerance: f64,
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn subject(tolerance: f64) -> Subject {
-        Subject { what: "nat", pass: Pass::Forward, dtype: DType::F32, on: "portable", tolerance }
+        Subject { what: "nat", pass: Direction::Forward, dtype: DType::F32, on: "portable", tolerance }
     }
 
     fn stages(values: &[(&str, &[f32])]) -> Result<Vec<Stage>> {

@@ -1,6 +1,6 @@
 //! Neighborhood attention as the papers define it, of candle's operators in f64: keys are gathered, products and a softmax
-//! follow, and candle's `backward` gives the gradient. It shares nothing with `src/attention/`, so that a window which is
-//! wrong there, in the geometry that all kernels and their reference have in common, is wrong here alone not.
+//! follow, and candle's `backward` gives the gradient. It shares nothing with `src/attention/`: the geometry there is common to
+//! all kernels and their reference, and a window that is wrong in all of them is not wrong here.
 
 use candle_core::{D, Device, Result, Tensor};
 

@@ -37,5 +37,5 @@ mod passes;
 mod run;
 mod tolerance;
 
-pub use check::{Check, Pass};
+pub use check::{Check, Direction};
 pub use run::checks;

@@ -63,10 +63,10 @@ impl OperatorCase {
 }
 
 /// What attends: to qkv, rpb and pad.
-type Attend = dyn Fn(NeighborhoodAttention, &[Tensor; 3]) -> Result<Tensor>;
+type ComputeAttention = dyn Fn(NeighborhoodAttention, &[Tensor; 3]) -> Result<Tensor>;
 
 /// The outputs of all cases by `attend`.
-fn outputs(attend: &Attend, placed: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Stage>> {
+fn outputs(attend: &ComputeAttention, placed: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Stage>> {
     let output = |case: &OperatorCase| {
         let [qkv, rpb, pad, _] = case.inputs()?;
         Ok((case.name(), attend(case.operator, &[placed(&qkv)?, placed(&rpb)?, placed(&pad)?])?))
@@ -75,7 +75,7 @@ fn outputs(attend: &Attend, placed: &dyn Fn(&Tensor) -> Result<Tensor>) -> Resul
 }
 
 /// The gradients of all cases by `attend` and candle's `backward`.
-fn gradients(attend: &Attend, placed: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Stage>> {
+fn gradients(attend: &ComputeAttention, placed: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Stage>> {
     let mut stages = Vec::new();
     for case in &CASES {
         let [qkv, rpb, pad, grad] = case.inputs()?;

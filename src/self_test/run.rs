@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use nat_convert::arch::Head;
 
-use super::check::{Check, Pass, Stage, Subject, caught};
+use super::check::{Check, Direction, Stage, Subject, caught};
 use super::networks::NetworkCase;
 use super::{exact, networks, operator, passes, tolerance};
 use crate::simd::Isa;
@@ -26,9 +26,9 @@ pub fn checks(device: &Device, report: &mut dyn FnMut(Check)) {
 
 fn check_operator(device: &Device, report: &mut dyn FnMut(Check)) {
     type Compute = fn(&Device, DType) -> Result<Vec<Stage>>;
-    let passes: [(Pass, Compute, _); 2] = [
-        (Pass::Forward, operator::forward, caught(operator::forward_reference)),
-        (Pass::Backward, operator::backward, caught(operator::backward_reference)),
+    let passes: [(Direction, Compute, _); 2] = [
+        (Direction::Forward, operator::forward, caught(operator::forward_reference)),
+        (Direction::Backward, operator::backward, caught(operator::backward_reference)),
     ];
     // What the networks' reference is made of.
     let double = device.is_cpu().then_some(DType::F64);
@@ -53,12 +53,12 @@ fn check_network(case: &NetworkCase, device: &Device, report: &mut dyn FnMut(Che
         let weights = form(Weights::from_tensors(tensors.iter().cloned(), dtype, device.clone()));
         compute(case, &weights, &images.to_dtype(dtype)?.to_device(device)?)
     };
-    let passes: [(Pass, Compute, fn(Weights) -> Weights); 2] = [
-        (Pass::Forward, passes::forward, |weights| weights),
-        (Pass::Backward, passes::backward, Weights::differentiable),
+    let passes: [(Direction, Compute, fn(Weights) -> Weights); 2] = [
+        (Direction::Forward, passes::forward, |weights| weights),
+        (Direction::Backward, passes::backward, Weights::differentiable),
     ];
     for (pass, compute, form) in passes {
-        if pass == Pass::Backward && !matches!(case.architecture.head, Head::Classifier(_)) {
+        if pass == Direction::Backward && !matches!(case.architecture.head, Head::Classifier(_)) {
             continue;
         }
         let want = caught(|| run(compute, Weights::plain, &Device::Cpu, DType::F64));
@@ -98,7 +98,9 @@ mod tests {
         let of_networks = networks.iter().flat_map(|case| TYPES.map(|dtype| (case.name, dtype)));
         for (what, dtype) in operator.chain(of_networks) {
             let classifier = !["mask-rcnn", "cascade-mask-rcnn", "upernet"].contains(&what);
-            for pass in [Some(Pass::Forward), classifier.then_some(Pass::Backward)].into_iter().flatten() {
+            for pass in
+                [Some(Direction::Forward), classifier.then_some(Direction::Backward)].into_iter().flatten()
+            {
                 let place = seen.iter().position(|seen| *seen == (what, pass, dtype));
                 seen.remove(place.unwrap_or_else(|| panic!("{what} {pass} in {dtype:?}")));
             }

@@ -18,7 +18,7 @@
 
 use candle_core::{DType, Device};
 
-use super::check::Pass;
+use super::check::Direction;
 
 /// The operator in f64 against the definition.
 const DOUBLE: f64 = 1e-13;
@@ -52,13 +52,13 @@ pub(super) fn operator(device: &Device, dtype: DType) -> f64 {
 }
 
 /// Of a network with weights of a type; `multiplies_bf16` says whether a CPU takes operands of this type.
-pub(super) fn network(device: &Device, dtype: DType, pass: Pass, multiplies_bf16: bool) -> f64 {
+pub(super) fn network(device: &Device, dtype: DType, pass: Direction, multiplies_bf16: bool) -> f64 {
     let narrow = !device.is_cpu() || (dtype == DType::BF16 && multiplies_bf16);
     match (dtype, pass) {
         (DType::F16, _) if narrow => DEEP_HALF,
         (DType::BF16, _) if narrow => DEEP_BRAIN,
-        (DType::F16, Pass::Backward) => RESULT_HALF,
-        (DType::BF16, Pass::Backward) => RESULT_BRAIN,
+        (DType::F16, Direction::Backward) => RESULT_HALF,
+        (DType::BF16, Direction::Backward) => RESULT_BRAIN,
         _ => DEEP_SINGLE,
     }
 }
