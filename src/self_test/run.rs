@@ -47,13 +47,14 @@ fn check_network(case: &NetworkCase, device: &Device, report: &mut dyn FnMut(Che
     let inputs = exact::tensors(&case.architecture)
         .and_then(|tensors| Ok((tensors, exact::values(0, (BATCH, 3, height, width), 2.0)?)));
     type Compute = fn(&NetworkCase, &Weights, &Tensor) -> Result<Vec<Stage>>;
-    let run = |compute: Compute, form: fn(Weights) -> Weights, device: &Device, dtype| {
+    type Form = fn(Weights) -> Weights;
+    let run = |compute: Compute, form: Form, device: &Device, dtype| {
         let (tensors, images) =
             inputs.as_ref().map_err(|error| candle_core::Error::Msg(error.to_string()))?;
         let weights = form(Weights::from_tensors(tensors.iter().cloned(), dtype, device.clone()));
         compute(case, &weights, &images.to_dtype(dtype)?.to_device(device)?)
     };
-    let passes: [(Direction, Compute, fn(Weights) -> Weights); 2] = [
+    let passes: [(Direction, Compute, Form); 2] = [
         (Direction::Forward, passes::forward, |weights| weights),
         (Direction::Backward, passes::backward, Weights::differentiable),
     ];
