@@ -56,7 +56,6 @@ pub use image;
 pub use nat_convert;
 
 pub mod attention;
-#[cfg(feature = "images")]
 #[doc(hidden)]
 pub mod crash;
 #[cfg(feature = "cuda")]
@@ -67,13 +66,15 @@ mod digest;
 pub mod images;
 pub mod layers;
 #[cfg(feature = "images")]
-mod memory;
+#[doc(hidden)]
+pub mod memory;
 pub mod models;
 #[cfg(feature = "images")]
 pub mod pipeline;
 pub mod profile;
 #[cfg(feature = "images")]
 pub mod results;
+pub mod self_test;
 pub mod simd;
 #[cfg(feature = "images")]
 pub mod tasks;

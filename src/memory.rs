@@ -3,7 +3,7 @@
 
 /// Bytes that are left, by the smallest of the limits that this system tells: what it has free, the process's own limit of
 /// addresses, and that of its container. `None` where it tells none.
-pub(crate) fn left() -> Option<u64> {
+pub fn left() -> Option<u64> {
     let limits = [system(), addresses(), container()];
     limits.into_iter().flatten().min()
 }

@@ -241,6 +241,144 @@ pub struct LayerTiming {
     pub gflops: f64,
 }
 
+/// What `doctor --json` says of a machine and of what this program computes on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// Of the program.
+    pub version: String,
+    /// What was built into the program.
+    pub features: Vec<String>,
+    /// What it was built for: `x86_64-linux`.
+    pub target: String,
+    /// The processor's name, where the system tells.
+    pub processor: Option<String>,
+    /// Every instruction set that there are kernels for, the preferred one last.
+    pub instruction_sets: Vec<InstructionSet>,
+    /// The threads of a run.
+    pub threads: ThreadCount,
+    /// Bytes of memory that are left to this process, where the system tells.
+    pub memory: Option<u64>,
+    /// The GPU.
+    pub gpu: GpuFacts,
+    /// Where files of models are kept.
+    pub caches: Vec<CacheFolder>,
+    /// The variables of the environment that are set and that count, without anything secret.
+    pub variables: Vec<Variable>,
+    /// The self-test.
+    pub checks: Vec<CheckResult>,
+    /// How many of them are right.
+    pub right: usize,
+    /// How many are not.
+    pub off: usize,
+    /// How long the self-test took.
+    pub seconds: f64,
+}
+
+/// An instruction set of the CPU's kernels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstructionSet {
+    /// `portable`, `avx2`, …
+    pub name: String,
+    /// Whether the processor has it.
+    pub found: bool,
+    /// Whether a run computes with it.
+    pub used: bool,
+    /// Why it is used or not.
+    pub why: String,
+}
+
+/// How many threads a run has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadCount {
+    /// So many.
+    pub used: usize,
+    /// What says so.
+    pub why: String,
+    /// Processors of the machine, where the system tells.
+    pub processors: Option<usize>,
+}
+
+/// What is known of a GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuFacts {
+    /// Whether CUDA was built into the program.
+    pub built_in: bool,
+    /// Whether it computes, as far as opening it tells.
+    pub usable: bool,
+    /// Why it does not.
+    pub why: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its compute capability, as `9.0`.
+    pub compute_capability: Option<String>,
+    /// Bytes of its memory.
+    pub memory: Option<u64>,
+    /// The driver's version, where the system tells.
+    pub driver: Option<String>,
+    /// The newest CUDA that the driver runs, as `13.0`.
+    pub cuda: Option<String>,
+    /// NVIDIA's libraries.
+    pub libraries: Vec<GpuLibrary>,
+}
+
+/// A library of NVIDIA's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuLibrary {
+    /// Its file, that of its newest version where none was found.
+    pub name: String,
+    /// Whether this machine has it.
+    pub found: bool,
+}
+
+/// A folder where files of models are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheFolder {
+    /// `hub` or `nat-infer`.
+    pub name: String,
+    /// Where it is; `None` where nothing says so.
+    pub path: Option<String>,
+    /// Whether it is there. It is made when it is needed.
+    pub exists: bool,
+    /// Whether it, or the folder that it would be made in, can be written to.
+    pub writable: bool,
+    /// Bytes that its disk has left, where the system tells.
+    pub free: Option<u64>,
+}
+
+/// A variable of the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// What it is set to; of a token that it is `set`, of an address what is not secret.
+    pub value: String,
+}
+
+/// What a check of the self-test found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// `operator`, a kind of network (`nat`, `dinat`, `dinat-s`, `isotropic`, `vit-rpb`, `mask-rcnn`, `cascade-mask-rcnn`,
+    /// `upernet`), or `process` where the part of the program that checks ended early.
+    pub what: String,
+    /// `forward`, or `backward` for gradients; empty of a `process`.
+    pub pass: String,
+    /// The compute type; empty of a `process`.
+    pub dtype: String,
+    /// An instruction set, or `cuda`.
+    pub on: String,
+    /// Which of the results is furthest off.
+    pub stage: String,
+    /// How far that is off, ‖got − want‖ / ‖want‖; `None` of what is no number, and where nothing was computed.
+    pub error: Option<f64>,
+    /// How far it may be off.
+    pub tolerance: f64,
+    /// Whether it is not further off than that.
+    pub passed: bool,
+    /// Why nothing was computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,6 +23,11 @@ pub fn on_pool<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     rayon::scope(|_| f())
 }
 
+/// `x` in the type that statistics and sums of it are taken in: f32, and f64 of f64.
+pub(crate) fn widened(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 })
+}
+
 /// Calls `f` with the values of a CPU tensor, as f32, in row-major order.
 pub(crate) fn with_f32<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let x = x.to_dtype(DType::F32)?.contiguous()?;
@@ -45,6 +50,11 @@ pub(crate) fn with_all_f32<T>(tensors: &[Tensor], f: impl FnOnce(&[&[f32]]) -> T
         _ => candle_core::bail!("a tensor that was copied to the CPU is not there"),
     });
     Ok(f(&values.collect::<Result<Vec<_>>>()?))
+}
+
+/// The values of a tensor of any float type, wherever it is, in f64 and row-major order.
+pub(crate) fn wide_values(x: &Tensor) -> Result<Vec<f64>> {
+    x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }
 
 /// A CPU tensor of `shape`, f32, from what `f` makes of `x`'s values, which no gradient goes back through.

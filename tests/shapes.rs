@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use nat_infer::results::Diagnosis;
 use nat_testing::golden;
 use nat_testing::place::Place;
 use nat_testing::shape::{Shapes, csv, json};
@@ -136,6 +137,45 @@ fn bench() {
     calls.run_as(&format!("{bench} --gradients"), None, "json");
     calls.run(&format!("{bench} --op --resolution 64x32"), None);
     calls.run(&format!("{bench} --profile"), None).shapes.check();
+}
+
+/// What depends on the machine that `doctor` is run on.
+const OF_THE_MACHINE: &[&str] = &[
+    "version",
+    "features",
+    "target",
+    "processor",
+    "found",
+    "used",
+    "why",
+    "processors",
+    "memory",
+    "path",
+    "free",
+    "on",
+    "stage",
+    "error",
+    "right",
+    "seconds",
+];
+
+#[test]
+fn doctor() {
+    let mut calls = Calls::of("doctor", OF_THE_MACHINE);
+    let command = ["doctor", "--json", "--device", "cpu", "--threads", "1", "-q"];
+    let text = calls.place.run(&command).success();
+    let mut diagnosis: Diagnosis = serde_json::from_str(&text).unwrap();
+    // No other order or form than what was printed.
+    assert_eq!(serde_json::to_string_pretty(&diagnosis).unwrap() + "\n", text);
+    // What not every system tells.
+    diagnosis.processor.get_or_insert_default();
+    diagnosis.threads.processors.get_or_insert_default();
+    diagnosis.memory.get_or_insert_default();
+    diagnosis.caches.iter_mut().for_each(|folder| _ = folder.free.get_or_insert_default());
+    // There are more of them with every instruction set.
+    diagnosis.checks.truncate(2);
+    let form = json(&serde_json::to_string(&diagnosis).unwrap(), calls.hide);
+    calls.shapes.add(&format!("nat-infer {}", command.join(" ")), &form).check();
 }
 
 #[test]

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 /// A library, by the names of its versions, newest first.
 struct Lazy {
     names: &'static [&'static str],
-    opened: OnceLock<Option<libloading::Library>>,
+    /// With the name that it was found by.
+    opened: OnceLock<Option<(&'static str, libloading::Library)>>,
     /// What all its functions return where there is none.
     fail: extern "C" fn() -> c_int,
 }
@@ -26,9 +27,13 @@ impl Lazy {
     }
 
     fn get(&self) -> Option<&libloading::Library> {
+        self.found().map(|(_, library)| library)
+    }
+
+    fn found(&self) -> Option<&(&'static str, libloading::Library)> {
         // SAFETY: NVIDIA's libraries may be opened at any time; they are never closed.
-        let open = || self.names.iter().find_map(|&name| unsafe { libloading::Library::new(name) }.ok());
-        self.opened.get_or_init(open).as_ref()
+        let open = |&name: &&'static str| Some((name, unsafe { libloading::Library::new(name) }.ok()?));
+        self.opened.get_or_init(|| self.names.iter().find_map(open)).as_ref()
     }
 }
 
@@ -67,6 +72,12 @@ pub fn missing_library() -> Option<&'static str> {
     // Keeps the trampolines together with this function, which the program is linked with first.
     black_box(&TRAMPOLINES);
     [&CUDA, &CUBLAS, &CURAND].into_iter().find(|library| library.get().is_none()).map(|lazy| lazy.names[0])
+}
+
+/// The libraries that computing takes: of each the file that was found or is missing, and whether it was found.
+pub fn libraries() -> Vec<(&'static str, bool)> {
+    let library = |lazy: &Lazy| lazy.found().map_or((lazy.names[0], false), |&(name, _)| (name, true));
+    [&CUDA, &CUBLAS, &CURAND].map(library).into()
 }
 
 /// Finds the function of an entry.
@@ -160,6 +171,7 @@ macro_rules! trampolines {
 trampolines! {
     CUDA:
         cuCtxDestroy_v2 cuCtxGetCurrent cuCtxSetCurrent cuCtxSynchronize cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount
+        cuDeviceGetName cuDeviceTotalMem_v2 cuDriverGetVersion
         cuDeviceGetDefaultMemPool cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxRetain cuEventCreate
         cuEventDestroy_v2 cuEventRecord cuGetErrorName cuGetErrorString cuGraphDestroy cuGraphExecDestroy
         cuGraphInstantiateWithFlags cuGraphLaunch cuInit cuLaunchKernel cuMemAllocAsync cuMemAlloc_v2

@@ -19,5 +19,5 @@ mod module;
 pub mod regions;
 
 pub use launch::{Element, Launch, TooLarge};
-pub use libraries::missing_library;
+pub use libraries::{libraries, missing_library};
 pub use module::Module;

@@ -17,6 +17,7 @@ mod bench;
 mod classify;
 mod coco;
 mod detect;
+mod doctor;
 mod earlier;
 mod exit;
 mod features;
@@ -62,6 +63,7 @@ Examples:
   nat-infer segment photo.jpg --save drawn/
   nat-infer saliency photo.jpg --save maps/
   nat-infer features photo.jpg --save features/
+  nat-infer doctor
   nat-infer models";
 
 #[derive(Subcommand)]
@@ -72,6 +74,7 @@ enum Command {
     Saliency(saliency::SaliencyArguments),
     Features(features::FeaturesArguments),
     Bench(bench::BenchArguments),
+    Doctor(doctor::DoctorArguments),
     Models(models::ModelsArguments),
     Completions(generate::Completions),
     Man(generate::Man),
@@ -141,6 +144,7 @@ fn run(command: Command, verbosity: Verbosity) -> Result<Exit> {
         Command::Saliency(arguments) => saliency::run(arguments, verbosity),
         Command::Features(arguments) => features::run(arguments, verbosity),
         Command::Bench(arguments) => bench::run(arguments, verbosity),
+        Command::Doctor(arguments) => doctor::run(&arguments, verbosity),
         Command::Models(arguments) => models::run(arguments, verbosity),
         Command::Completions(arguments) => generate::completions(&arguments, program()),
         Command::Man(arguments) => generate::man(&arguments, program()),

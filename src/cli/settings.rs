@@ -334,14 +334,14 @@ fn advised(error: ZooError, more: &str) -> anyhow::Error {
 }
 
 /// Why no GPU computes.
-struct NoGpu {
+pub(super) struct NoGpu {
     /// Whether one is there, so that somebody may expect it to be used.
-    there: bool,
-    why: String,
+    pub(super) there: bool,
+    pub(super) why: String,
 }
 
 #[cfg(feature = "cuda")]
-fn open_gpu(number: usize) -> Result<Device, NoGpu> {
+pub(super) fn open_gpu(number: usize) -> Result<Device, NoGpu> {
     use nat_infer::cuda::OpenError;
     nat_infer::cuda::open(number).map_err(|error| NoGpu {
         there: !matches!(error, OpenError::NoDevice | OpenError::Library { driver: true, .. }),
@@ -350,7 +350,7 @@ fn open_gpu(number: usize) -> Result<Device, NoGpu> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open_gpu(_: usize) -> Result<Device, NoGpu> {
+pub(super) fn open_gpu(_: usize) -> Result<Device, NoGpu> {
     Err(NoGpu { there: false, why: "CUDA was not built into this program".to_owned() })
 }
 
@@ -364,14 +364,18 @@ fn open_device(name: DeviceName, verbosity: Verbosity) -> Result<Device> {
             }
             Device::Cpu
         })),
-        DeviceName::Cuda(number) => open_gpu(number)
-            .map_err(|none| anyhow::anyhow!("GPU {number}: {}; --device cpu does without", none.why)),
+        DeviceName::Cuda(number) => open_gpu(number).map_err(|none| none.refused(number)),
     }
 }
 
 impl NoGpu {
+    /// What is said where this GPU and no other was asked for.
+    pub(super) fn refused(&self, number: usize) -> anyhow::Error {
+        anyhow::anyhow!("GPU {number}: {}; --device cpu does without", self.why)
+    }
+
     /// What is said where the CPU computes instead; nothing of a machine that has no GPU.
-    fn warning(&self) -> Option<String> {
+    pub(super) fn warning(&self) -> Option<String> {
         let why = &self.why;
         self.there.then(|| format!("warning: the GPU can't be used ({why}); computing on the CPU"))
     }

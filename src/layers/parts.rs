@@ -1,12 +1,13 @@
 //! What layers are made of, as tensors: taken from the weights, not yet in the form that a backend gives them.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 pub use nat_convert::arch::Window;
 use nat_convert::arch::{
     AttentionSpec, BlockSpec, ConvModuleSpec, ConvSpec, LayerNormSpec, LinearSpec, UpsamplingSpec,
 };
 
 use crate::attention::NeighborhoodAttention;
+use crate::tensors::widened;
 use crate::weights::Weights;
 
 /// Order of the dimensions of a convolution's input.
@@ -110,12 +111,14 @@ impl LinearParts {
             return self;
         }
         let outputs = self.outputs();
-        let factors: Vec<f32> = (0..outputs).map(|i| if i < rows { factor as f32 } else { 1.0 }).collect();
+        let factors: Vec<f64> = (0..outputs).map(|i| if i < rows { factor } else { 1.0 }).collect();
         let scaled = |x: Tensor, name| {
             let shape: Vec<usize> = [outputs, 1][..x.rank()].to_vec();
             let scale = || {
-                let factors = Tensor::from_slice(&factors, shape, x.device())?;
-                x.to_dtype(DType::F32)?.broadcast_mul(&factors)?.to_dtype(x.dtype())
+                let wide = widened(&x)?;
+                // On the CPU first: a GPU need not know f64.
+                let factors = Tensor::from_slice(&factors, shape, &Device::Cpu)?.to_dtype(wide.dtype())?;
+                wide.broadcast_mul(&factors.to_device(x.device())?)?.to_dtype(x.dtype())
             };
             weights.made(x.dims(), name, scale())
         };
@@ -231,7 +234,7 @@ impl ConvParts {
         let [gamma, beta, mean, variance] =
             [&norm.weight, &norm.bias, &norm.mean, &norm.variance].map(|weight| weights.take(weight));
         let fold = || -> Result<(Tensor, Tensor)> {
-            let wide = |x: &Tensor| x.to_dtype(DType::F32);
+            let wide = widened;
             let scale = (wide(&gamma)? / (wide(&variance)? + norm.epsilon)?.sqrt()?)?;
             let bias = (wide(&beta)? - (wide(&mean)? * &scale)?)?;
             let weight = wide(weight)?.broadcast_mul(&scale.reshape((conv.outputs, 1, 1, 1))?)?;

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::simd::{Isa, Kernel, Simd};
-use crate::tensors::map_f32;
+use crate::tensors::{map_f32, widened};
 
 /// The two source positions of an output position on one axis, and the second one's share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,14 +99,14 @@ pub(crate) fn resized(x: &Tensor, [height, width]: [usize; 2], align_corners: bo
     })
 }
 
-/// The means of `side` x `side` parts of `x` [B, H, W, C], f32: part i of n positions is
+/// The means of `side` x `side` parts of `x` [B, H, W, C], f32, of f64 f64: part i of n positions is
 /// floor(i · n / side)..ceil((i + 1) · n / side), PyTorch's `AdaptiveAvgPool2d`.
 ///
 /// # Errors
 /// When `x` is no map.
 pub fn adaptive_mean(x: &Tensor, side: usize) -> Result<Tensor> {
     let (_, h, w, _) = x.dims4()?;
-    let x = x.to_dtype(DType::F32)?;
+    let x = widened(x)?;
     let part = |i: usize, n: usize| -> Range<usize> { i * n / side..((i + 1) * n).div_ceil(side) };
     let mut rows = Vec::with_capacity(side);
     for y in (0..side).map(|i| part(i, h)) {

@@ -111,15 +111,22 @@ mod tests {
             [10.0, 10.0, 10.0, 10.0],
             [51.5, 35.5, 52.5, 36.5],
         ];
-        for side in [7, 2] {
-            let got = roi_align(maps(), std::slice::from_ref(&map), &[4], &rois, FINEST, side).unwrap();
-            let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // Maps of f64 are the reference of the self-test.
+        let wide = Maps::new(&Weights::random(1, DType::F64, Device::Cpu).plain());
+        for (side, (ops, dtype, bound)) in [7, 2]
+            .into_iter()
+            .flat_map(|side| [(maps(), DType::F32, 1e-5), (wide, DType::F64, 1e-13)].map(|kind| (side, kind)))
+        {
+            let map = map.to_dtype(dtype).unwrap();
+            let got = roi_align(ops, std::slice::from_ref(&map), &[4], &rois, FINEST, side).unwrap();
+            assert_eq!(got.dtype(), dtype);
+            let got = got.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
             for c in 0..channels {
                 let plane: Vec<f64> = values.iter().skip(c).step_by(channels).map(|&x| x.into()).collect();
                 let expected = rois.iter().flat_map(|&roi| naive(&plane, [h, w], 0.25, roi, side));
                 for (i, expected) in expected.enumerate() {
-                    let got = f64::from(got[i * channels + c]);
-                    assert!((got - expected).abs() < 1e-5, "side {side}, value {i}: {got}, not {expected}");
+                    let got = got[i * channels + c];
+                    assert!((got - expected).abs() < bound, "side {side}, value {i}: {got}, not {expected}");
                 }
             }
         }

@@ -185,6 +185,11 @@ impl Isa {
         ROWS.iter().filter(|row| Capabilities::here().contain(row.needs)).map(|row| row.isa)
     }
 
+    /// Every instruction set that there are kernels for, whether this processor has it or not.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ROWS.iter().map(|row| row.isa)
+    }
+
     /// f32 lanes of this instruction set's vectors.
     pub(crate) fn lanes(self) -> usize {
         self.row().lanes

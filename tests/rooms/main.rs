@@ -12,7 +12,7 @@ mod text;
 mod tokens;
 
 /// The rooms, lowest first: none imports one that comes after it. ARCHITECTURE.md draws them in this order.
-const ROOMS: [&str; 21] = [
+const ROOMS: [&str; 22] = [
     "convert/src/",
     "cuda/src/",
     "src/crash.rs",
@@ -29,6 +29,7 @@ const ROOMS: [&str; 21] = [
     "src/layers/",
     "src/images/",
     "src/models/",
+    "src/self_test/",
     "src/tasks/",
     "src/pipeline/",
     "src/lib.rs",

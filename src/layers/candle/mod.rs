@@ -1,6 +1,8 @@
 //! The layers as candle operators: any device, any float type, with gradients. What the other backends are tested
 //! against.
 
+mod reference;
+
 use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::form::{
@@ -11,7 +13,7 @@ use super::parts::{
 };
 use super::regions::{self, PyramidMap};
 use super::stepwise::{Finish, StepLinear, StepMlp, StepNorm, StepPyramid, Steps};
-use crate::tensors::with_all_f32;
+use crate::tensors::{wide_values, widened, with_all_f32};
 use crate::weights::Weights;
 
 /// candle's operators, on whatever device tensors are.
@@ -70,10 +72,10 @@ impl Steps for Operators {
         residual.map_or_else(|| Ok(x.clone()), |residual| residual + &x)
     }
 
-    /// Statistics in f32 also for half types, as PyTorch takes them.
+    /// Statistics in f32 also for half types, as PyTorch takes them; in f64 for f64.
     fn layer_norm(self, x: &Tensor, norm: &NormParts) -> Result<Tensor> {
         let NormParts { weight, bias, epsilon } = norm;
-        let wide = x.to_dtype(DType::F32)?;
+        let wide = widened(x)?;
         let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normed = centred.broadcast_div(&(variance + *epsilon)?.sqrt()?)?;
@@ -127,10 +129,23 @@ impl MapForm for Operators {
         x.upsample_bilinear2d(height, width, align_corners)?.permute((0, 2, 3, 1))?.contiguous()
     }
 
-    /// On the CPU: candle has no operator for it.
+    /// On the CPU: candle has no operator for it. Of f64 in f64, sample by sample.
     fn regions(&self, maps: &[Tensor], strides: &[usize], regions: &[Roi], side: usize) -> Result<Tensor> {
         let Some(first) = maps.first() else { candle_core::bail!("regions of no maps") };
         let channels = first.dims4()?.3;
+        let shape = (regions.len(), side, side, channels);
+        if first.dtype() == DType::F64 {
+            let mut out = Vec::with_capacity(regions.len() * side * side * channels);
+            for region in regions {
+                let Some((map, &stride)) = maps.get(region.level).zip(strides.get(region.level)) else {
+                    candle_core::bail!("a region on map {} of {}", region.level, maps.len());
+                };
+                let (_, height, width, _) = map.dims4()?;
+                let values = wide_values(map)?;
+                out.extend(reference::align(&values, [height, width], stride, region.corners, side));
+            }
+            return Tensor::from_vec(out, shape, first.device());
+        }
         let values = with_all_f32(maps, |values| {
             let shapes = maps.iter().map(Tensor::dims4).collect::<Result<Vec<_>>>()?;
             let maps = shapes.into_iter().zip(values).zip(strides);
@@ -138,8 +153,7 @@ impl MapForm for Operators {
                 maps.map(|((shape, values), &stride)| PyramidMap::new(shape, values, stride, channels));
             regions::align(&maps.collect::<Result<Vec<_>>>()?, regions, side)
         })??;
-        Tensor::from_vec(values, (regions.len(), side, side, channels), &Device::Cpu)?
-            .to_device(first.device())
+        Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(first.dtype())?.to_device(first.device())
     }
 
     fn kept(&self, _: &[[f32; 4]], _: f32, _: &Tensor) -> Result<Option<Vec<bool>>> {

@@ -1,0 +1,113 @@
+//! All checks of a device.
+
+use candle_core::{DType, Device, Result, Tensor};
+use nat_convert::arch::Head;
+
+use super::check::{Check, Direction, Stage, Subject, caught};
+use super::networks::NetworkCase;
+use super::{exact, networks, operator, passes, tolerance};
+use crate::simd::Isa;
+use crate::weights::Weights;
+
+/// The types that networks compute in.
+const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+/// Images of a network.
+const BATCH: usize = 2;
+
+/// Runs every check on `device`, one after the other, and gives each to `report` as it is done. Nothing fails: what can't
+/// be computed is a check that did not pass.
+pub fn checks(device: &Device, report: &mut dyn FnMut(Check)) {
+    check_operator(device, report);
+    for case in networks::all() {
+        check_network(&case, device, report);
+    }
+}
+
+fn check_operator(device: &Device, report: &mut dyn FnMut(Check)) {
+    type Compute = fn(&Device, DType) -> Result<Vec<Stage>>;
+    let passes: [(Direction, Compute, _); 2] = [
+        (Direction::Forward, operator::forward, caught(operator::forward_reference)),
+        (Direction::Backward, operator::backward, caught(operator::backward_reference)),
+    ];
+    // What the networks' reference is made of.
+    let double = device.is_cpu().then_some(DType::F64);
+    for (pass, compute, want) in passes {
+        for dtype in double.into_iter().chain(TYPES) {
+            let tolerance = tolerance::operator(device, dtype);
+            let subject = Subject { what: "operator", pass, dtype, on: on(device, None), tolerance };
+            report(subject.compare(&want, || compute(device, dtype)));
+        }
+    }
+}
+
+fn check_network(case: &NetworkCase, device: &Device, report: &mut dyn FnMut(Check)) {
+    let [height, width] = case.size;
+    // A failure is that of the reference.
+    let inputs = exact::tensors(&case.architecture)
+        .and_then(|tensors| Ok((tensors, exact::values(0, (BATCH, 3, height, width), 2.0)?)));
+    type Compute = fn(&NetworkCase, &Weights, &Tensor) -> Result<Vec<Stage>>;
+    type Form = fn(Weights) -> Weights;
+    let run = |compute: Compute, form: Form, device: &Device, dtype| {
+        let (tensors, images) =
+            inputs.as_ref().map_err(|error| candle_core::Error::Msg(error.to_string()))?;
+        let weights = form(Weights::from_tensors(tensors.iter().cloned(), dtype, device.clone()));
+        compute(case, &weights, &images.to_dtype(dtype)?.to_device(device)?)
+    };
+    let passes: [(Direction, Compute, Form); 2] = [
+        (Direction::Forward, passes::forward, |weights| weights),
+        (Direction::Backward, passes::backward, Weights::differentiable),
+    ];
+    for (pass, compute, form) in passes {
+        if pass == Direction::Backward && !matches!(case.architecture.head, Head::Classifier(_)) {
+            continue;
+        }
+        let want = caught(|| run(compute, Weights::plain, &Device::Cpu, DType::F64));
+        for dtype in TYPES {
+            let multiplies_bf16 = Isa::best().with_bf16().is_some();
+            let tolerance = tolerance::network(device, dtype, pass, multiplies_bf16);
+            let subject = Subject { what: case.name, pass, dtype, on: on(device, Some(dtype)), tolerance };
+            report(subject.compare(&want, || run(compute, form, device, dtype)));
+        }
+    }
+}
+
+/// What computes there: on the CPU the instruction set of layers with weights of a type, or of the operator.
+fn on(device: &Device, weights: Option<DType>) -> &'static str {
+    let best = Isa::best();
+    match (device, weights) {
+        (Device::Cpu, Some(DType::BF16)) => best.with_bf16().unwrap_or(best).name(),
+        (Device::Cpu, _) => best.name(),
+        _ => "cuda",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_right_and_everything_is_looked_at() {
+        let mut found = Vec::new();
+        checks(&Device::Cpu, &mut |check| found.push(check));
+        for check in &found {
+            assert!(check.passed(), "{check:?}");
+        }
+        let mut seen: Vec<_> = found.iter().map(|check| (check.what, check.pass, check.dtype)).collect();
+        let operator = [DType::F64].into_iter().chain(TYPES).map(|dtype| ("operator", dtype));
+        let networks = networks::all();
+        let of_networks = networks.iter().flat_map(|case| TYPES.map(|dtype| (case.name, dtype)));
+        for (what, dtype) in operator.chain(of_networks) {
+            let classifier = !["mask-rcnn", "cascade-mask-rcnn", "upernet"].contains(&what);
+            for pass in
+                [Some(Direction::Forward), classifier.then_some(Direction::Backward)].into_iter().flatten()
+            {
+                let place = seen.iter().position(|seen| *seen == (what, pass, dtype));
+                seen.remove(place.unwrap_or_else(|| panic!("{what} {pass} in {dtype:?}")));
+            }
+        }
+        assert!(seen.is_empty(), "{seen:?}");
+        // Rounding is seen: f32 is no f64.
+        assert!(found.iter().all(|check| check.dtype == DType::F64 || check.error > 1e-9), "{found:?}");
+    }
+}
