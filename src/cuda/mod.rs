@@ -10,5 +10,5 @@ mod run;
 pub use open::{OpenError, open};
 pub(crate) use operands::{Operand, aligned, all_aligned, element, on_gpu};
 pub(crate) use product::product;
-pub(crate) use record::Recording;
+pub(crate) use record::RecordedGraph;
 pub(crate) use run::{one_type, run, run_into, tensor, tensor_of, tensors, uninitialized};

@@ -1,4 +1,4 @@
-//! Recording what a network launches as a CUDA graph.
+//! RecordedGraph what a network launches as a CUDA graph.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ use super::run::uninitialized;
 static RECORDERS: Mutex<Vec<(usize, CudaDevice)>> = Mutex::new(Vec::new());
 
 /// A recorded network: its launches as one.
-pub(crate) struct Recording {
+pub(crate) struct RecordedGraph {
     graph: CudaGraph,
     /// What it reads and writes each time. All other memory is the graph's own.
     input: Tensor,
@@ -28,7 +28,7 @@ pub(crate) struct Recording {
 }
 
 // SAFETY: the driver's handles belong to no thread, and without `Sync` one thread at a time uses them.
-unsafe impl Send for Recording {}
+unsafe impl Send for RecordedGraph {}
 
 /// A stream that is recorded, until this is dropped.
 struct Capture<'a>(Option<&'a Arc<CudaStream>>);
@@ -63,7 +63,7 @@ impl Drop for Capture<'_> {
     }
 }
 
-impl Recording {
+impl RecordedGraph {
     /// Records what `network` launches for an input like this one, for which it gives an output of shape `shape` and type
     /// `dtype`. It has run for such an input before, so that all its kernels are loaded.
     ///
@@ -128,7 +128,7 @@ impl Recording {
     }
 }
 
-impl Drop for Recording {
+impl Drop for RecordedGraph {
     fn drop(&mut self) {
         // Its memory is given back on the stream that it was recorded on, which does not wait for the other.
         self.stream.context().record_err(self.stream.synchronize());

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
-    Blocks, Buffers, Epilogue, OperandCells, Operands, Packed, PackedLayer, Rows, ScaledRows, StoredRows,
+    Buffers, Epilogue, GemmBlocks, OperandCells, Operands, Packed, PackedLayer, Rows, ScaledRows, StoredRows,
     ValueCells, block, filled, room_for,
 };
 use super::norm::{Norm, NormedRows};
@@ -56,7 +56,7 @@ impl PackedMlp {
     ) -> Vec<f32> {
         let rows = x.len() / self.dim;
         let isa = self.fc1.weight.isa();
-        let blocks = Blocks::new(rows, words, isa);
+        let blocks = GemmBlocks::new(rows, words, isa);
         filled(rows, self.dim, |out| {
             let tasks = (0..blocks.count()).into_par_iter().with_max_len(1);
             tasks.for_each(|i| isa.run(kernel(blocks.range(i), out)));

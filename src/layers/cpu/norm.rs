@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{Blocks, Cells, OperandCells, Operands, Room, Rows, ValueCells, room_for};
+use super::gemm::{Cells, GemmBlocks, OperandCells, Operands, Room, Rows, ValueCells, room_for};
 use super::operator::{Layer, apply};
 use crate::layers::form::NormForm;
 use crate::layers::parts::NormParts;
@@ -48,7 +48,7 @@ impl Layer for Arc<Norm> {
 
 /// Makes `rows` x `columns` values on all threads, some rows at a time.
 fn by_blocks(rows: usize, columns: usize, fill: impl Fn(Range<usize>, &mut [f32]) + Sync) -> Vec<f32> {
-    let most = rows.div_ceil(Blocks::new(rows, columns, Isa::best()).count()).max(1);
+    let most = rows.div_ceil(GemmBlocks::new(rows, columns, Isa::best()).count()).max(1);
     let mut out = vec![0.0; rows * columns];
     out.par_chunks_mut(most * columns).enumerate().for_each(|(i, out)| {
         fill(i * most..i * most + out.len() / columns, out);

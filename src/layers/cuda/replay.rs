@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use candle_core::cuda_backend::DeviceId;
 use candle_core::{CudaDevice, DType, Result, Shape, Tensor};
 
-use crate::cuda::Recording;
+use crate::cuda::RecordedGraph;
 use crate::layers::form::{BatchForm, NetworkRun};
 
 /// A network whose launches are recorded and replayed as one: with few images, launching some hundred
@@ -17,7 +17,7 @@ pub(super) struct Replay(Mutex<Recordings>);
 #[derive(Default)]
 struct Recordings {
     /// The latest first.
-    runs: Vec<(InputKind, Run)>,
+    runs: Vec<(InputKind, InputState)>,
     /// Whether it can't be recorded: then it is run as it is.
     unable: bool,
 }
@@ -31,10 +31,10 @@ struct InputKind {
 }
 
 /// How far a network is with inputs of a kind.
-enum Run {
+enum InputState {
     /// Has run once, so all kernels are loaded: what its output is like.
     Seen(Shape, DType),
-    Recorded(Recording),
+    Recorded(RecordedGraph),
 }
 
 /// Values of an input that keeps the GPU busy for longer than its launches take: 32 images of the usual size.
@@ -77,13 +77,13 @@ impl Recordings {
         }
         let (_, run) = self.runs.remove(self.runs.iter().position(|(of, _)| of == kind)?);
         let recording = match run {
-            Run::Recorded(recording) => Ok(recording),
-            Run::Seen(shape, dtype) => Recording::new(input, (&shape, dtype), network),
+            InputState::Recorded(recording) => Ok(recording),
+            InputState::Seen(shape, dtype) => RecordedGraph::new(input, (&shape, dtype), network),
         };
         let output = recording.and_then(|recording| Ok((recording.replay(input)?, recording)));
         match output {
             Ok((output, recording)) => {
-                self.runs.insert(0, (kind.clone(), Run::Recorded(recording)));
+                self.runs.insert(0, (kind.clone(), InputState::Recorded(recording)));
                 Some(output)
             }
             // Launches one by one give the same: whatever is wrong with the GPU, they meet it too and tell.
@@ -97,7 +97,7 @@ impl Recordings {
     /// Remembers what an input of a kind gave.
     fn saw(&mut self, kind: InputKind, output: &Tensor) {
         if !self.unable && self.runs.iter().all(|(of, _)| *of != kind) {
-            self.runs.insert(0, (kind, Run::Seen(output.shape().clone(), output.dtype())));
+            self.runs.insert(0, (kind, InputState::Seen(output.shape().clone(), output.dtype())));
             self.runs.truncate(MOST_KINDS);
         }
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::buffers::Buffers;
 use super::cells::{Cells, ValueCells, filled};
 use super::epilogue::{Epilogue, TilePlace, finish};
-use super::geometry::{Blocks, DEPTH, TILE_VALUES, VECTORS, part, tile_rows};
+use super::geometry::{DEPTH, GemmBlocks, TILE_VALUES, VECTORS, part, tile_rows};
 use super::microkernel::RegisterTile;
 use super::operands::{Operands, Rows};
 use super::packed::{CacheLine, LINE_WORDS, Packed};
@@ -33,7 +33,7 @@ pub(crate) fn product(
     epilogue: Epilogue,
     then: Then,
 ) -> Vec<f32> {
-    let blocks = Blocks::new(rows, weight.words(), weight.isa());
+    let blocks = GemmBlocks::new(rows, weight.words(), weight.isa());
     // Too few blocks for the threads (a classifier's head): the columns are cut as well.
     let strips = match then {
         Then::Nothing => rayon::current_num_threads().div_ceil(blocks.count()).min(weight.panels()),

@@ -45,13 +45,13 @@ pub(super) fn part(n: usize, parts: usize, i: usize) -> Range<usize> {
 }
 
 /// How a product of `rows` rows is cut into tasks.
-pub(crate) struct Blocks {
+pub(crate) struct GemmBlocks {
     rows: usize,
     count: usize,
 }
 
-impl Blocks {
-    /// Blocks of equal size that take at most [`BLOCK_BYTES`] at `words` a row, as many for each
+impl GemmBlocks {
+    /// GemmBlocks of equal size that take at most [`BLOCK_BYTES`] at `words` a row, as many for each
     /// thread while that leaves every block a tile.
     pub(crate) fn new(rows: usize, words: usize, isa: Isa) -> Self {
         let (threads, tile) = (rayon::current_num_threads(), tile_rows(isa));
@@ -79,7 +79,7 @@ mod tests {
     fn blocks_cover_every_row_once() {
         for rows in [1, 2, 13, 49, 196, 3136, 50_176] {
             for depth in [27, 64, 512, 18_432] {
-                let blocks = Blocks::new(rows, depth, Isa::Avx512);
+                let blocks = GemmBlocks::new(rows, depth, Isa::Avx512);
                 let covered: Vec<usize> = (0..blocks.count()).flat_map(|i| blocks.range(i)).collect();
                 assert_eq!(covered, (0..rows).collect::<Vec<_>>(), "{rows} rows of {depth}");
             }

@@ -39,6 +39,6 @@ pub(crate) use buffers::{Buffers, Room};
 pub(crate) use cells::{Cells, OperandCells, ValueCells, filled};
 pub(crate) use driver::{Then, block, product};
 pub(crate) use epilogue::Epilogue;
-pub(crate) use geometry::Blocks;
+pub(crate) use geometry::GemmBlocks;
 pub(crate) use operands::{Operands, Rows, ScaledRows, StoredRows, operands, room_for};
 pub(crate) use packed::{Packed, PackedLayer};
