@@ -88,7 +88,7 @@ fn a_recording_that_fails_anywhere_changes_no_result_on_the_gpu() {
 }
 
 #[test]
-fn threads_and_networks_share_the_gpu() {
+fn threads_and_networks_work_together_on_the_gpu() {
     let _alone = alone();
     let Some(gpu) = common::gpu() else { return };
     let networks = [DType::F32, DType::F16].map(|dtype| network(&gpu, dtype));
