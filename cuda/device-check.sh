@@ -12,7 +12,7 @@ if [ "${1:-}" = pack ]; then
   cd "$root"
   cargo build --release --features cuda
   cp target/release/nat-infer "$target/"
-  cargo test --release --features cuda --no-run --message-format json --lib --test networks --test openmmlab |
+  cargo test --release --features cuda --no-run --message-format json --lib --test networks --test gpu --test openmmlab |
     grep -o '"executable":"[^"]*"' | cut -d '"' -f 4 | while read -r binary; do
       cp "$binary" "$target/tests/$(basename "$binary" | sed 's/-[0-9a-f]*$//')"
     done
@@ -25,10 +25,12 @@ exec > >(tee report.txt) 2>&1
 date -u
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
 
-echo '== conformance: operator with its gradient, networks, detectors, segmenters'
-export NAT_INFER_GOLDEN=$here/golden
-tests/nat_infer attention::tests::gpu::golden --nocapture
+echo '== conformance: the self-test, the operator with its gradient, networks, threads, detectors, segmenters'
+./nat-infer doctor --device cuda
+export NAT_INFER_GOLDEN=$here/golden NAT_INFER_CARD_ONLY=1
+tests/nat_infer attention::tests::gpu --nocapture
 tests/networks gpu --nocapture
+tests/gpu --nocapture
 tests/openmmlab --nocapture
 
 echo '== compute-sanitizer'
@@ -40,11 +42,13 @@ else
   echo 'compute-sanitizer is not on PATH: skipped'
 fi
 
-echo '== operator, f16, batch 64'
-./nat-infer bench --op --arch nat-tiny --device cuda --dtype f16 --batch-size 64
-./nat-infer bench --op --arch nat-tiny --device cuda --dtype f32 --batch-size 64
-echo '== NAT-Tiny'
-for batch in 1 128; do ./nat-infer bench --arch nat-tiny --device cuda --dtype f16 --batch-size "$batch" --runs 50; done
-for model in nat-mini nat-base dinat-tiny; do ./nat-infer bench --arch "$model" --device cuda --dtype f16 --batch-size 64; done
-for batch in 1 32; do ./nat-infer bench --arch nat-tiny --device cuda --dtype f16 --batch-size "$batch" --gradients; done
-for model in mask-rcnn-nat-tiny upernet-nat-tiny; do ./nat-infer bench --arch "$model" --device cuda --dtype f16; done
+bench() { ./nat-infer bench --device cuda --runs 20 "$@"; }
+echo '== operator, batch 64'
+for dtype in f16 f32; do bench --op --arch nat-tiny --dtype $dtype --batch-size 64; done
+echo '== networks'
+# Recorded up to 32 images, launched one by one beyond.
+for batch in 1 8 32 33 128; do bench --arch nat-tiny --dtype f16 --batch-size $batch; done
+bench --arch nat-tiny --dtype f32 --batch-size 128
+for model in nat-mini nat-base dinat-tiny; do bench --arch $model --dtype f16 --batch-size 64; done
+for batch in 1 32; do bench --arch nat-tiny --dtype f16 --batch-size $batch --gradients; done
+for model in mask-rcnn-nat-tiny upernet-nat-tiny; do bench --arch $model --dtype f16; done

@@ -34,7 +34,7 @@
 //! | `draw` | pictures of results: boxes, masks, regions, heat maps | yes |
 //! | `hub` | [`zoo`] finds and fetches published models: the Hugging Face Hub, its cache, files of the web | yes |
 //! | `cli` | the program `nat-infer`, with all of the above | yes |
-//! | `cuda` | NVIDIA GPUs | no |
+//! | `cuda` | NVIDIA GPUs; with `cli`, in a program that starts without NVIDIA's libraries | no |
 //!
 //! Without any (`default-features = false`) there are the operator, the layers, the networks and their weights, on candle
 //! and nat-convert alone.

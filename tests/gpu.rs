@@ -217,6 +217,29 @@ fn a_classifier_on_the_gpu_loads_the_kernels_that_it_launches() {
 }
 
 #[test]
+fn a_network_on_the_gpu_takes_views_of_tensors() {
+    let _alone = alone();
+    let Some(gpu) = common::gpu() else { return };
+    let path = golden::path("classify").join("nat-k7.pth");
+    let checkpoint = Checkpoint::open(&path, &Options::default()).unwrap();
+    let architecture = checkpoint.metadata().architecture.clone();
+    let mut bytes = Vec::new();
+    let views = checkpoint.tensors().iter().map(|tensor| {
+        bytes.clear();
+        checkpoint.read(&tensor.name, &mut bytes).unwrap();
+        let value = Tensor::from_raw_buffer(&bytes, DType::F32, &tensor.shape, &Device::Cpu).unwrap();
+        let turned =
+            if value.rank() < 2 { value } else { value.t().unwrap().contiguous().unwrap().t().unwrap() };
+        (tensor.name.clone(), turned)
+    });
+    let weights = Weights::from_tensors(views.collect::<Vec<_>>(), DType::F32, gpu.clone());
+    let network = Classifier::new(&architecture, &weights).unwrap();
+    let images = normal((1, 3, 64, 64), 1.0);
+    let expected = logits(&of(&path, &gpu, DType::F32), &images, &gpu);
+    assert!(same(&logits(&network, &images, &gpu), &expected));
+}
+
+#[test]
 fn tensors_of_another_device_are_refused_on_the_gpu() {
     let _alone = alone();
     let (Some(gpu), Some(other)) = (common::gpu(), common::gpu()) else { return };

@@ -103,6 +103,9 @@ impl RecordedGraph {
         let (input, output) = (memory(input.shape(), input.dtype())?, memory(shape, dtype)?);
         // Other streams may use it from now on.
         on.synchronize().w()?;
+        // Whatever is uploaded meanwhile would be read again at each launch, from memory that is gone by then: with this candle
+        // refuses to.
+        let _refused = recorder.enable_cuda_graph_htod_cache();
         let mut capture = Capture::begin(&on)?;
         // What it makes on the way is dropped within the recording, whose memory that is.
         let recorded = network(&input).and_then(|got| copy(&got, &output, &on));

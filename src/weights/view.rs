@@ -187,6 +187,8 @@ impl Weights {
             tensor
                 .to_dtype(dtype)
                 .and_then(|t| if packed { t.to_dtype(DType::F32) } else { Ok(t) })
+                // A caller's tensor may be a view of another.
+                .and_then(|t| t.contiguous())
                 .and_then(|t| t.to_device(&self.shared.device))
                 .map_err(unreadable)
         });
