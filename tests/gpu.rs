@@ -217,6 +217,17 @@ fn a_classifier_on_the_gpu_loads_the_kernels_that_it_launches() {
 }
 
 #[test]
+fn batches_that_are_too_large_are_refused_on_the_gpu() {
+    let _alone = alone();
+    let Some(gpu) = common::gpu() else { return };
+    // One value, seen as 2^32 and more.
+    let one = Tensor::zeros((1, 1, 1, 1), DType::F32, &gpu).unwrap();
+    let images = one.broadcast_as((28_533, 3, 224, 224)).unwrap();
+    let error = network(&gpu, DType::F32).forward(&images).unwrap_err().to_string();
+    assert!(error.contains("use smaller batches"), "{error}");
+}
+
+#[test]
 fn a_network_on_the_gpu_takes_views_of_tensors() {
     let _alone = alone();
     let Some(gpu) = common::gpu() else { return };

@@ -3,7 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::cuda_backend::DeviceId;
-use candle_core::{CudaDevice, DType, Result, Shape, Tensor};
+use candle_core::{CudaDevice, DType, Error, Result, Shape, Tensor};
+use nat_cuda::TooLarge;
 
 use crate::cuda::RecordedGraph;
 use crate::layers::form::{BatchForm, NetworkRun};
@@ -50,6 +51,10 @@ impl BatchForm for Replay {
     /// The second input of a kind is recorded, which the later ones replay.
     fn run(&self, input: &Tensor, network: NetworkRun) -> Result<Tensor> {
         let device = input.device().as_cuda_device()?;
+        // Kernels of candle's that copy count in 32 bits, and beyond that for ever.
+        if i32::try_from(input.elem_count()).is_err() {
+            return Err(Error::wrap(TooLarge));
+        }
         if !(1..=MOST_VALUES).contains(&input.elem_count()) || input.track_op() || !can_record(device) {
             return network(input);
         }
