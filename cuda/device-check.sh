@@ -22,27 +22,30 @@ fi
 
 cd "$here"
 exec > >(tee report.txt) 2>&1
+# What fails is told at the end: a machine with a GPU is asked once.
+failed=()
+step() { "$@" || failed+=("$*"); }
 date -u
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
 
 echo '== conformance: the self-test, the operator with its gradient, networks, threads, detectors, segmenters'
-./nat-infer doctor --device cuda
+step ./nat-infer doctor --device cuda
 export NAT_INFER_GOLDEN=$here/golden NAT_INFER_CARD_ONLY=1
-tests/nat_infer attention::tests::gpu --nocapture
-tests/networks gpu --nocapture
-tests/gpu --nocapture
-tests/openmmlab --nocapture
+step tests/nat_infer attention::tests::gpu --nocapture
+step tests/networks gpu --nocapture
+step tests/gpu --nocapture
+step tests/openmmlab --nocapture
 
 echo '== compute-sanitizer'
 if command -v compute-sanitizer > /dev/null; then
   for tool in memcheck racecheck; do
-    compute-sanitizer --tool "$tool" --error-exitcode 1 ./nat-infer bench --op --arch nat-tiny --resolution 64 --device cuda --runs 1
+    step compute-sanitizer --tool "$tool" --error-exitcode 1 ./nat-infer bench --op --arch nat-tiny --resolution 64 --device cuda --runs 1
   done
 else
   echo 'compute-sanitizer is not on PATH: skipped'
 fi
 
-bench() { ./nat-infer bench --device cuda --runs 20 "$@"; }
+bench() { step ./nat-infer bench --device cuda --runs 20 "$@"; }
 echo '== operator, batch 64'
 for dtype in f16 f32; do bench --op --arch nat-tiny --dtype $dtype --batch-size 64; done
 echo '== networks'
@@ -52,3 +55,6 @@ bench --arch nat-tiny --dtype f32 --batch-size 128
 for model in nat-mini nat-base dinat-tiny; do bench --arch $model --dtype f16 --batch-size 64; done
 for batch in 1 32; do bench --arch nat-tiny --dtype f16 --batch-size $batch --gradients; done
 for model in mask-rcnn-nat-tiny upernet-nat-tiny; do bench --arch $model --dtype f16; done
+
+printf 'failed: %s\n' "${failed[@]:-nothing}"
+exit "$((${#failed[@]} > 0))"

@@ -17,10 +17,11 @@ pub fn in_words(error: &Error) -> String {
     }
 }
 
-/// Runs `f` on a thread of the pool. Called from any other thread, every parallel layer would wake the
-/// pool and wait to be woken by it.
-pub fn on_pool<T: Send>(f: impl FnOnce() -> T + Send) -> T {
-    rayon::scope(|_| f())
+/// Runs `f`, which computes on `device`: for the CPU on a thread of the pool, as from any other thread every parallel layer
+/// would wake the pool and wait to be woken by it. For a GPU here: a device that candle opened by itself may have a stream for
+/// each thread, and what one thread asks for is done in no order with what another does.
+pub fn on_pool<T: Send>(device: &Device, f: impl FnOnce() -> T + Send) -> T {
+    if device.is_cpu() { rayon::scope(|_| f()) } else { f() }
 }
 
 /// `x` in the type that statistics and sums of it are taken in: f32, and f64 of f64.

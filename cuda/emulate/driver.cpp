@@ -48,6 +48,8 @@ int cuCtxGetCurrent(void** context) { return *context = &handle, SUCCESS; }
 int cuCtxSetCurrent(void*) { return SUCCESS; }
 int cuCtxSynchronize() {
   LOCKED;
+  for (Stream* each : streams)
+    if (each->recording) return each->recording->broken = true, CAPTURE_UNSUPPORTED;
   for (Stream* each : streams) each->run();
   return wait(nullptr);
 }
@@ -177,7 +179,7 @@ int cublasGemmStridedBatchedEx(void* blas, int transpose_a, int transpose_b, int
   // CUBLAS_GEMM_DEFAULT_TENSOR_OP may compute f32 in halves.
   const std::string name = a_type == 0 && algorithm == 99 ? "product in f32 of any precision" : "product";
   const uint64_t bytes = uint64_t(batch) * (uint64_t(m) * k + uint64_t(k) * n + uint64_t(m) * n) * (a_type == 0 ? 4 : 2);
-  return submit(*static_cast<void**>(blas), [=] {
+  const int status = submit(*static_cast<void**>(blas), [=] {
     count(name, bytes);
     if (counting()) return;
     for (long long i = 0; i < batch; i++)
@@ -193,6 +195,7 @@ int cublasGemmStridedBatchedEx(void* blas, int transpose_a, int transpose_b, int
           else static_cast<__nv_bfloat16*>(c)[to] = __float2bfloat16(sum);
         }
   });
+  return status == SUCCESS ? SUCCESS : 14;  // CUBLAS_STATUS_INTERNAL_ERROR
 }
 
 // cuRAND: candle makes a generator for every device.

@@ -4,7 +4,7 @@
 /// Kernels that are loaded together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// A name that no other crate's module has: candle keeps modules by it.
+    /// A name that no other module has.
     pub name: &'static str,
     /// The kernels for the driver to compile.
     #[cfg(feature = "ptx")]

@@ -68,7 +68,8 @@ pub fn run(arguments: &DoctorArguments, verbosity: Verbosity) -> Result<Exit> {
         DeviceName::Cuda(number) => number,
         DeviceName::Auto | DeviceName::Cpu => 0,
     };
-    let opened = open_gpu(number);
+    // Not kept: some GPUs serve one process at a time.
+    let opened = open_gpu(number).map(drop);
     let mut places: Vec<Place> = Isa::available().iter().map(|&isa| Place::Cpu(isa)).collect();
     if opened.is_ok() && arguments.device != DeviceName::Cpu {
         places.push(Place::Gpu(number));

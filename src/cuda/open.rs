@@ -5,6 +5,8 @@ use candle_core::cuda_backend::cudarc::driver::result;
 use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
 use candle_core::{CudaDevice, Device, Error, Result};
 
+use super::recorders::recorders;
+
 /// Why a GPU can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -65,7 +67,8 @@ impl From<Error> for OpenError {
     }
 }
 
-/// Opens the GPU `ordinal`, counted from 0, with one stream for all work.
+/// Opens the GPU `ordinal`, counted from 0, with one stream for all work. What the driver loads for it, and a stream for
+/// recordings, stay until the process ends.
 ///
 /// # Errors
 /// When there is no such GPU, or no driver for it.
@@ -73,6 +76,8 @@ pub fn open(ordinal: usize) -> std::result::Result<Device, OpenError> {
     if let Some(name) = nat_cuda::missing_library() {
         return Err(OpenError::Library { name, driver: name.starts_with("libcuda.") });
     }
+    // Opening waits for all streams of the GPU, which one that is recorded does not survive.
+    let _none_recorded = recorders();
     Ok(Device::Cuda(open_with_driver(ordinal)?))
 }
 

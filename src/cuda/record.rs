@@ -1,4 +1,4 @@
-//! RecordedGraph what a network launches as a CUDA graph.
+//! Recording what a network launches as a CUDA graph.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,25 +6,37 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, CudaStream, result};
 use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, DType, Error, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CudaDevice, DType, Device, Error, Result, Shape, Storage, Tensor, bail};
 
 use super::open::open_with_driver;
 use super::operands::{on_gpu, pointer, set_recording};
+use super::product::product;
+use super::recorders::recorders;
 use super::run::uninitialized;
+use crate::tensors::in_words;
 
-/// For each GPU, by its number, the stream that recordings are made on. While a stream is recorded everything that any thread
-/// launches on it becomes part of the recording, so it is a stream on which nobody else has anything to do, and only one
-/// thread at a time.
-static RECORDERS: Mutex<Vec<(usize, CudaDevice)>> = Mutex::new(Vec::new());
+/// Why a network could not be recorded, the last time that one could not.
+static PROBLEM: Mutex<Option<String>> = Mutex::new(None);
+
+/// Why the launches of a network could not be recorded, if that happened to any in this process: it then computes the same, more
+/// slowly where a batch is small.
+pub fn recording_problem() -> Option<String> {
+    PROBLEM.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 /// A recorded network: its launches as one.
 pub(crate) struct RecordedGraph {
+    /// Until it is dropped.
+    recorded: Option<Recorded>,
+    /// The stream that it is launched on.
+    stream: Arc<CudaStream>,
+}
+
+struct Recorded {
     graph: CudaGraph,
     /// What it reads and writes each time. All other memory is the graph's own.
     input: Tensor,
     output: Tensor,
-    /// The stream that it is launched on.
-    stream: Arc<CudaStream>,
 }
 
 // SAFETY: the driver's handles belong to no thread, and without `Sync` one thread at a time uses them.
@@ -76,20 +88,50 @@ impl RecordedGraph {
     ) -> Result<Self> {
         let stream = input.device().as_cuda_device()?.cuda_stream();
         let gpu = stream.context().ordinal();
-        let mut recorders = RECORDERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let recorder = match recorders.iter().position(|(of, _)| *of == gpu) {
-            Some(place) => recorders.swap_remove(place).1,
-            None => open_with_driver(gpu)?,
+        let mut recorders = recorders();
+        let mut record = || -> Result<(Recorded, CudaDevice)> {
+            let recorder = match recorders.iter().position(|(of, _)| *of == gpu) {
+                Some(place) => recorders.swap_remove(place).1,
+                None => warmed(open_with_driver(gpu)?)?,
+            };
+            // Of a recording that failed nobody knows what the driver is left with: its stream is not used again.
+            Ok((Recorded::new(&recorder, input, (shape, dtype), network)?, recorder))
         };
-        // Of a recording that failed nobody knows what the driver is left with: its stream is not used again.
-        let recording = Self::record(&recorder, stream, input, (shape, dtype), network)?;
-        recorders.push((gpu, recorder));
-        Ok(recording)
+        match record() {
+            Ok((recorded, recorder)) => {
+                recorders.push((gpu, recorder));
+                Ok(Self { recorded: Some(recorded), stream })
+            }
+            Err(error) => {
+                *PROBLEM.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_words(&error));
+                Err(error)
+            }
+        }
     }
 
-    fn record(
+    /// The network's output for `input`, which is like the one it was recorded for and on the same stream.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub(crate) fn replay(&self, input: &Tensor) -> Result<Tensor> {
+        let Some(Recorded { graph, input: reads, output: writes }) = &self.recorded else {
+            bail!("nothing is recorded")
+        };
+        let device = input.device().as_cuda_device()?;
+        copy(&input.contiguous()?, reads, &self.stream)?;
+        // SAFETY: the graph reads and writes memory that is its own or lives as long as this.
+        unsafe { result::graph::launch(graph.cu_graph_exec(), self.stream.cu_stream()) }.w()?;
+        // SAFETY: the copy writes all of it.
+        let out = unsafe { uninitialized(device, writes.dtype(), writes.elem_count())? };
+        let out = Tensor::from_storage(Storage::Cuda(out), writes.shape(), BackpropOp::none(), false);
+        copy(writes, &out, &self.stream)?;
+        Ok(out)
+    }
+}
+
+impl Recorded {
+    fn new(
         recorder: &CudaDevice,
-        stream: Arc<CudaStream>,
         input: &Tensor,
         (shape, dtype): (&Shape, DType),
         network: &dyn Fn(&Tensor) -> Result<Tensor>,
@@ -111,30 +153,30 @@ impl RecordedGraph {
         let recorded = network(&input).and_then(|got| copy(&got, &output, &on));
         let graph = capture.end();
         recorded?;
-        Ok(Self { graph: graph?, input, output, stream })
+        Ok(Self { graph: graph?, input, output })
     }
+}
 
-    /// The network's output for `input`, which is like the one it was recorded for and on the same stream.
-    ///
-    /// # Errors
-    /// When the GPU fails.
-    pub(crate) fn replay(&self, input: &Tensor) -> Result<Tensor> {
-        let device = input.device().as_cuda_device()?;
-        copy(&input.contiguous()?, &self.input, &self.stream)?;
-        // SAFETY: the graph reads and writes memory that is its own or lives as long as this.
-        unsafe { result::graph::launch(self.graph.cu_graph_exec(), self.stream.cu_stream()) }.w()?;
-        // SAFETY: the copy writes all of it.
-        let out = unsafe { uninitialized(device, self.output.dtype(), self.output.elem_count())? };
-        let out = Tensor::from_storage(Storage::Cuda(out), self.output.shape(), BackpropOp::none(), false);
-        copy(&self.output, &out, &self.stream)?;
-        Ok(out)
+/// A stream to record on whose cuBLAS has computed before: what it prepares for that is not to be recorded.
+fn warmed(recorder: CudaDevice) -> Result<CudaDevice> {
+    let device = Device::Cuda(recorder.clone());
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        let zeros = Tensor::zeros((8, 8), dtype, &device)?;
+        product(&zeros, &zeros)?;
     }
+    Ok(recorder)
 }
 
 impl Drop for RecordedGraph {
     fn drop(&mut self) {
-        // Its memory is given back on the stream that it was recorded on, which does not wait for the other.
-        self.stream.context().record_err(self.stream.synchronize());
+        // Its memory is given back on the stream that it was recorded on, which does not wait for the one that it is launched
+        // on. cudarc waits for nothing while it keeps an error of something that was dropped.
+        let context = self.stream.context();
+        let kept = context.check_err();
+        context.record_err(self.stream.synchronize());
+        context.record_err(kept);
+        let _none_recorded = recorders();
+        self.recorded = None;
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) fn run(
 /// # Errors
 /// When the device has no such memory.
 pub(crate) unsafe fn uninitialized(device: &CudaDevice, dtype: DType, count: usize) -> Result<CudaStorage> {
+    // A driver may have no memory of no bytes.
+    let count = count.max(1);
     // SAFETY: the caller's promise.
     let slice = unsafe {
         match dtype {

@@ -38,7 +38,8 @@ impl Batches {
         let batch = images.dim(0)?;
         let together = self.0.together(batch, most).max(1);
         let part = |first| run(&images.narrow(0, first, together.min(batch - first))?, first);
-        let parts = on_pool(|| (0..batch).step_by(together).map(part).collect::<Result<Vec<_>>>())?;
+        let parts =
+            on_pool(images.device(), || (0..batch).step_by(together).map(part).collect::<Result<Vec<_>>>())?;
         match parts.as_slice() {
             [one] => Ok(one.clone()),
             parts => Tensor::cat(parts, 0),

@@ -76,7 +76,7 @@ impl Classifier {
     /// As [`Classifier::gradients`].
     pub fn grad_cam(&self, images: &Tensor, classes: &[Option<u32>]) -> Result<(Tensor, Tensor)> {
         check_classes(images, classes)?;
-        on_pool(|| {
+        on_pool(images.device(), || {
             let maps = self.backbone.forward(images)?;
             let Some(last) = maps.last() else { candle_core::bail!("a backbone without levels") };
             let last = Var::from_tensor(last)?;
@@ -111,7 +111,7 @@ impl Classifier {
     /// # Errors
     /// When the images do not suit the network.
     pub fn features(&self, images: &Tensor) -> Result<Features> {
-        let maps = on_pool(|| self.backbone.forward(images))?;
+        let maps = on_pool(images.device(), || self.backbone.forward(images))?;
         let pooled = match (maps.last(), &self.head) {
             (Some(last), Some(_)) => Some(self.backbone.pool(last)?),
             _ => None,

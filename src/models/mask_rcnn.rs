@@ -210,7 +210,7 @@ impl Detector for MaskRcnn {
         selection: Selection,
         masks: bool,
     ) -> Result<Vec<Option<Detected>>> {
-        on_pool(|| {
+        on_pool(images.device(), || {
             let pyramid = self.pyramid(&self.backbone.forward(images)?)?;
             let sizes: Vec<[f32; 2]> = pictures.iter().map(|picture| picture.size).collect();
             let proposals = self.proposals(&self.predict(&pyramid)?, &sizes)?;

@@ -114,7 +114,7 @@ impl Segmenter for Upernet {
 
     /// At a quarter of the images' size.
     fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        on_pool(|| self.classify(&self.decode(&self.backbone.forward(images)?)?))
+        on_pool(images.device(), || self.classify(&self.decode(&self.backbone.forward(images)?)?))
     }
 }
 

@@ -30,7 +30,8 @@ impl fmt::Display for Direction {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Check {
-    /// What was computed: `operator`, or a network (`nat`, `upernet`, …).
+    /// What was computed: `operator`, or a network (`nat`, `upernet`, …); `recording`, whether the GPU took the networks' launches
+    /// as graphs.
     pub what: &'static str,
     /// Which way.
     pub pass: Direction,

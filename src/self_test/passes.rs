@@ -18,7 +18,7 @@ const RUNS: usize = 3;
 
 /// The stages of a network of `weights` on `images` [B, 3, H, W], of which a detector takes the first.
 pub(super) fn forward(case: &NetworkCase, weights: &Weights, images: &Tensor) -> Result<Vec<Stage>> {
-    on_pool(|| match &case.architecture.head {
+    on_pool(images.device(), || match &case.architecture.head {
         Head::Classifier(_) | Head::Features => classifier(case, weights, images),
         Head::MaskRcnn(widths) | Head::CascadeMaskRcnn(widths) => {
             detector(case, widths, weights, &images.narrow(0, 0, 1)?)

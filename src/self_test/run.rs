@@ -22,6 +22,19 @@ pub fn checks(device: &Device, report: &mut dyn FnMut(Check)) {
     for case in networks::all() {
         check_network(&case, device, report);
     }
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        report(recorded());
+    }
+}
+
+/// Whether the GPU recorded the networks before: what it computes is the same if it did not.
+#[cfg(feature = "cuda")]
+fn recorded() -> Check {
+    let (what, pass, dtype) = ("recording", Direction::Forward, DType::F32);
+    let problem = crate::cuda::recording_problem();
+    let stage = "classifiers".to_owned();
+    Check { what, pass, dtype, on: "cuda", stage, error: 0.0, tolerance: 0.0, problem }
 }
 
 fn check_operator(device: &Device, report: &mut dyn FnMut(Check)) {

@@ -161,7 +161,8 @@ impl Bench {
     fn time_layers(&self, network: &Network) -> candle_core::Result<Vec<LayerTiming>> {
         let (images, batch) = (self.images(network)?, self.batch_size);
         // A recording is of one thread: of the one that the network itself will run on.
-        let (times, totals) = on_pool(|| profile::record(|| self.measure(|| self.pass(network, &images))));
+        let (times, totals) =
+            on_pool(&self.device, || profile::record(|| self.measure(|| self.pass(network, &images))));
         let times = times?;
         // Warm-up runs are recorded too, so everything is seen as a share of what was recorded.
         let (passes, seconds) = (times.passes as f64, times.seconds);
@@ -217,7 +218,7 @@ impl Bench {
                     }
                     self.device.synchronize()
                 };
-                let times = on_pool(|| self.measure(call))?;
+                let times = on_pool(&self.device, || self.measure(call))?;
                 let [median, min] = [times.median(), times.min()].map(|seconds| seconds / f64::from(calls));
                 let bytes = (qkv.elem_count() * 4 / 3 + rpb.elem_count()) * self.dtype.size_in_bytes();
                 let macs = 2 * batch * height * width * kernel_size.pow(2) * dim;

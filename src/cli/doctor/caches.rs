@@ -5,6 +5,8 @@ use std::path::Path;
 use nat_infer::results::CacheFolder;
 use nat_infer::zoo::Env;
 
+use super::variables;
+
 /// The Hub's and the program's own.
 pub fn folders(env: &Env) -> Vec<CacheFolder> {
     let folders = [("hub", env.hub_cache()), ("nat-infer", env.own_cache())];
@@ -16,7 +18,7 @@ fn folder(name: &str, path: Option<&Path>) -> CacheFolder {
     let there = path.and_then(|path| path.ancestors().find(|path| path.exists()));
     CacheFolder {
         name: name.to_owned(),
-        path: path.map(|path| path.display().to_string()),
+        path: path.map(|path| variables::without_secrets(&path.display().to_string())),
         exists: path.is_some_and(Path::is_dir),
         writable: there.is_some_and(|path| path.is_dir() && is_writable(path)),
         free: there.and_then(free),

@@ -58,7 +58,8 @@ fn command(place: Place, threads: Option<usize>) -> io::Result<Command> {
     // On Linux the program that runs, even if its file was replaced since.
     let this: OsString = match cfg!(target_os = "linux") && std::path::Path::new("/proc/self/exe").exists() {
         true => "/proc/self/exe".into(),
-        false => std::env::current_exe()?.into(),
+        false => std::env::current_exe()
+            .map_or_else(|_| std::env::args_os().next().unwrap_or_default(), Into::into),
     };
     let mut command = Command::new(this);
     command.args(["doctor", "--checks-of"]);

@@ -49,26 +49,38 @@ pub fn set() -> Vec<Variable> {
     shown(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
 }
 
+/// Text that was made of variables, such as a path, without what is secret.
+pub fn without_secrets(text: &str) -> String {
+    let get = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    hidden(text, &secrets(&get))
+}
+
 /// Those that `get` knows; an empty one counts as unset.
 fn shown(get: impl Fn(&str) -> Option<String>) -> Vec<Variable> {
-    let value = |name: &str| get(name).filter(|value| !value.is_empty());
-    let secrets: Vec<String> = VARIABLES
-        .iter()
-        .filter(|(_, content)| matches!(content, Secret))
-        .filter_map(|(name, _)| Some(value(name)?.trim().to_owned()))
-        .filter(|secret| !secret.is_empty())
-        .collect();
+    let secrets = secrets(&get);
     let variable = |&(name, content): &(&str, Content)| {
+        let value = get(name).filter(|value| !value.is_empty())?;
         let value = match content {
-            Secret => value(name).map(|_| "set".to_owned()),
-            Address => value(name).map(|address| without_login(&address)),
-            Plain => value(name).map(|text| if text.contains("://") { without_login(&text) } else { text }),
+            Secret => "set".to_owned(),
+            Address => hidden(&without_login(&value), &secrets),
+            Plain => hidden(&value, &secrets),
         };
-        // A token that was written where it does not belong.
-        let value = secrets.iter().fold(value?, |value, secret| value.replace(secret.as_str(), HIDDEN));
-        Some(Variable { name: name.to_owned(), value: without_tokens(&value) })
+        Some(Variable { name: name.to_owned(), value })
     };
     VARIABLES.iter().filter_map(variable).collect()
+}
+
+/// The values of the secret ones.
+fn secrets(get: &impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let names = VARIABLES.iter().filter(|(_, content)| matches!(content, Secret)).map(|(name, _)| name);
+    names.filter_map(|name| Some(get(name)?.trim().to_owned())).filter(|secret| !secret.is_empty()).collect()
+}
+
+/// Text without what is secret: the logins of addresses, and tokens that were written where they do not belong.
+fn hidden(text: &str, secrets: &[String]) -> String {
+    let text = if text.contains("://") { without_login(text) } else { text.to_owned() };
+    let text = secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), HIDDEN));
+    without_tokens(&text)
 }
 
 /// What stands for what is not shown.

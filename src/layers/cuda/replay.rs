@@ -94,6 +94,8 @@ impl Recordings {
             // Launches one by one give the same: whatever is wrong with the GPU, they meet it too and tell.
             Err(_) => {
                 self.unable = true;
+                // Their memory may be what is missing.
+                self.runs.clear();
                 None
             }
         }
