@@ -189,6 +189,10 @@ pub fn run(arguments: BenchArguments, verbosity: Verbosity) -> Result<Exit> {
     });
     output.finish(if timed.is_ok() { End::Complete } else { End::Early })?;
     timed?;
+    #[cfg(feature = "cuda")]
+    if let Some(problem) = nat_infer::cuda::recording_problem() {
+        say(&format!("note: launches were timed one by one, as they could not be recorded: {problem}"));
+    }
     watch.close(if arguments.op { ["call", "calls"] } else { ["pass", "passes"] }, verbosity);
     Ok(Exit::Success)
 }
