@@ -1,5 +1,6 @@
 //! Recording what a network launches as a CUDA graph.
 
+use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::WrapErr;
@@ -89,19 +90,22 @@ impl RecordedGraph {
         let stream = input.device().as_cuda_device()?.cuda_stream();
         let gpu = stream.context().ordinal();
         let mut recorders = recorders();
-        let mut record = || -> Result<(Recorded, CudaDevice)> {
+        let mut record = || {
             let recorder = match recorders.iter().position(|(of, _)| *of == gpu) {
                 Some(place) => recorders.swap_remove(place).1,
                 None => warmed(open_with_driver(gpu)?)?,
             };
-            // Of a recording that failed nobody knows what the driver is left with: its stream is not used again.
-            Ok((Recorded::new(&recorder, input, (shape, dtype), network)?, recorder))
+            let recorded = Recorded::new(&recorder, input, (shape, dtype), network);
+            match recorded.is_ok() {
+                true => recorders.push((gpu, recorder)),
+                // Nobody knows what a failure leaves the driver with: this stream is not used again, and not even closed, as
+                // candle's libraries panic where that fails.
+                false => mem::forget(recorder),
+            }
+            recorded
         };
         match record() {
-            Ok((recorded, recorder)) => {
-                recorders.push((gpu, recorder));
-                Ok(Self { recorded: Some(recorded), stream })
-            }
+            Ok(recorded) => Ok(Self { recorded: Some(recorded), stream }),
             Err(error) => {
                 *PROBLEM.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_words(&error));
                 Err(error)

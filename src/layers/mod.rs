@@ -44,5 +44,4 @@ pub use parts::{
 pub use pyramid::PyramidConv2d;
 pub use resample::{adaptive_mean, bilinear};
 
-pub(crate) use crate::tensors::with_all_f32;
 pub use crate::tensors::{in_words, on_pool};

@@ -17,7 +17,7 @@ use super::files::{NewFile, SOFTWARE_METADATA};
 use super::image_task::all;
 use super::{ImageTask, Model, TaskError};
 use crate::images::{CenterCrop, KeepRatio};
-use crate::layers::with_all_f32;
+use crate::tensors::with_all_f32;
 
 /// A network with its preprocessing.
 pub struct ExtractFeatures {

@@ -19,10 +19,10 @@ use super::{ImageTask, Model, TaskError};
 use crate::images::colours::colour;
 use crate::images::{Fitted, KeepRatio, palette};
 use crate::layers::softmax::likeliest;
-use crate::layers::with_all_f32;
 use crate::models::Network;
 use crate::models::segmenter::Segmenter;
 use crate::results::ClassShare;
+use crate::tensors::with_all_f32;
 
 mod views;
 
