@@ -111,8 +111,15 @@ inline std::set<Stream*> streams;
 inline unsigned failing = 0;  // which call in a recording fails, counted from 1; 0 for none
 
 inline Stream* stream(void* handle) {
-  static Stream first;  // of whoever names none, or that of his thread: 1 and 2
-  return reinterpret_cast<uintptr_t>(handle) > 2 ? static_cast<Stream*>(handle) : &first;
+  constexpr uintptr_t LEGACY = 1, PER_THREAD = 2;
+  static Stream first;
+  // Kept when its thread has ended: there may be work left.
+  static thread_local Stream* own = nullptr;
+  const auto number = reinterpret_cast<uintptr_t>(handle);
+  if (number <= LEGACY) return &first;
+  if (number != PER_THREAD) return static_cast<Stream*>(handle);
+  if (!own) own = *streams.insert(new Stream).first;
+  return own;
 }
 
 // Whether a call in a recording fails: the one that a test asked for, and all behind it.

@@ -96,11 +96,12 @@ impl RecordedGraph {
                 None => warmed(open_with_driver(gpu)?)?,
             };
             let recorded = Recorded::new(&recorder, input, (shape, dtype), network);
-            match recorded.is_ok() {
-                true => recorders.push((gpu, recorder)),
+            if recorded.is_ok() {
+                recorders.push((gpu, recorder));
+            } else {
                 // Nobody knows what a failure leaves the driver with: this stream is not used again, and not even closed, as
-                // candle's libraries panic where that fails.
-                false => mem::forget(recorder),
+                // cudarc panics where that fails.
+                mem::forget(recorder);
             }
             recorded
         };
