@@ -100,61 +100,10 @@ const ROWS: [IsaRow; 4] = [
     },
 ];
 
-/// The environment variable that asks for an instruction set.
-pub const ISA_VARIABLE: &str = "NAT_INFER_ISA";
-
-static BEST: LazyLock<Isa> = LazyLock::new(|| Isa::from_env().unwrap_or(Isa::preferred(Isa::available())));
-
 static AVAILABLE: LazyLock<Vec<Isa>> =
     LazyLock::new(|| Isa::all_available().filter(|isa| isa.row().wide.is_none()).collect());
 
-/// That [`ISA_VARIABLE`] asks for what this processor has not.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{ISA_VARIABLE}={asked}: possible on this processor are {}", possible.join(", "))]
-pub struct IsaError {
-    /// What it asks for.
-    pub asked: String,
-    /// What could be asked for.
-    pub possible: Vec<&'static str>,
-}
-
 impl Isa {
-    /// The preferred instruction set of this processor that computes in f32, or another one that the
-    /// environment variable `NAT_INFER_ISA` asks for by its [name](Isa::name). What it can't have counts as
-    /// nothing asked: [`Isa::from_env`] tells. Decided once.
-    pub fn best() -> Self {
-        *BEST
-    }
-
-    /// What the environment variable `NAT_INFER_ISA` asks for, or the preferred instruction set where it is not
-    /// set or empty.
-    ///
-    /// # Errors
-    /// When it names none, or one that this processor lacks.
-    pub fn from_env() -> Result<Self, IsaError> {
-        match std::env::var_os(ISA_VARIABLE) {
-            Some(name) => Self::asked(&name.to_string_lossy(), Self::available()),
-            None => Ok(Self::preferred(Self::available())),
-        }
-    }
-
-    /// The one of `available` that `name` names.
-    pub(super) fn asked(name: &str, available: &[Self]) -> Result<Self, IsaError> {
-        if name.is_empty() {
-            return Ok(Self::preferred(available));
-        }
-        let error = || IsaError {
-            asked: name.to_owned(),
-            possible: available.iter().map(|isa| isa.name()).collect(),
-        };
-        available.iter().copied().find(|isa| isa.name() == name).ok_or_else(error)
-    }
-
-    /// The last of `available`.
-    fn preferred(available: &[Self]) -> Self {
-        available.last().copied().unwrap_or(Self::Portable)
-    }
-
     fn row(self) -> &'static IsaRow {
         // Every one has a row, which the tests hold; the first is right everywhere.
         ROWS.iter().find(|row| row.isa == self).unwrap_or(&ROWS[0])
@@ -170,9 +119,14 @@ impl Isa {
         self.row().needs
     }
 
-    /// The one of these vectors whose products take bf16, where the processor has it.
-    pub fn with_bf16(self) -> Option<Self> {
-        Self::all_available().find(|isa| isa.row().wide == Some(self))
+    /// Of an instruction set whose products take bf16 the one with the same vectors whose products take f32.
+    pub fn wide(self) -> Option<Self> {
+        self.row().wide
+    }
+
+    /// Of those for f32 that this processor runs the last one.
+    pub(super) fn preferred() -> Self {
+        Self::available().last().copied().unwrap_or(Self::Portable)
     }
 
     /// Every instruction set for f32 that this processor runs, the preferred one last.

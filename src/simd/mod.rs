@@ -7,11 +7,15 @@
 //! Products have operands of their own type, a `Word`: one f32, or a `Pair` of bf16 in the same place, of which an
 //! instruction set that multiplies bf16 adds both products to a sum at once.
 //!
+//! Weights of bf16 are multiplied in that type only where it is faster, which is measured: [`IsaChoice`], [`MultiplyAddRate`].
+//!
 //! To add an instruction set: a file with its token and `impl Simd`, one row of `isa.rs`'s table and one arm of
 //! `Isa::run`. The tests of every kernel then meet it.
 
+mod choice;
 mod isa;
 mod portable;
+mod rate;
 #[cfg(test)]
 mod tests;
 mod vector;
@@ -19,6 +23,8 @@ mod word;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use isa::{Capabilities, ISA_VARIABLE, Isa, IsaError};
+pub use choice::{ISA_VARIABLE, IsaChoice, IsaError, IsaReason};
+pub use isa::{Capabilities, Isa};
+pub use rate::MultiplyAddRate;
 pub(crate) use vector::{Kernel, KernelFor, Simd};
 pub(crate) use word::{Pair, Word};

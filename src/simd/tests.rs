@@ -172,25 +172,98 @@ fn every_instruction_set_has_its_row() {
     );
     assert_eq!(Isa::available()[0], Isa::Portable);
     assert!(Isa::all_available().all(|isa| Capabilities::here().contain(isa.needs())));
-    assert!(Isa::available().iter().all(|isa| isa.with_bf16().is_none_or(|bf16| bf16.words(2) == 1)));
+    assert_eq!(all.map(Isa::wide), [None, None, None, Some(Isa::Avx512)]);
 }
 
 #[test]
 fn an_instruction_set_is_asked_for_by_its_name() {
-    let all = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    let all = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
     for (name, available, isa) in [
-        ("portable", &all[..], Some(Isa::Portable)),
-        ("avx2", &all, Some(Isa::Avx2)),
-        ("avx512", &all, Some(Isa::Avx512)),
-        ("", &all, Some(Isa::Avx512)),
-        ("", &all[..1], Some(Isa::Portable)),
+        ("portable", &all[..], Some(Some(Isa::Portable))),
+        ("avx2", &all, Some(Some(Isa::Avx2))),
+        ("avx512", &all, Some(Some(Isa::Avx512))),
+        ("avx512bf16", &all, Some(Some(Isa::Avx512Bf16))),
+        ("", &all, Some(None)),
+        ("avx512bf16", &all[..3], None),
         ("avx512", &all[..2], None),
         ("avx2", &all[..1], None),
         ("AVX2", &all, None),
         ("typo", &all, None),
     ] {
-        assert_eq!(Isa::asked(name, available).ok(), isa, "{name} of {available:?}");
+        assert_eq!(choice::asked(name, available).ok(), isa, "{name} of {available:?}");
     }
-    let error = Isa::asked("typo", &all[..2]).unwrap_err().to_string();
+    let error = choice::asked("typo", &all[..2]).unwrap_err().to_string();
     assert_eq!(error, "NAT_INFER_ISA=typo: possible on this processor are portable, avx2");
+}
+
+#[test]
+fn bf16_is_multiplied_where_that_is_faster_or_asked_for() {
+    let (avx2, avx512, bf16) = (Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16);
+    let preferred = "the widest this processor has";
+    for (asked, best, has, rates, isa, why) in [
+        (
+            None,
+            avx512,
+            Some(bf16),
+            [340.4, 170.2],
+            bf16,
+            "bf16 products are faster here (340 against 170 GFLOP/s a core)",
+        ),
+        (
+            None,
+            avx512,
+            Some(bf16),
+            [168.0, 178.0],
+            avx512,
+            "bf16 products are no faster here (168 against 178 GFLOP/s a core)",
+        ),
+        // What a measurement may err by.
+        (
+            None,
+            avx512,
+            Some(bf16),
+            [130.0, 100.0],
+            avx512,
+            "bf16 products are no faster here (130 against 100 GFLOP/s a core)",
+        ),
+        (None, avx512, None, [2.0, 1.0], avx512, preferred),
+        (None, avx2, None, [2.0, 1.0], avx2, preferred),
+        // Whatever was measured.
+        (Some(bf16), avx512, Some(bf16), [1.0, 2.0], bf16, "NAT_INFER_ISA"),
+        (Some(avx512), avx512, Some(bf16), [2.0, 1.0], avx512, "NAT_INFER_ISA"),
+        (Some(avx2), avx2, None, [2.0, 1.0], avx2, "NAT_INFER_ISA"),
+    ] {
+        let measured = |isas| {
+            assert_eq!((asked, isas), (None, [bf16, best]));
+            rates
+        };
+        let choice = IsaChoice::of_bf16(asked, best, has, measured);
+        assert_eq!((choice.isa, choice.why.to_string().as_str()), (isa, why), "{asked:?}, {rates:?}");
+    }
+}
+
+#[test]
+fn what_computes_is_what_was_asked_for_or_the_widest() {
+    let (f32, bf16) = (IsaChoice::of_f32(), IsaChoice::of_weights_in_bf16());
+    assert_eq!([f32.isa, bf16.isa], [Isa::best(), Isa::for_bf16()]);
+    assert!(Isa::available().contains(&f32.isa), "{f32:?}");
+    assert!(bf16.isa == f32.isa || bf16.isa.wide() == Some(f32.isa), "{bf16:?}");
+    // It is decided once.
+    assert_eq!(IsaChoice::of_weights_in_bf16(), bf16);
+    match std::env::var(ISA_VARIABLE).unwrap_or_default().as_str() {
+        "" => assert_eq!(Some(&f32.isa), Isa::available().last()),
+        name => assert_eq!(([f32.why, bf16.why], bf16.isa.name()), ([IsaReason::Asked; 2], name)),
+    }
+}
+
+/// No time is held against anything: what a burst computes, and that a rate is one.
+#[test]
+fn every_instruction_set_has_a_rate() {
+    for isa in Isa::all_available() {
+        let rate = MultiplyAddRate::of_pool(isa);
+        assert!(rate.median > 0.0 && rate.best >= rate.median && rate.best.is_finite(), "{isa:?}: {rate:?}");
+    }
+    // An instruction set is measured as itself: of two alike neither is the other's.
+    let [first, second] = rate::of_one_core([Isa::Portable; 2]);
+    assert!(first > 0.0 && second > 0.0);
 }
