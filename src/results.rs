@@ -169,8 +169,11 @@ pub struct NetworkTiming {
     pub gradients: bool,
     /// CPU threads.
     pub threads: usize,
-    /// Instruction set of the CPU kernels.
+    /// Instruction set of the CPU kernels: what multiplied the weights, `avx512bf16` of products in bf16. On a GPU `cuda`.
     pub isa: String,
+    /// Why that one; `None` on a GPU.
+    #[serde(default)]
+    pub isa_reason: Option<String>,
     /// Median over the runs, milliseconds per image.
     pub median_ms: f64,
     /// Fastest run, milliseconds per image.
@@ -187,10 +190,22 @@ pub struct NetworkTiming {
     pub sgemm_peak_gflops: f64,
     /// `gflops` over `sgemm_peak_gflops`.
     pub share_of_peak: f64,
+    /// GFLOP/s of multiply-adds that read and write registers alone, with the same instruction set and threads: what no
+    /// product exceeds. `None` on a GPU.
+    #[serde(default)]
+    pub fma_peak_gflops: Option<f64>,
+    /// `gflops` over `fma_peak_gflops`.
+    #[serde(default)]
+    pub share_of_fma_peak: Option<f64>,
     /// Timed forward passes.
     pub runs: usize,
     /// Largest resident set of the program so far in MiB, where the system tells.
     pub peak_mb: Option<u64>,
+    /// Share of the time of the processors that the program may have, 0 to 1, that went to other programs, or to other
+    /// machines on the same host, during the timed passes. `None` where the system does not tell, of less than a second,
+    /// and on a GPU.
+    #[serde(default)]
+    pub busy: Option<f64>,
 }
 
 /// How fast `bench --op` found the attention operator on one level's map. Times are of a batch.

@@ -25,7 +25,8 @@ use super::verbosity::Verbosity;
 ///
 /// With --arch, and by default, the weights are random and nothing is fetched; --model and --weights time
 /// their own. The times are compared with this machine's own large matrix products, in f32 on the CPU and in
-/// the compute type on a GPU. GFLOP/s count two operations per multiply-accumulate (MAC); `nat-infer models`
+/// the compute type on a GPU, and on the CPU with multiply-adds of registers alone, which no product exceeds.
+/// Where other programs were at work meanwhile, a line on stderr says so. GFLOP/s count two operations per multiply-accumulate (MAC); `nat-infer models`
 /// lists the MACs of a network.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -161,12 +162,18 @@ pub fn run(arguments: BenchArguments, verbosity: Verbosity) -> Result<Exit> {
     let mut bench = Bench::new(model, architecture, size, device, dtype);
     (bench.runs, bench.gradients) = (runs, gradients);
     bench.check(&network)?;
+    let watch = Stopwatch::new(verbosity);
+    let bar = watch.bar.clone();
+    bench.doubt = Some(Box::new(move |doubt| {
+        if !verbosity.quiet {
+            bar.suspend(|| say(&format!("note: {doubt}")));
+        }
+    }));
     let mut output = match (arguments.op, arguments.profile) {
         (true, _) => Output::open::<OperatorTiming>(&arguments.output)?,
         (_, true) => Output::open::<LayerTiming>(&arguments.output)?,
         _ => Output::open::<NetworkTiming>(&arguments.output)?,
     };
-    let watch = Stopwatch::new(verbosity);
     let several = batch_sizes.len() > 1;
     let timed = batch_sizes.into_iter().try_for_each(|batch_size| {
         bench.batch_size = batch_size;
@@ -271,9 +278,14 @@ impl Record for NetworkTiming {
         "runs",
         "peak_mb",
         "gradients",
+        "isa_reason",
+        "fma_peak_gflops",
+        "share_of_fma_peak",
+        "busy",
     ];
 
     fn rows(&self) -> Vec<Vec<String>> {
+        let known = |share: Option<f64>| share.map_or_else(String::new, |share| format!("{share:.3}"));
         vec![vec![
             self.model.clone(),
             self.dtype.clone(),
@@ -292,6 +304,10 @@ impl Record for NetworkTiming {
             self.runs.to_string(),
             self.peak_mb.map_or_else(String::new, |mb| mb.to_string()),
             self.gradients.to_string(),
+            self.isa_reason.clone().unwrap_or_default(),
+            self.fma_peak_gflops.map_or_else(String::new, |peak| format!("{peak:.1}")),
+            known(self.share_of_fma_peak),
+            known(self.busy),
         ]]
     }
 
@@ -299,20 +315,21 @@ impl Record for NetworkTiming {
         let Self { model, dtype, width, height, batch, threads, isa, .. } = self;
         let memory = self.peak_mb.map_or_else(String::new, |mb| format!(", {mb} MB at most"));
         let back = if self.gradients { ", forward and back" } else { "" };
+        let share = |share: f64, of: &str, peak: f64| {
+            format!(", {:.0}% of this machine's {of} ({peak:.1})", 100.0 * share)
+        };
+        let of_fma = self.share_of_fma_peak.zip(self.fma_peak_gflops);
+        let of_fma = of_fma.map_or_else(String::new, |(part, peak)| share(part, "multiply-adds", peak));
+        let of_product = share(self.share_of_peak, "largest products", self.sgemm_peak_gflops);
+        let reason =
+            self.isa_reason.as_ref().map_or_else(String::new, |reason| format!("  {isa}: {reason}\n"));
         // A checkpoint is called as its file.
         let model = one_line(model);
         format!(
             "{model}, {width}x{height}, batch {batch}, {dtype}, {threads} thread(s), {isa}{back}\n  \
-             {:.2} ms per image (median of {} runs; {:.2} to {:.2}), {:.1} images/s\n  \
-             {:.1} GFLOP/s, {:.0}% of this machine's largest products ({:.1}){memory}\n",
-            self.median_ms,
-            self.runs,
-            self.min_ms,
-            self.max_ms,
-            self.images_per_second,
-            self.gflops,
-            100.0 * self.share_of_peak,
-            self.sgemm_peak_gflops,
+             {:.2} ms per image (median of {} runs; {:.2} to {:.2}), {:.1} images/s{memory}\n  \
+             {:.1} GFLOP/s{of_fma}{of_product}\n{reason}",
+            self.median_ms, self.runs, self.min_ms, self.max_ms, self.images_per_second, self.gflops,
         )
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nat_infer::results::{CheckResult, Diagnosis};
-use nat_infer::simd::Isa;
+use nat_infer::simd::{Isa, IsaChoice};
 use nat_infer::zoo::Env;
 
 use self::trial::Place;
@@ -53,7 +53,7 @@ Examples:
 
 /// Runs the command.
 pub fn run(arguments: &DoctorArguments, verbosity: Verbosity) -> Result<Exit> {
-    let used = Isa::from_env()?;
+    Isa::from_env()?;
     if let Some(threads) = arguments.threads {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -70,7 +70,7 @@ pub fn run(arguments: &DoctorArguments, verbosity: Verbosity) -> Result<Exit> {
     };
     // Not kept: some GPUs serve one process at a time.
     let opened = open_gpu(number).map(drop);
-    let mut places: Vec<Place> = Isa::available().iter().map(|&isa| Place::Cpu(isa)).collect();
+    let mut places: Vec<Place> = Isa::all_available().map(Place::Cpu).collect();
     if opened.is_ok() && arguments.device != DeviceName::Cpu {
         places.push(Place::Gpu(number));
     }
@@ -85,7 +85,7 @@ pub fn run(arguments: &DoctorArguments, verbosity: Verbosity) -> Result<Exit> {
         features: machine::features(),
         target: machine::target(),
         processor: machine::processor(),
-        instruction_sets: machine::instruction_sets(used),
+        instruction_sets: machine::instruction_sets(IsaChoice::of_f32(), IsaChoice::of_weights_in_bf16()),
         threads: machine::threads(arguments.threads),
         memory: nat_infer::memory::left(),
         gpu: gpu::facts(number, opened.as_ref().err().map(|none| none.why.clone())),

@@ -2,7 +2,7 @@
 //! of numbers, forwards and backwards, compared with f64. It takes a second or two and no file.
 //!
 //! [`checks`] runs it. On the CPU it computes with the instruction set that this process uses: another one is asked for
-//! by [`ISA_VARIABLE`](crate::simd::ISA_VARIABLE) before the process starts.
+//! by [`ISA_VARIABLE`](crate::simd::ISA_VARIABLE) before the process starts. [`checks_with`] leaves out what others compute.
 //!
 //! What is compared with what:
 //!
@@ -38,4 +38,4 @@ mod run;
 mod tolerance;
 
 pub use check::{Check, Direction};
-pub use run::checks;
+pub use run::{checks, checks_with};

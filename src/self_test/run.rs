@@ -18,9 +18,19 @@ const BATCH: usize = 2;
 /// Runs every check on `device`, one after the other, and gives each to `report` as it is done. Nothing fails: what can't
 /// be computed is a check that did not pass.
 pub fn checks(device: &Device, report: &mut dyn FnMut(Check)) {
-    check_operator(device, report);
+    checks_on(device, &|_| true, report);
+}
+
+/// Runs those of the CPU's [`checks`] that compute with `isa` in this process: none where it computes with others.
+pub fn checks_with(isa: Isa, report: &mut dyn FnMut(Check)) {
+    checks_on(&Device::Cpu, &|on| on == isa.name(), report);
+}
+
+/// Those that are `wanted` by what computes.
+fn checks_on(device: &Device, wanted: &dyn Fn(&str) -> bool, report: &mut dyn FnMut(Check)) {
+    check_operator(device, wanted, report);
     for case in networks::all() {
-        check_network(&case, device, report);
+        check_network(&case, device, wanted, report);
     }
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
@@ -37,7 +47,11 @@ fn recorded() -> Check {
     Check { what, pass, dtype, on: "cuda", stage, error: 0.0, tolerance: 0.0, problem }
 }
 
-fn check_operator(device: &Device, report: &mut dyn FnMut(Check)) {
+fn check_operator(device: &Device, wanted: &dyn Fn(&str) -> bool, report: &mut dyn FnMut(Check)) {
+    let on = on(device, None);
+    if !wanted(on) {
+        return;
+    }
     type Compute = fn(&Device, DType) -> Result<Vec<Stage>>;
     let passes: [(Direction, Compute, _); 2] = [
         (Direction::Forward, operator::forward, caught(operator::forward_reference)),
@@ -48,13 +62,23 @@ fn check_operator(device: &Device, report: &mut dyn FnMut(Check)) {
     for (pass, compute, want) in passes {
         for dtype in double.into_iter().chain(TYPES) {
             let tolerance = tolerance::operator(device, dtype);
-            let subject = Subject { what: "operator", pass, dtype, on: on(device, None), tolerance };
+            let subject = Subject { what: "operator", pass, dtype, on, tolerance };
             report(subject.compare(&want, || compute(device, dtype)));
         }
     }
 }
 
-fn check_network(case: &NetworkCase, device: &Device, report: &mut dyn FnMut(Check)) {
+fn check_network(
+    case: &NetworkCase,
+    device: &Device,
+    wanted: &dyn Fn(&str) -> bool,
+    report: &mut dyn FnMut(Check),
+) {
+    let types = TYPES.into_iter().map(|dtype| (dtype, on(device, Some(dtype))));
+    let types: Vec<_> = types.filter(|(_, on)| wanted(on)).collect();
+    if types.is_empty() {
+        return;
+    }
     let [height, width] = case.size;
     // A failure is that of the reference.
     let inputs = exact::tensors(&case.architecture)
@@ -76,10 +100,10 @@ fn check_network(case: &NetworkCase, device: &Device, report: &mut dyn FnMut(Che
             continue;
         }
         let want = caught(|| run(compute, Weights::plain, &Device::Cpu, DType::F64));
-        for dtype in TYPES {
-            let multiplies_bf16 = Isa::best().with_bf16().is_some();
+        for &(dtype, on) in &types {
+            let multiplies_bf16 = Isa::for_bf16().wide().is_some();
             let tolerance = tolerance::network(device, dtype, pass, multiplies_bf16);
-            let subject = Subject { what: case.name, pass, dtype, on: on(device, Some(dtype)), tolerance };
+            let subject = Subject { what: case.name, pass, dtype, on, tolerance };
             report(subject.compare(&want, || run(compute, form, device, dtype)));
         }
     }
@@ -87,10 +111,9 @@ fn check_network(case: &NetworkCase, device: &Device, report: &mut dyn FnMut(Che
 
 /// What computes there: on the CPU the instruction set of layers with weights of a type, or of the operator.
 fn on(device: &Device, weights: Option<DType>) -> &'static str {
-    let best = Isa::best();
     match (device, weights) {
-        (Device::Cpu, Some(DType::BF16)) => best.with_bf16().unwrap_or(best).name(),
-        (Device::Cpu, _) => best.name(),
+        (Device::Cpu, Some(DType::BF16)) => Isa::for_bf16().name(),
+        (Device::Cpu, _) => Isa::best().name(),
         _ => "cuda",
     }
 }
@@ -120,6 +143,13 @@ mod tests {
             }
         }
         assert!(seen.is_empty(), "{seen:?}");
+        // Of an instruction set alone no others, in their order.
+        for isa in Isa::all() {
+            let mut own = Vec::new();
+            checks_with(isa, &mut |check| own.push((check.what, check.pass, check.dtype, check.on)));
+            let all = found.iter().map(|check| (check.what, check.pass, check.dtype, check.on));
+            assert_eq!(own, all.filter(|check| check.3 == isa.name()).collect::<Vec<_>>(), "{isa:?}");
+        }
         // Rounding is seen: f32 is no f64.
         assert!(found.iter().all(|check| check.dtype == DType::F64 || check.error > 1e-9), "{found:?}");
     }

@@ -60,7 +60,7 @@ impl fmt::Display for IsaReason {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Preferred => f.write_str("the widest this processor has"),
-            Self::Asked => f.write_str(ISA_VARIABLE),
+            Self::Asked => write!(f, "{ISA_VARIABLE} asks for it"),
             Self::Measured { bf16, f32 } => {
                 let are = if self.bf16_is_faster() { "faster" } else { "no faster" };
                 write!(f, "bf16 products are {are} here ({bf16:.0} against {f32:.0} GFLOP/s a core)")

@@ -7,7 +7,7 @@
 //! Products have operands of their own type, a `Word`: one f32, or a `Pair` of bf16 in the same place, of which an
 //! instruction set that multiplies bf16 adds both products to a sum at once.
 //!
-//! Weights of bf16 are multiplied in that type only where it is faster, which is measured: [`IsaChoice`], [`MultiplyAddRate`].
+//! Weights of bf16 are multiplied in that type only where it is faster, which is measured: [`IsaChoice`], [`multiply_add_rate`].
 //!
 //! To add an instruction set: a file with its token and `impl Simd`, one row of `isa.rs`'s table and one arm of
 //! `Isa::run`. The tests of every kernel then meet it.
@@ -25,6 +25,6 @@ mod x86;
 
 pub use choice::{ISA_VARIABLE, IsaChoice, IsaError, IsaReason};
 pub use isa::{Capabilities, Isa};
-pub use rate::MultiplyAddRate;
+pub use rate::multiply_add_rate;
 pub(crate) use vector::{Kernel, KernelFor, Simd};
 pub(crate) use word::{Pair, Word};

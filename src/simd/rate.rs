@@ -1,22 +1,13 @@
 //! How many multiply-adds a processor does with operands in registers alone: what no product can be faster than.
 
 use std::hint::{black_box, spin_loop};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::yield_now;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::isa::Isa;
 use super::vector::{Kernel, Simd};
 use super::word::Word;
-
-/// Multiply-adds of registers alone, in GFLOP/s: two operations for each, of a pair of bf16 four.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MultiplyAddRate {
-    /// Of the fastest burst, which neither another program nor a pause of the clock hit.
-    pub best: f64,
-    /// Of the median one.
-    pub median: f64,
-}
 
 /// A burst: so many rounds of a multiply-add to each of several sums. Gives operations, and what keeps them from
 /// being left out.
@@ -24,7 +15,7 @@ struct Burst {
     rounds: usize,
 }
 
-/// Rounds of a burst, some ten to fifty microseconds.
+/// Rounds of a short burst, some ten to fifty microseconds.
 const ROUNDS: usize = 4096;
 
 /// Sums that do not wait for each other: more than are under way in any processor's units, and few enough for the
@@ -88,65 +79,85 @@ fn unfused<S: Simd>(s: S, rounds: usize) {
     }
 }
 
-/// What all operands are: exact in bf16, and its square times [`ROUNDS`] is a small number.
+/// What all operands are: exact in bf16, and its square times the rounds is a small number.
 const OPERAND: f32 = 0.0625;
 
-/// GFLOP/s of one burst on this thread.
-fn burst(isa: Isa) -> f64 {
-    let begin = Instant::now();
-    let operations = isa.run(Burst { rounds: ROUNDS });
-    1e-9 * operations / begin.elapsed().as_secs_f64().max(f64::MIN_POSITIVE)
+/// GFLOP/s of `operations` since `begin`.
+fn rate(operations: f64, begin: Instant) -> f64 {
+    1e-9 * operations / begin.elapsed().as_secs_f64().max(f64::EPSILON)
 }
 
-/// Bursts of each instruction set that [`of_one_core`] takes.
-const SHORT: usize = 6;
-
-/// What this thread's processor does with each of two instruction sets, in GFLOP/s: the best of a few bursts in turn,
-/// some hundred microseconds in all.
+/// What this thread's processor does with each of two instruction sets, as [`multiply_add_rate`]: the best of a few
+/// bursts in turn, some hundred microseconds in all.
 pub(super) fn of_one_core(isas: [Isa; 2]) -> [f64; 2] {
+    /// Bursts of each.
+    const BURSTS: usize = 6;
     let mut best = [0.0; 2];
-    for _ in 0..SHORT {
+    for _ in 0..BURSTS {
         for (best, isa) in best.iter_mut().zip(isas) {
-            *best = burst(isa).max(*best);
+            let begin = Instant::now();
+            *best = rate(isa.run(Burst { rounds: ROUNDS }), begin).max(*best);
         }
     }
     best
 }
 
-/// Bursts of every thread that [`MultiplyAddRate::of_pool`] takes, some milliseconds in all.
-const LONG: usize = 128;
-
-impl MultiplyAddRate {
-    /// What the processors do with `isa` when all threads of the current pool of rayon's are at it at the same time.
-    ///
-    /// # Panics
-    /// When the processor lacks the instruction set.
-    pub fn of_pool(isa: Isa) -> Self {
-        let threads = rayon::current_num_threads();
-        let arrived = AtomicUsize::new(0);
-        let of_threads = rayon::broadcast(|_| {
-            let mut rates = Vec::with_capacity(LONG);
-            for i in 1..=LONG {
-                together(&arrived, i * threads);
-                rates.push(burst(isa));
-            }
-            rates
-        });
-        // Processors may differ, so each counts with its own rate.
-        let mut rates: Vec<f64> = (0..LONG).map(|i| of_threads.iter().map(|rates| rates[i]).sum()).collect();
-        rates.sort_by(f64::total_cmp);
-        Self { best: rates[LONG - 1], median: rates[LONG / 2] }
-    }
+/// How fast all threads of rayon's current pool together multiply and add with `isa`, operands and sums in registers: in
+/// GFLOP/s, two operations for each multiply-add, of a pair of bf16 four. It is the best of many bursts, so that neither
+/// another program nor a pause of the clock shows; a few milliseconds in all.
+///
+/// # Panics
+/// When the processor lacks the instruction set.
+pub fn multiply_add_rate(isa: Isa) -> f64 {
+    /// Bursts of each thread.
+    const BURSTS: usize = 64;
+    /// Rounds of one: long enough that it does not count how late a thread sees that all are there.
+    const LONG: usize = 4 * ROUNDS;
+    let threads = rayon::current_num_threads();
+    let start = Start::new();
+    let of_threads = rayon::broadcast(|_| {
+        let burst = |i| {
+            let begin = start.together(i * threads, i);
+            rate(isa.run(Burst { rounds: LONG }), begin)
+        };
+        (1..=BURSTS).map(burst).collect::<Vec<f64>>()
+    });
+    // Processors may differ, so each thread counts with its own rate.
+    let of_all = |i: usize| of_threads.iter().map(|rates| rates[i]).sum();
+    (0..BURSTS).map(of_all).fold(0.0, f64::max)
 }
 
-/// Waits until `arrived` counts `all`. A thread that slept would come too late for a burst.
-fn together(arrived: &AtomicUsize, all: usize) {
-    /// Looks at the counter before another thread may have the processor, which may be the one that is waited for.
-    const PATIENCE: usize = 1000;
-    arrived.fetch_add(1, Ordering::Relaxed);
-    let mut looks = 0;
-    while arrived.load(Ordering::Relaxed) < all {
-        looks += 1;
-        if looks % PATIENCE == 0 { yield_now() } else { spin_loop() }
+/// Where threads wait for each other.
+struct Start {
+    /// Threads that came, of all bursts.
+    arrived: AtomicUsize,
+    /// The burst that has begun.
+    burst: AtomicUsize,
+    /// When that was, in nanoseconds since `origin`.
+    begin: AtomicU64,
+    origin: Instant,
+}
+
+impl Start {
+    fn new() -> Self {
+        let (arrived, burst, begin) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        Self { arrived, burst, begin, origin: Instant::now() }
+    }
+
+    /// Waits until `all` have arrived in all bursts up to this one, and says when the last one did: of threads that share a processor
+    /// one begins when the other is done, and its time has to count that. No thread sleeps, it would wake too late.
+    fn together(&self, all: usize, burst: usize) -> Instant {
+        /// Looks before another thread may have the processor, which may be the one that is waited for.
+        const PATIENCE: usize = 1000;
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == all {
+            self.begin.store(self.origin.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            self.burst.store(burst, Ordering::Release);
+        }
+        let mut looks = 0;
+        while self.burst.load(Ordering::Acquire) < burst {
+            looks += 1;
+            if looks % PATIENCE == 0 { yield_now() } else { spin_loop() }
+        }
+        self.origin + Duration::from_nanos(self.begin.load(Ordering::Relaxed))
     }
 }

@@ -229,9 +229,9 @@ fn bf16_is_multiplied_where_that_is_faster_or_asked_for() {
         (None, avx512, None, [2.0, 1.0], avx512, preferred),
         (None, avx2, None, [2.0, 1.0], avx2, preferred),
         // Whatever was measured.
-        (Some(bf16), avx512, Some(bf16), [1.0, 2.0], bf16, "NAT_INFER_ISA"),
-        (Some(avx512), avx512, Some(bf16), [2.0, 1.0], avx512, "NAT_INFER_ISA"),
-        (Some(avx2), avx2, None, [2.0, 1.0], avx2, "NAT_INFER_ISA"),
+        (Some(bf16), avx512, Some(bf16), [1.0, 2.0], bf16, "NAT_INFER_ISA asks for it"),
+        (Some(avx512), avx512, Some(bf16), [2.0, 1.0], avx512, "NAT_INFER_ISA asks for it"),
+        (Some(avx2), avx2, None, [2.0, 1.0], avx2, "NAT_INFER_ISA asks for it"),
     ] {
         let measured = |isas| {
             assert_eq!((asked, isas), (None, [bf16, best]));
@@ -256,14 +256,18 @@ fn what_computes_is_what_was_asked_for_or_the_widest() {
     }
 }
 
-/// No time is held against anything: what a burst computes, and that a rate is one.
+/// No time is held against anything: rates are numbers, also of more threads than there are processors.
 #[test]
 fn every_instruction_set_has_a_rate() {
-    for isa in Isa::all_available() {
-        let rate = MultiplyAddRate::of_pool(isa);
-        assert!(rate.median > 0.0 && rate.best >= rate.median && rate.best.is_finite(), "{isa:?}: {rate:?}");
+    for threads in [1, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for isa in Isa::all_available() {
+            let rate = pool.install(|| multiply_add_rate(isa));
+            assert!(rate > 0.0 && rate.is_finite(), "{isa:?}, {threads} threads: {rate}");
+        }
     }
-    // An instruction set is measured as itself: of two alike neither is the other's.
-    let [first, second] = rate::of_one_core([Isa::Portable; 2]);
-    assert!(first > 0.0 && second > 0.0);
+    for isa in Isa::all_available() {
+        let rates = rate::of_one_core([isa, Isa::Portable]);
+        assert!(rates.into_iter().all(|rate| rate > 0.0 && rate.is_finite()), "{isa:?}: {rates:?}");
+    }
 }

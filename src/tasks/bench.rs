@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device, Tensor};
 use nat_convert::arch::Architecture;
 
+use self::load::{MachineLoad, Watch};
 use super::TaskError;
 use crate::attention::NeighborhoodAttention;
 use crate::layers::on_pool;
@@ -12,7 +13,9 @@ use crate::models::Network;
 use crate::models::detector::{Picture, Selection};
 use crate::profile::{self, Kind};
 use crate::results::{LayerTiming, NetworkTiming, OperatorTiming};
-use crate::simd::Isa;
+use crate::simd::IsaChoice;
+
+mod load;
 
 /// What to time, and how.
 #[non_exhaustive]
@@ -35,6 +38,9 @@ pub struct Bench {
     pub device: Device,
     /// Is told of every pass: of the network, or of the operator on one map.
     pub progress: Option<Box<dyn Fn(Pass) + Send + Sync>>,
+    /// Is told in a sentence why times are not to be trusted, once a measurement at most: other programs were at work, or
+    /// the clock changed.
+    pub doubt: Option<Box<dyn Fn(&str) + Send + Sync>>,
 }
 
 /// A pass, as [`Bench::progress`] is told of it.
@@ -55,8 +61,8 @@ impl Bench {
         device: Device,
         dtype: DType,
     ) -> Self {
-        let (batch_size, runs, gradients, progress) = (1, None, false, None);
-        Self { model, architecture, size, batch_size, runs, gradients, dtype, device, progress }
+        let (batch_size, runs, gradients, progress, doubt) = (1, None, false, None, None);
+        Self { model, architecture, size, batch_size, runs, gradients, dtype, device, progress, doubt }
     }
 
     /// Whether `network` can be timed like this, before anything is.
@@ -89,12 +95,15 @@ impl Bench {
         let ([width, height], batch) = (self.size, self.batch_size);
         let images = self.images(network)?;
         let times = self.measure(|| self.pass(network, &images))?;
+        self.tell(times.doubt());
         // Taken before the product below, which is no part of the network.
         let peak_mb = peak_memory().map(|bytes| bytes >> 20);
         // A product's gradient is another product.
         let macs = self.architecture.macs(height, width) * if self.gradients { 2 } else { 1 };
         let gflops = 2e-9 * macs as f64 * batch as f64 / times.median();
         let peak = self.matmul_peak()?;
+        let fma_peak = times.load.peak();
+        let choice = self.choice();
         let per_image = 1e3 / batch as f64;
         Ok(NetworkTiming {
             engine: "nat-infer".to_owned(),
@@ -105,7 +114,8 @@ impl Bench {
             dtype: self.dtype.as_str().to_owned(),
             gradients: self.gradients,
             threads: rayon::current_num_threads(),
-            isa: if self.device.is_cpu() { Isa::best().name().to_owned() } else { "cuda".to_owned() },
+            isa: choice.map_or("cuda", |choice| choice.isa.name()).to_owned(),
+            isa_reason: choice.map(|choice| choice.why.to_string()),
             median_ms: per_image * times.median(),
             min_ms: per_image * times.min(),
             max_ms: per_image * times.max(),
@@ -113,9 +123,28 @@ impl Bench {
             gflops,
             sgemm_peak_gflops: peak,
             share_of_peak: gflops / peak,
+            fma_peak_gflops: fma_peak,
+            share_of_fma_peak: fma_peak.map(|peak| gflops / peak),
             runs: times.sorted.len(),
             peak_mb,
+            busy: times.load.busy,
         })
+    }
+
+    /// What multiplies the network's weights: on the CPU.
+    fn choice(&self) -> Option<IsaChoice> {
+        match (&self.device, self.dtype) {
+            (Device::Cpu, DType::BF16) => Some(IsaChoice::of_weights_in_bf16()),
+            (Device::Cpu, _) => Some(IsaChoice::of_f32()),
+            _ => None,
+        }
+    }
+
+    /// Says why times are not to be trusted, if there is a reason.
+    fn tell(&self, doubt: Option<String>) {
+        if let (Some(tell), Some(doubt)) = (&self.doubt, doubt) {
+            tell(&doubt);
+        }
     }
 
     /// Noise of the input's size, padded as the task pads.
@@ -164,6 +193,7 @@ impl Bench {
         let (times, totals) =
             on_pool(&self.device, || profile::record(|| self.measure(|| self.pass(network, &images))));
         let times = times?;
+        self.tell(times.doubt());
         // Warm-up runs are recorded too, so everything is seen as a share of what was recorded.
         let (passes, seconds) = (times.passes as f64, times.seconds);
         let timing = |kind: &str, seconds: f64, macs: f64| LayerTiming {
@@ -195,7 +225,7 @@ impl Bench {
     fn time_operator(&self) -> candle_core::Result<Vec<OperatorTiming>> {
         let (backbone, batch) = (&self.architecture.backbone, self.batch_size);
         let [widths, heights] = self.size.map(|side| backbone.map_sides(side));
-        let mut timings = Vec::new();
+        let (mut timings, mut doubt) = (Vec::new(), None);
         for (l, dilations) in backbone.dilations.iter().enumerate() {
             let (dim, heads, kernel_size) = (backbone.dim(l), backbone.num_heads[l], backbone.kernel_size);
             let mut dilations = vec![1, dilations.iter().copied().max().unwrap_or(1)];
@@ -219,6 +249,7 @@ impl Bench {
                     self.device.synchronize()
                 };
                 let times = on_pool(&self.device, || self.measure(call))?;
+                doubt = doubt.or_else(|| times.doubt());
                 let [median, min] = [times.median(), times.min()].map(|seconds| seconds / f64::from(calls));
                 let bytes = (qkv.elem_count() * 4 / 3 + rpb.elem_count()) * self.dtype.size_in_bytes();
                 let macs = 2 * batch * height * width * kernel_size.pow(2) * dim;
@@ -240,6 +271,7 @@ impl Bench {
                 });
             }
         }
+        self.tell(doubt);
         Ok(timings)
     }
 
@@ -248,12 +280,19 @@ impl Bench {
     fn matmul_peak(&self) -> candle_core::Result<f64> {
         let (side, dtype) = if self.device.is_cpu() { (1024, DType::F32) } else { (8192, self.dtype) };
         let a = Tensor::randn(0f32, 1.0, (side, side), &self.device)?.to_dtype(dtype)?;
-        let best = RunTimes::measure(Some(15), |_| (), || a.matmul(&a)?.device().synchronize())?.min();
+        let best =
+            RunTimes::measure(Some(15), |_| (), || None, || a.matmul(&a)?.device().synchronize())?.min();
         Ok(2e-9 * (side as f64).powi(3) / best)
     }
 
     fn measure(&self, run: impl FnMut() -> candle_core::Result<()>) -> candle_core::Result<RunTimes> {
-        RunTimes::measure(self.runs, |pass| self.progress.iter().for_each(|progress| progress(pass)), run)
+        let watch = || self.choice().map(|choice| Watch::begin(choice.isa));
+        RunTimes::measure(
+            self.runs,
+            |pass| self.progress.iter().for_each(|progress| progress(pass)),
+            watch,
+            run,
+        )
     }
 }
 
@@ -265,12 +304,16 @@ struct RunTimes {
     seconds: f64,
     /// How many those are.
     passes: usize,
+    /// What the machine did beside, where it was watched.
+    load: MachineLoad,
 }
 
 impl RunTimes {
+    /// Times passes of `run`; `watch` begins to watch the machine when the timed ones begin.
     fn measure(
         runs: Option<usize>,
         progress: impl Fn(Pass),
+        watch: impl FnOnce() -> Option<Watch>,
         mut run: impl FnMut() -> candle_core::Result<()>,
     ) -> candle_core::Result<Self> {
         const WARM_UP: usize = 2;
@@ -281,6 +324,9 @@ impl RunTimes {
             progress(Pass::WarmUp);
             run()?;
         }
+        // The clock has settled. What watching takes is no part of all passes' time.
+        let (paused, watch) = (Instant::now(), watch());
+        let paused = paused.elapsed();
         let mut times = Vec::new();
         let wanted = |done: usize| match runs {
             Some(runs) => done < runs.max(1),
@@ -292,9 +338,15 @@ impl RunTimes {
             times.push(start.elapsed().as_secs_f64());
             progress(Pass::Timed);
         }
-        let (seconds, passes) = (begin.elapsed().as_secs_f64(), WARM_UP + times.len());
+        let (seconds, passes) = ((begin.elapsed() - paused).as_secs_f64(), WARM_UP + times.len());
+        let load = watch.map(Watch::end).unwrap_or_default();
         times.sort_by(f64::total_cmp);
-        Ok(Self { sorted: times, seconds, passes })
+        Ok(Self { sorted: times, seconds, passes, load })
+    }
+
+    /// Why these times are not to be trusted.
+    fn doubt(&self) -> Option<String> {
+        self.load.doubt(&self.sorted)
     }
 
     fn median(&self) -> f64 {

@@ -3,7 +3,7 @@
 use std::thread::available_parallelism;
 
 use nat_infer::results::{InstructionSet, ThreadCount};
-use nat_infer::simd::{ISA_VARIABLE, Isa};
+use nat_infer::simd::{ISA_VARIABLE, Isa, IsaChoice, IsaReason};
 
 /// The features that were built in, in the order of the alphabet.
 pub fn features() -> Vec<String> {
@@ -24,21 +24,25 @@ pub fn processor() -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// Every instruction set, where `used` computes.
-pub fn instruction_sets(used: Isa) -> Vec<InstructionSet> {
-    let asked = std::env::var_os(ISA_VARIABLE).is_some_and(|name| !name.is_empty());
+/// Every instruction set, where these compute: in f32, and what multiplies weights of bf16.
+pub fn instruction_sets(single: IsaChoice, brain: IsaChoice) -> Vec<InstructionSet> {
     let set = |isa: Isa| {
         let found = Isa::all_available().any(|other| other == isa);
-        let for_bf16 = used.with_bf16() == Some(isa);
-        let why = match () {
-            () if !found => "this processor lacks it".to_owned(),
-            () if isa == used && asked => format!("{ISA_VARIABLE} asks for it"),
-            () if isa == used => "the preferred one of this processor".to_owned(),
-            () if for_bf16 => "for products with weights of bf16".to_owned(),
-            () if asked => format!("{ISA_VARIABLE} asks for {}", used.name()),
-            () => format!("{} is preferred", used.name()),
+        let multiplies_bf16 = isa.wide() == Some(single.isa);
+        let why = match (single.why, brain.why) {
+            _ if !found => "this processor lacks it".to_owned(),
+            (IsaReason::Asked, _) if isa == brain.isa => format!("{ISA_VARIABLE} asks for it"),
+            (IsaReason::Asked, _) => format!("{ISA_VARIABLE} asks for {}", brain.isa.name()),
+            _ if isa == single.isa => "the preferred one of this processor".to_owned(),
+            (_, why @ IsaReason::Measured { .. }) if multiplies_bf16 => why.to_string(),
+            _ => format!("{} is preferred", single.isa.name()),
         };
-        InstructionSet { name: isa.name().to_owned(), found, used: isa == used || for_bf16, why }
+        InstructionSet {
+            name: isa.name().to_owned(),
+            found,
+            used: isa == single.isa || isa == brain.isa,
+            why,
+        }
     };
     Isa::all().map(set).collect()
 }
@@ -79,17 +83,56 @@ fn processors() -> Option<usize> {
 mod tests {
     use super::*;
 
+    /// Names with their reasons of what is used, and of the others that are found.
+    fn said(single: IsaChoice, brain: IsaChoice) -> [Vec<(String, String)>; 2] {
+        let sets = instruction_sets(single, brain);
+        assert_eq!(sets.len(), Isa::all().count());
+        for set in &sets {
+            let has = Isa::all_available().any(|isa| isa.name() == set.name);
+            assert_eq!((set.found, set.why == "this processor lacks it"), (has, !has), "{set:?}");
+        }
+        [true, false].map(|used| {
+            let own = sets.iter().filter(|set| set.used == used && set.found);
+            own.map(|set| (set.name.clone(), set.why.clone())).collect()
+        })
+    }
+
     #[test]
     fn every_instruction_set_has_its_reason() {
-        for used in Isa::available() {
-            let sets = instruction_sets(*used);
-            assert_eq!(sets.len(), Isa::all().count());
-            let names: Vec<&str> = sets.iter().filter(|set| set.used).map(|set| set.name.as_str()).collect();
-            let bf16 = used.with_bf16().map(Isa::name);
-            assert_eq!(names, [used.name()].into_iter().chain(bf16).collect::<Vec<_>>());
-            for set in &sets {
-                assert!(!set.why.is_empty() && (set.found || !set.used), "{set:?}");
+        use IsaReason::{Asked, Measured, Preferred};
+        let choice = |isa, why| IsaChoice { isa, why };
+        let pair = |isa: Isa, why: &str| (isa.name().to_owned(), why.to_owned());
+        for isa in Isa::all_available() {
+            let single = isa.wide().unwrap_or(isa);
+            let others = |why: &str| -> Vec<_> {
+                let others = Isa::all_available().filter(|&other| other != isa && other != single);
+                others.map(|other| pair(other, why)).collect()
+            };
+            let asks = format!("NAT_INFER_ISA asks for {}", isa.name());
+            let [used, found] = said(choice(single, Asked), choice(isa, Asked));
+            let mut own = vec![pair(isa, "NAT_INFER_ISA asks for it")];
+            if single != isa {
+                own.insert(0, pair(single, &asks));
             }
+            assert_eq!((used, found), (own, others(&asks)));
+
+            let preferred = "the preferred one of this processor";
+            let is_preferred = format!("{} is preferred", single.name());
+            if isa.wide().is_none() {
+                let [used, found] = said(choice(isa, Preferred), choice(isa, Preferred));
+                assert_eq!((used, found), (vec![pair(isa, preferred)], others(&is_preferred)));
+                continue;
+            }
+            let faster = Measured { bf16: 340.0, f32: 170.0 };
+            let [used, found] = said(choice(single, Preferred), choice(isa, faster));
+            let why = "bf16 products are faster here (340 against 170 GFLOP/s a core)";
+            assert_eq!(used, [pair(single, preferred), pair(isa, why)]);
+            assert_eq!(found, others(&is_preferred));
+            let slower = Measured { bf16: 85.0, f32: 170.0 };
+            let [used, found] = said(choice(single, Preferred), choice(single, slower));
+            let why = "bf16 products are no faster here (85 against 170 GFLOP/s a core)";
+            assert_eq!(used, [pair(single, preferred)]);
+            assert_eq!(found, [others(&is_preferred), vec![pair(isa, why)]].concat());
         }
     }
 }

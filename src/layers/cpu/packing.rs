@@ -14,13 +14,12 @@ pub(super) struct Packing {
 }
 
 impl Packing {
-    /// That of weights placed so: for the best instruction set, which multiplies bf16 where weights are bf16 and the
-    /// processor can.
+    /// That of weights placed so: for the best instruction set, which multiplies bf16 where weights are bf16 and that is
+    /// faster here.
     pub(super) fn of(placement: &Placement) -> Self {
-        let best = Isa::best();
         let isa = match placement.dtype {
-            DType::BF16 => best.with_bf16().unwrap_or(best),
-            _ => best,
+            DType::BF16 => Isa::for_bf16(),
+            _ => Isa::best(),
         };
         Self { isa, differentiable: placement.is_differentiable() }
     }
