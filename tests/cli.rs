@@ -11,7 +11,9 @@ use std::sync::atomic::AtomicBool;
 
 use nat_convert::checkpoint::{Checkpoint, Options, Part};
 use nat_convert::write::{WriteOptions, write};
-use nat_infer::results::{Classification, Detections, SavedFeatures, SavedSaliency, Segmentation};
+use nat_infer::results::{
+    Classification, Detections, NetworkTiming, SavedFeatures, SavedSaliency, Segmentation,
+};
 use nat_infer::simd::Isa;
 use nat_infer::zoo;
 use nat_testing::bound;
@@ -1073,6 +1075,10 @@ fn bench_says_how_fast_what_was_computed() {
     assert!(number(network, "min_ms") <= number(network, "median_ms"));
     let share = number(network, "gflops") / number(network, "sgemm_peak_gflops");
     assert!((share / number(network, "share_of_peak") - 1.0).abs() < 1e-9 && share > 0.0);
+    let share = number(network, "gflops") / number(network, "fma_peak_gflops");
+    assert!((share / number(network, "share_of_fma_peak") - 1.0).abs() < 1e-9 && share > 0.0);
+    // A run of less than a second is too short to tell.
+    assert_eq!(network["busy"], Value::Null);
 
     let levels = run(&["--op", "--resolution", "64x32"]);
     let sides: Vec<_> = levels.iter().map(|row| (row["width"].clone(), row["height"].clone())).collect();
@@ -1099,11 +1105,49 @@ fn bench_says_how_fast_what_was_computed() {
         let all = ["bench", "--model", "demo-digits", "--runs", "3", "--threads", "1", "--batch-size", "1,2"];
         place.run(&[&all, more].concat()).stderr()
     };
-    assert!(closing(&[]).starts_with("nat-infer: 6 passes timed in "), "{}", closing(&[]));
+    // A machine that is busy is said before.
+    assert!(closing(&[]).contains("nat-infer: 6 passes timed in "), "{}", closing(&[]));
     assert!(closing(&["--op"]).contains(" calls timed in "));
     assert_eq!(closing(&["--quiet"]), "");
     let table = place.run(&["bench", "--model", "demo-digits", "--runs", "1", "-f", "table"]).success();
     assert!(table.contains(" ms per image (median of 1 runs; "), "{table}");
+
+    // What multiplies, and why.
+    for isa in Isa::all_available() {
+        let run = |dtype: &str, asked: &str, format: &str| {
+            let all = ["bench", "--model", "demo-digits", "--runs", "1", "--threads", "1"];
+            let arguments = [&all[..], &["--dtype", dtype, "--format", format]].concat();
+            Done(place.command(&arguments).env("NAT_INFER_ISA", asked).output().unwrap()).success()
+        };
+        let record = |dtype: &str, asked: &str| -> NetworkTiming {
+            serde_json::from_str(&run(dtype, asked, "jsonl")).unwrap()
+        };
+        let asks = Some("NAT_INFER_ISA asks for it".to_owned());
+        let single = isa.wide().unwrap_or(isa).name();
+        for (dtype, used) in [("f32", single), ("f16", single), ("bf16", isa.name())] {
+            let timing = record(dtype, isa.name());
+            assert_eq!((timing.isa.as_str(), &timing.isa_reason), (used, &asks), "{dtype}");
+        }
+        let table = run("bf16", isa.name(), "table");
+        let last = format!("\n  {}: NAT_INFER_ISA asks for it\n", isa.name());
+        assert!(table.ends_with(&last) && table.lines().count() == 4, "{table}");
+        assert!(
+            table.contains("% of this machine's multiply-adds (") && table.contains("% of its large"),
+            "{table}"
+        );
+        // Left to the program, it is the widest, and of weights in bf16 what was found to be faster.
+        let preferred = Isa::available().last().unwrap();
+        let timing = record("f32", "");
+        let widest = "the widest this processor has";
+        assert_eq!((timing.isa.as_str(), timing.isa_reason.as_deref()), (preferred.name(), Some(widest)));
+        if isa.wide() == Some(*preferred) {
+            let timing = record("bf16", "");
+            let why = timing.isa_reason.unwrap();
+            let faster = why.starts_with("bf16 products are faster here (");
+            assert!(faster || why.starts_with("bf16 products are no faster here ("), "{why}");
+            assert_eq!(timing.isa, if faster { isa.name() } else { preferred.name() }, "{why}");
+        }
+    }
 
     // Random weights of any classifier, detector and segmenter.
     let random = ["bench", "--arch", "nat-mini", "--resolution", "32", "--runs", "1", "--format", "csv"];

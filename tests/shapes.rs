@@ -116,6 +116,7 @@ fn features() {
 /// What depends on the machine.
 const MEASURED: &[&str] = &[
     "isa",
+    "isa_reason",
     "median_ms",
     "min_ms",
     "max_ms",
@@ -125,6 +126,8 @@ const MEASURED: &[&str] = &[
     "gb_per_second",
     "sgemm_peak_gflops",
     "share_of_peak",
+    "fma_peak_gflops",
+    "share_of_fma_peak",
     "share",
     "peak_mb",
 ];

@@ -315,12 +315,13 @@ impl Record for NetworkTiming {
         let Self { model, dtype, width, height, batch, threads, isa, .. } = self;
         let memory = self.peak_mb.map_or_else(String::new, |mb| format!(", {mb} MB at most"));
         let back = if self.gradients { ", forward and back" } else { "" };
-        let share = |share: f64, of: &str, peak: f64| {
-            format!(", {:.0}% of this machine's {of} ({peak:.1})", 100.0 * share)
+        let share = |part: f64, of: &str, peak: f64| format!(", {:.0}% of {of} ({peak:.1})", 100.0 * part);
+        let (of_fma, whose) = match (self.share_of_fma_peak, self.fma_peak_gflops) {
+            (Some(part), Some(peak)) => (share(part, "this machine's multiply-adds", peak), "its"),
+            _ => (String::new(), "this machine's"),
         };
-        let of_fma = self.share_of_fma_peak.zip(self.fma_peak_gflops);
-        let of_fma = of_fma.map_or_else(String::new, |(part, peak)| share(part, "multiply-adds", peak));
-        let of_product = share(self.share_of_peak, "largest products", self.sgemm_peak_gflops);
+        let of_product =
+            share(self.share_of_peak, &format!("{whose} largest products"), self.sgemm_peak_gflops);
         let reason =
             self.isa_reason.as_ref().map_or_else(String::new, |reason| format!("  {isa}: {reason}\n"));
         // A checkpoint is called as its file.

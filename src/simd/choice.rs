@@ -72,6 +72,11 @@ impl fmt::Display for IsaReason {
 /// What the variable asks for, where this processor has it.
 static ASKED: LazyLock<Option<Isa>> = LazyLock::new(|| asked_by_env().unwrap_or_default());
 
+static F32: LazyLock<IsaChoice> = LazyLock::new(|| match *ASKED {
+    Some(asked) => IsaChoice { isa: asked.wide().unwrap_or(asked), why: IsaReason::Asked },
+    None => IsaChoice { isa: Isa::preferred(), why: IsaReason::Preferred },
+});
+
 static BF16: LazyLock<IsaChoice> = LazyLock::new(|| {
     let bf16 = Isa::all_available().find(|isa| isa.wide() == Some(Isa::best()));
     IsaChoice::of_bf16(*ASKED, Isa::best(), bf16, of_one_core)
@@ -97,11 +102,7 @@ impl IsaChoice {
     /// whose products take bf16 it is the one with the same vectors. What the processor can't have counts as nothing
     /// asked: [`Isa::from_env`] tells. Decided once a process.
     pub fn of_f32() -> Self {
-        let (isa, why) = match *ASKED {
-            Some(asked) => (asked.wide().unwrap_or(asked), IsaReason::Asked),
-            None => (Isa::preferred(), IsaReason::Preferred),
-        };
-        Self { isa, why }
+        *F32
     }
 
     /// What multiplies weights of bf16: what [`ISA_VARIABLE`] asks for, else the instruction set whose products take bf16

@@ -56,27 +56,28 @@ fn fused<S: Simd>(s: S, rounds: usize) {
             *sum = s.dot(a, b, *sum);
         }
     }
-    for sum in sums {
-        black_box(s.reduce_sum(sum));
-    }
+    black_box(sums);
 }
 
-/// Rounds of [`FEW_SUMS`] products and as many additions. Operands are read anew in each round, as products of what
+/// Rounds of [`FEW_SUMS`] products and as many additions. One operand is read anew in each round, as products of what
 /// stays the same would be taken out of it.
 #[inline(always)]
 fn unfused<S: Simd>(s: S, rounds: usize) {
-    let mut words = [S::Word::of(&[OPERAND; 2]); FEW_SUMS];
+    /// Words that are read in a round, at most.
+    const WORDS: usize = 64;
+    const { assert!(FEW_SUMS * S::LANES <= WORDS) };
+    let words = [S::Word::of(&[OPERAND; 2]); WORDS];
     let b = s.splat_word(black_box(words[0]));
     let mut sums = [s.splat(0.0); FEW_SUMS];
     for _ in 0..black_box(rounds) {
-        words = black_box(words);
-        for (sum, word) in sums.iter_mut().zip(words) {
-            *sum = s.dot(s.splat_word(word), b, *sum);
+        let words = black_box(&words);
+        for (i, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: so many words are there, as the assertion says.
+            let a = unsafe { s.load_words(words.as_ptr().add(i * S::LANES)) };
+            *sum = s.dot(a, b, *sum);
         }
     }
-    for sum in sums {
-        black_box(s.reduce_sum(sum));
-    }
+    black_box(sums);
 }
 
 /// What all operands are: exact in bf16, and its square times the rounds is a small number.
@@ -104,35 +105,44 @@ pub(super) fn of_one_core(isas: [Isa; 2]) -> [f64; 2] {
 
 /// How fast all threads of rayon's current pool together multiply and add with `isa`, operands and sums in registers: in
 /// GFLOP/s, two operations for each multiply-add, of a pair of bf16 four. It is the best of many bursts, so that neither
-/// another program nor a pause of the clock shows; a few milliseconds in all.
+/// another program nor a pause of the clock shows; a few milliseconds in all, on a busy machine a tenth of a second.
 ///
 /// # Panics
 /// When the processor lacks the instruction set.
 pub fn multiply_add_rate(isa: Isa) -> f64 {
-    /// Bursts of each thread.
-    const BURSTS: usize = 64;
-    /// Rounds of one: long enough that it does not count how late a thread sees that all are there.
-    const LONG: usize = 4 * ROUNDS;
+    /// How often all begin together.
+    const TIMES: usize = 64;
+    /// For how long then: some bursts.
+    const WINDOW: Duration = Duration::from_micros(50);
     let threads = rayon::current_num_threads();
     let start = Start::new();
     let of_threads = rayon::broadcast(|_| {
-        let burst = |i| {
-            let begin = start.together(i * threads, i);
-            rate(isa.run(Burst { rounds: LONG }), begin)
+        let window = |i| {
+            let begin = start.together(i * threads, i)?;
+            let mut operations = 0.0;
+            while begin.elapsed() < WINDOW {
+                operations += isa.run(Burst { rounds: ROUNDS });
+            }
+            Some(rate(operations, begin))
         };
-        (1..=BURSTS).map(burst).collect::<Vec<f64>>()
+        (1..=TIMES).map_while(window).collect::<Vec<f64>>()
     });
-    // Processors may differ, so each thread counts with its own rate.
+    // Processors may differ, so each thread counts with its own rate. One that had to wait for its processor until the window
+    // was over did nothing.
+    let windows = of_threads.first().map_or(0, Vec::len);
     let of_all = |i: usize| of_threads.iter().map(|rates| rates[i]).sum();
-    (0..BURSTS).map(of_all).fold(0.0, f64::max)
+    (0..windows).map(of_all).fold(0.0, f64::max)
 }
+
+/// No window, but the end.
+const END: usize = usize::MAX;
 
 /// Where threads wait for each other.
 struct Start {
-    /// Threads that came, of all bursts.
+    /// Threads that came, of all windows.
     arrived: AtomicUsize,
-    /// The burst that has begun.
-    burst: AtomicUsize,
+    /// The window that has begun.
+    window: AtomicUsize,
     /// When that was, in nanoseconds since `origin`.
     begin: AtomicU64,
     origin: Instant,
@@ -140,24 +150,31 @@ struct Start {
 
 impl Start {
     fn new() -> Self {
-        let (arrived, burst, begin) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
-        Self { arrived, burst, begin, origin: Instant::now() }
+        let (arrived, window, begin) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU64::new(0));
+        Self { arrived, window, begin, origin: Instant::now() }
     }
 
-    /// Waits until `all` have arrived in all bursts up to this one, and says when the last one did: of threads that share a processor
-    /// one begins when the other is done, and its time has to count that. No thread sleeps, it would wake too late.
-    fn together(&self, all: usize, burst: usize) -> Instant {
+    /// Waits until `all` have arrived for the windows up to this one, and says when the last one did: threads may share
+    /// a processor, and the time of one has to count that of the other. No thread sleeps, it would wake too late. `None`
+    /// is the end for all, where other programs keep them waiting.
+    fn together(&self, all: usize, window: usize) -> Option<Instant> {
+        /// So many there are in any case, and no more after so long.
+        const AT_LEAST: usize = 8;
+        const LONG_ENOUGH: Duration = Duration::from_millis(100);
         /// Looks before another thread may have the processor, which may be the one that is waited for.
         const PATIENCE: usize = 1000;
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == all {
-            self.begin.store(self.origin.elapsed().as_nanos() as u64, Ordering::Relaxed);
-            self.burst.store(burst, Ordering::Release);
+            let now = self.origin.elapsed();
+            let is_end = window > AT_LEAST && now > LONG_ENOUGH;
+            self.begin.store(now.as_nanos() as u64, Ordering::Relaxed);
+            self.window.store(if is_end { END } else { window }, Ordering::Release);
         }
         let mut looks = 0;
-        while self.burst.load(Ordering::Acquire) < burst {
+        while self.window.load(Ordering::Acquire) < window {
             looks += 1;
             if looks % PATIENCE == 0 { yield_now() } else { spin_loop() }
         }
-        self.origin + Duration::from_nanos(self.begin.load(Ordering::Relaxed))
+        let begin = self.origin + Duration::from_nanos(self.begin.load(Ordering::Relaxed));
+        (self.window.load(Ordering::Acquire) != END).then_some(begin)
     }
 }

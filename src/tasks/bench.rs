@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device, Tensor};
 use nat_convert::arch::Architecture;
 
-use self::load::{MachineLoad, Watch};
+use self::load::{LoadWatch, MachineLoad};
 use super::TaskError;
 use crate::attention::NeighborhoodAttention;
 use crate::layers::on_pool;
@@ -286,7 +286,7 @@ impl Bench {
     }
 
     fn measure(&self, run: impl FnMut() -> candle_core::Result<()>) -> candle_core::Result<RunTimes> {
-        let watch = || self.choice().map(|choice| Watch::begin(choice.isa));
+        let watch = || self.choice().map(|choice| LoadWatch::begin(choice.isa));
         RunTimes::measure(
             self.runs,
             |pass| self.progress.iter().for_each(|progress| progress(pass)),
@@ -313,7 +313,7 @@ impl RunTimes {
     fn measure(
         runs: Option<usize>,
         progress: impl Fn(Pass),
-        watch: impl FnOnce() -> Option<Watch>,
+        watch: impl FnOnce() -> Option<LoadWatch>,
         mut run: impl FnMut() -> candle_core::Result<()>,
     ) -> candle_core::Result<Self> {
         const WARM_UP: usize = 2;
@@ -339,7 +339,7 @@ impl RunTimes {
             progress(Pass::Timed);
         }
         let (seconds, passes) = ((begin.elapsed() - paused).as_secs_f64(), WARM_UP + times.len());
-        let load = watch.map(Watch::end).unwrap_or_default();
+        let load = watch.map(LoadWatch::end).unwrap_or_default();
         times.sort_by(f64::total_cmp);
         Ok(Self { sorted: times, seconds, passes, load })
     }

@@ -187,6 +187,7 @@ fn only_classifiers_are_timed_with_gradients() {
             dtype,
             device: device.clone(),
             progress: None,
+            doubt: None,
         };
         assert!(bench(false).check(&network).is_ok());
         for error in [

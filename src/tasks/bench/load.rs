@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::simd::{Isa, multiply_add_rate};
 
 /// A measurement on the CPU that is under way.
-pub(super) struct Watch {
+pub(super) struct LoadWatch {
     isa: Isa,
     /// Multiply-adds of registers alone, before, in GFLOP/s.
     rate: f64,
@@ -23,7 +23,7 @@ pub(super) struct MachineLoad {
     pub(super) rates: Option<[f64; 2]>,
 }
 
-impl Watch {
+impl LoadWatch {
     /// Begins to watch what processors do that compute with this instruction set.
     pub(super) fn begin(isa: Isa) -> Self {
         let rate = multiply_add_rate(isa);
