@@ -1113,41 +1113,34 @@ fn bench_says_how_fast_what_was_computed() {
     assert!(table.contains(" ms per image (median of 1 runs; "), "{table}");
 
     // What multiplies, and why.
-    for isa in Isa::all_available() {
-        let run = |dtype: &str, asked: &str, format: &str| {
-            let all = ["bench", "--model", "demo-digits", "--runs", "1", "--threads", "1"];
-            let arguments = [&all[..], &["--dtype", dtype, "--format", format]].concat();
-            Done(place.command(&arguments).env("NAT_INFER_ISA", asked).output().unwrap()).success()
-        };
-        let record = |dtype: &str, asked: &str| -> NetworkTiming {
-            serde_json::from_str(&run(dtype, asked, "jsonl")).unwrap()
-        };
-        let asks = Some("NAT_INFER_ISA asks for it".to_owned());
-        let single = isa.wide().unwrap_or(isa).name();
-        for (dtype, used) in [("f32", single), ("f16", single), ("bf16", isa.name())] {
-            let timing = record(dtype, isa.name());
-            assert_eq!((timing.isa.as_str(), &timing.isa_reason), (used, &asks), "{dtype}");
-        }
-        let table = run("bf16", isa.name(), "table");
-        let last = format!("\n  {}: NAT_INFER_ISA asks for it\n", isa.name());
-        assert!(table.ends_with(&last) && table.lines().count() == 4, "{table}");
-        assert!(
-            table.contains("% of this machine's multiply-adds (") && table.contains("% of its large"),
-            "{table}"
-        );
-        // Left to the program, it is the widest, and of weights in bf16 what was found to be faster.
-        let preferred = Isa::available().last().unwrap();
-        let timing = record("f32", "");
-        let widest = "the widest this processor has";
-        assert_eq!((timing.isa.as_str(), timing.isa_reason.as_deref()), (preferred.name(), Some(widest)));
-        if isa.wide() == Some(*preferred) {
-            let timing = record("bf16", "");
-            let why = timing.isa_reason.unwrap();
-            let faster = why.starts_with("bf16 products are faster here (");
-            assert!(faster || why.starts_with("bf16 products are no faster here ("), "{why}");
-            assert_eq!(timing.isa, if faster { isa.name() } else { preferred.name() }, "{why}");
-        }
+    let run = |dtype: &str, asked: &str, format: &str| {
+        let all = ["bench", "--model", "demo-digits", "--runs", "1", "--threads", "1"];
+        let arguments = [&all[..], &["--dtype", dtype, "--format", format]].concat();
+        Done(place.command(&arguments).env("NAT_INFER_ISA", asked).output().unwrap()).success()
+    };
+    let said = |dtype: &str, asked: &str| {
+        let timing: NetworkTiming = serde_json::from_str(&run(dtype, asked, "jsonl")).unwrap();
+        (timing.isa, timing.isa_reason.unwrap())
+    };
+    let asks = "NAT_INFER_ISA asks for it";
+    for isa in Isa::all_available().map(Isa::name) {
+        assert_eq!(said("bf16", isa), (isa.to_owned(), asks.to_owned()));
     }
+    let last = Isa::all_available().last().unwrap();
+    let single = last.wide().unwrap_or(last).name();
+    assert_eq!(said("f16", last.name()), (single.to_owned(), asks.to_owned()));
+    let table = run("bf16", last.name(), "table");
+    assert!(table.ends_with(&format!("\n  {}: {asks}\n", last.name())), "{table}");
+    assert!(table.lines().count() == 4 && table.contains("% of its largest products ("), "{table}");
+    assert!(table.contains("% of this machine's multiply-adds ("), "{table}");
+    // Left to the program, it is the widest, and of weights in bf16 what was found to be faster.
+    let widest = "the widest this processor has";
+    assert_eq!(said("f32", ""), (single.to_owned(), widest.to_owned()));
+    let (used, why) = said("bf16", "");
+    let faster = why.starts_with("bf16 products are faster here (");
+    assert_eq!(used, if faster { last.name() } else { single }, "{why}");
+    let measured = faster || why.starts_with("bf16 products are no faster here (");
+    assert_eq!(measured, last.wide().is_some(), "{why}");
 
     // Random weights of any classifier, detector and segmenter.
     let random = ["bench", "--arch", "nat-mini", "--resolution", "32", "--runs", "1", "--format", "csv"];
