@@ -98,9 +98,9 @@ pub(super) fn asked(name: &str, available: &[Isa]) -> Result<Option<Isa>, IsaErr
 }
 
 impl IsaChoice {
-    /// What computes in f32: the preferred instruction set of this processor, or another one that [`ISA_VARIABLE`] asks for. Of one
-    /// whose products take bf16 it is the one with the same vectors. What the processor can't have counts as nothing
-    /// asked: [`Isa::from_env`] tells. Decided once a process.
+    /// What computes in f32: the preferred instruction set of this processor, or another one that [`ISA_VARIABLE`] asks
+    /// for; where that is one whose products take bf16, the one with the same vectors. What the processor can't have counts
+    /// as nothing asked: [`Isa::from_env`] tells. Decided once a process.
     pub fn of_f32() -> Self {
         *F32
     }

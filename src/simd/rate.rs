@@ -127,8 +127,8 @@ pub fn multiply_add_rate(isa: Isa) -> f64 {
         };
         (1..=TIMES).map_while(window).collect::<Vec<f64>>()
     });
-    // Processors may differ, so each thread counts with its own rate. One that had to wait for its processor until the window
-    // was over did nothing.
+    // Processors may differ, so each thread counts with its own rate. One that had to wait for its processor until the
+    // window was over did nothing.
     let windows = of_threads.first().map_or(0, Vec::len);
     let of_all = |i: usize| of_threads.iter().map(|rates| rates[i]).sum();
     (0..windows).map(of_all).fold(0.0, f64::max)
