@@ -40,8 +40,11 @@ pub struct Bench {
     pub progress: Option<Box<dyn Fn(Pass) + Send + Sync>>,
     /// Is told in a sentence why times are not to be trusted, once a measurement at most: other programs were at work, or
     /// the clock changed.
-    pub doubt: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    pub doubt: Option<DoubtListener>,
 }
+
+/// What is told of times that are not to be trusted, in a sentence.
+pub type DoubtListener = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A pass, as [`Bench::progress`] is told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
