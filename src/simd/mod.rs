@@ -11,6 +11,8 @@
 //! `Isa::run`. The tests of every kernel then meet it.
 
 mod isa;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(test)]
 mod tests;
