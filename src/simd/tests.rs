@@ -158,15 +158,16 @@ fn arithmetic_is_that_of_each_lane() {
 
 #[test]
 fn maxima_and_minima_take_the_second_operand_where_either_is_no_number() {
-    use std::f32::{INFINITY, NAN, NEG_INFINITY};
+    const NAN: f32 = f32::NAN;
+    const INFINITY: f32 = f32::INFINITY;
     // Operands, then which of them is the maximum and which the minimum.
     for (a, b, maximum, minimum) in [
         (1.0, 2.0, 2.0, 1.0),
         (2.0, -1.0, 2.0, -1.0),
-        (NEG_INFINITY, INFINITY, INFINITY, NEG_INFINITY),
+        (-INFINITY, INFINITY, INFINITY, -INFINITY),
         (INFINITY, 3.0, INFINITY, 3.0),
         (NAN, 1.0, 1.0, 1.0),
-        (NAN, NEG_INFINITY, NEG_INFINITY, NEG_INFINITY),
+        (NAN, -INFINITY, -INFINITY, -INFINITY),
         (1.0, NAN, NAN, NAN),
         (INFINITY, NAN, NAN, NAN),
         (NAN, NAN, NAN, NAN),
