@@ -74,7 +74,7 @@ fn everything_is_checked_on_every_instruction_set() {
     }
 
     let names: Vec<&str> = instruction_sets.iter().map(|set| set.name.as_str()).collect();
-    assert_eq!(names, ["portable", "avx2", "avx512", "avx512bf16"]);
+    assert_eq!(names, ["portable", "avx2", "avx512", "avx512bf16", "neon"]);
     for set in instruction_sets {
         let isa = Isa::all().find(|isa| isa.name() == set.name).unwrap();
         assert_eq!(set.found, Isa::all_available().any(|other| other == isa), "{set:?}");

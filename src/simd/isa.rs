@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::portable::Portable;
 use super::vector::Kernel;
 #[cfg(target_arch = "x86_64")]
@@ -19,14 +21,16 @@ pub enum Isa {
     Avx512,
     /// The same with operands of products in bf16, by AVX512-BF16: for weights of that type.
     Avx512Bf16,
+    /// NEON, of aarch64.
+    Neon,
 }
 
-/// A set of what a processor can do beyond the target's baseline.
+/// A set of what a processor can do beyond what the portable form asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities(u32);
 
 impl Capabilities {
-    /// The baseline alone.
+    /// Nothing beyond.
     pub const NONE: Self = Self(0);
     /// AVX2 and FMA.
     pub const AVX2_FMA: Self = Self(1);
@@ -34,26 +38,27 @@ impl Capabilities {
     pub const AVX512: Self = Self(1 << 1);
     /// AVX512-BF16.
     pub const AVX512_BF16: Self = Self(1 << 2);
+    /// NEON, which aarch64 has and no other architecture.
+    pub const NEON: Self = Self(1 << 3);
 
     /// Those of this processor.
     pub fn here() -> Self {
         static HERE: LazyLock<Capabilities> = LazyLock::new(|| {
             #[cfg(target_arch = "x86_64")]
-            {
+            let found = {
                 use std::arch::is_x86_feature_detected as has;
                 let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
-                let found = [
+                [
                     (Capabilities::AVX2_FMA, has!("avx2") && has!("fma")),
                     (Capabilities::AVX512, avx512),
                     (Capabilities::AVX512_BF16, has!("avx512bf16")),
-                ];
-                found
-                    .into_iter()
-                    .filter(|(_, has)| *has)
-                    .fold(Capabilities::NONE, |all, (one, _)| all.and(one))
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            Capabilities::NONE
+                ]
+            };
+            #[cfg(target_arch = "aarch64")]
+            let found = [(Capabilities::NEON, std::arch::is_aarch64_feature_detected!("neon"))];
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            let found: [(Capabilities, bool); 0] = [];
+            found.into_iter().filter(|(_, has)| *has).fold(Capabilities::NONE, |all, (one, _)| all.and(one))
         });
         *HERE
     }
@@ -86,7 +91,7 @@ struct IsaRow {
 const AVX512: Capabilities = Capabilities::AVX2_FMA.and(Capabilities::AVX512);
 
 /// Every instruction set; of those that a processor has, the last one is preferred.
-const ROWS: [IsaRow; 4] = [
+const ROWS: [IsaRow; 5] = [
     IsaRow { isa: Isa::Portable, name: "portable", needs: Capabilities::NONE, lanes: 8, word: 1, wide: None },
     IsaRow { isa: Isa::Avx2, name: "avx2", needs: Capabilities::AVX2_FMA, lanes: 8, word: 1, wide: None },
     IsaRow { isa: Isa::Avx512, name: "avx512", needs: AVX512, lanes: 16, word: 1, wide: None },
@@ -98,6 +103,7 @@ const ROWS: [IsaRow; 4] = [
         word: 2,
         wide: Some(Isa::Avx512),
     },
+    IsaRow { isa: Isa::Neon, name: "neon", needs: Capabilities::NEON, lanes: 8, word: 1, wide: None },
 ];
 
 static AVAILABLE: LazyLock<Vec<Isa>> =
@@ -109,7 +115,7 @@ impl Isa {
         ROWS.iter().find(|row| row.isa == self).unwrap_or(&ROWS[0])
     }
 
-    /// Its name in lower case: `portable`, `avx2`, `avx512`, `avx512bf16`.
+    /// Its name in lower case: `portable`, `avx2`, `avx512`, `avx512bf16`, `neon`.
     pub fn name(self) -> &'static str {
         self.row().name
     }
@@ -171,6 +177,9 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { x86::run_avx2(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => unsafe { neon::run_neon(kernel) },
             _ => kernel.run(Portable::new()),
         }
     }

@@ -1,8 +1,11 @@
 //! The instruction sets of the CPU's kernels, one of which is chosen at run time: [`Isa`].
 //!
-//! A kernel is written once against the trait `Simd` as a `Kernel`; `Isa::run` compiles it for AVX-512, AVX2 with FMA, and
-//! a portable form that is right everywhere (LLVM makes SSE2 or NEON of it). Kernels get a token of their instruction
-//! set; holding one is the proof that the processor has it.
+//! A kernel is written once against the trait `Simd` as a `Kernel`; `Isa::run` compiles it for AVX-512, AVX2 with FMA, NEON,
+//! and a portable form that is right everywhere. Kernels get a token of their instruction set; holding one is the proof
+//! that the processor has it.
+//!
+//! NEON is tested by a workflow on arm64 machines, and was by an emulator of them when it was written. Its speed was never
+//! measured: that it is preferred to the portable form follows from its fused products and its registers alone.
 //!
 //! Products have operands of their own type, a `Word`: one f32, or a `Pair` of bf16 in the same place, of which an
 //! instruction set that multiplies bf16 adds both products to a sum at once.
@@ -14,6 +17,8 @@
 
 mod choice;
 mod isa;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 mod rate;
 #[cfg(test)]

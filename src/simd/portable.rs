@@ -1,6 +1,6 @@
 //! What is right on every processor.
 
-use super::vector::{KernelFor, Simd};
+use super::vector::{KernelFor, Simd, words_are_values};
 
 /// Token of [`Isa::Portable`](super::Isa::Portable).
 #[derive(Clone, Copy)]
@@ -26,6 +26,7 @@ impl Simd for Portable {
     const LANES: usize = 8;
     const REGISTERS: usize = 8;
 
+    words_are_values! { [f32; 8] }
     #[inline(always)]
     fn narrow(self) -> Self {
         self
@@ -87,24 +88,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn min(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         Self::zip(a, b, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    fn splat_word(self, word: f32) -> [f32; 8] {
-        self.splat(word)
-    }
-    #[inline(always)]
-    unsafe fn load_words(self, p: *const f32) -> [f32; 8] {
-        // SAFETY: the caller's promise.
-        unsafe { self.load(p) }
-    }
-    #[inline(always)]
-    fn dot(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
-        self.fma(a, b, c)
-    }
-    #[inline(always)]
-    unsafe fn store_operands(self, words: *mut f32, at: usize, v: [f32; 8], n: usize) {
-        // SAFETY: a word is a value; the rest is the caller's promise.
-        unsafe { self.store_first(words.add(at), v, n) }
     }
     #[inline(always)]
     fn exp2_whole(self, n: [f32; 8]) -> [f32; 8] {

@@ -199,6 +199,31 @@ pub trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
+/// What [`Simd`] asks of words where they are f32: vectors `$v` of them are vectors of values.
+macro_rules! words_are_values {
+    ($v:ty) => {
+        #[inline(always)]
+        fn splat_word(self, word: f32) -> $v {
+            self.splat(word)
+        }
+        #[inline(always)]
+        unsafe fn load_words(self, p: *const f32) -> $v {
+            // SAFETY: the caller's promise on `p`.
+            unsafe { self.load(p) }
+        }
+        #[inline(always)]
+        fn dot(self, a: $v, b: $v, c: $v) -> $v {
+            self.fma(a, b, c)
+        }
+        #[inline(always)]
+        unsafe fn store_operands(self, words: *mut f32, at: usize, v: $v, n: usize) {
+            // SAFETY: a word is a value; the rest is the caller's promise.
+            unsafe { self.store_first(words.add(at), v, n) }
+        }
+    };
+}
+pub(super) use words_are_values;
+
 /// [`Simd::transpose`] of the columns from `first` on, one value at a time.
 #[inline(always)]
 pub(super) unsafe fn transpose_from(

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 use std::mem::transmute;
 
-use super::vector::{KernelFor, Simd, check_weights, transpose_from};
+use super::vector::{KernelFor, Simd, check_weights, transpose_from, words_are_values};
 use super::word::{Pair, Word};
 
 /// Token of [`Isa::Avx2`](super::Isa::Avx2).
@@ -68,6 +68,7 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
 
+    words_are_values! { __m256 }
     arithmetic! { __m256,
         add(a, b) = _mm256_add_ps;
         sub(a, b) = _mm256_sub_ps;
@@ -110,24 +111,6 @@ impl Simd for Avx2 {
     unsafe fn store_first(self, p: *mut f32, v: __m256, n: usize) {
         // SAFETY: masked lanes are not written.
         unsafe { _mm256_maskstore_ps(p, self.first(n), v) }
-    }
-    #[inline(always)]
-    fn splat_word(self, word: f32) -> __m256 {
-        self.splat(word)
-    }
-    #[inline(always)]
-    unsafe fn load_words(self, p: *const f32) -> __m256 {
-        // SAFETY: the caller's promise on `p`.
-        unsafe { self.load(p) }
-    }
-    #[inline(always)]
-    fn dot(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        self.fma(a, b, c)
-    }
-    #[inline(always)]
-    unsafe fn store_operands(self, words: *mut f32, at: usize, v: __m256, n: usize) {
-        // SAFETY: a word is a value; the rest is the caller's promise.
-        unsafe { self.store_first(words.add(at), v, n) }
     }
     #[inline(always)]
     fn exp2_whole(self, n: __m256) -> __m256 {

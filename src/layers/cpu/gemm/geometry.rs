@@ -19,7 +19,8 @@ pub(super) const fn tile_rows(isa: Isa) -> usize {
     match isa {
         // Not 14: the compiler then spills sums, and the speed falls to less than half.
         Isa::Avx512 | Isa::Avx512Bf16 => 13,
-        Isa::Avx2 => 6,
+        // NEON's 32 registers are half as wide: as many vectors.
+        Isa::Avx2 | Isa::Neon => 6,
         Isa::Portable => 3,
     }
 }
