@@ -26,8 +26,8 @@ use super::verbosity::Verbosity;
 /// With --arch, and by default, the weights are random and nothing is fetched; --model and --weights time
 /// their own. The times are compared with this machine's own large matrix products, in f32 on the CPU and in
 /// the compute type on a GPU, and on the CPU with multiply-adds of registers alone, which no product exceeds.
-/// Where other programs were at work meanwhile, a line on stderr says so. GFLOP/s count two operations per multiply-accumulate (MAC); `nat-infer models`
-/// lists the MACs of a network.
+/// Where others were at work meanwhile, a line on stderr says so. GFLOP/s count two operations per
+/// multiply-accumulate (MAC); `nat-infer models` lists the MACs of a network.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArguments {

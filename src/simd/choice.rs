@@ -34,8 +34,8 @@ pub struct IsaChoice {
 pub enum IsaReason {
     /// Of those that the processor has it is the preferred one.
     Preferred,
-    /// [`ISA_VARIABLE`] asks for it.
-    Asked,
+    /// [`ISA_VARIABLE`] asks for this one: for it, or for the one whose products take bf16 and that has the same vectors.
+    Asked(Isa),
     /// Products of bf16 were measured against those of f32. Multiply-adds of registers on one core, in GFLOP/s.
     Measured {
         /// Of the instruction set whose products take bf16.
@@ -46,7 +46,7 @@ pub enum IsaReason {
 }
 
 impl IsaReason {
-    /// How many times as fast products of bf16 have to be. Processors have either the same rate or twice that, and
+    /// How many times as fast products of bf16 have to be. Processors have half the rate, the same or twice that, and
     /// measurements err.
     const CLEARLY_FASTER: f64 = 1.4;
 
@@ -59,8 +59,8 @@ impl IsaReason {
 impl fmt::Display for IsaReason {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::Preferred => f.write_str("the widest this processor has"),
-            Self::Asked => write!(f, "{ISA_VARIABLE} asks for it"),
+            Self::Preferred => f.write_str("the preferred one of this processor"),
+            Self::Asked(isa) => write!(f, "{ISA_VARIABLE} asks for {}", isa.name()),
             Self::Measured { bf16, f32 } => {
                 let are = if self.bf16_is_faster() { "faster" } else { "no faster" };
                 write!(f, "bf16 products are {are} here ({bf16:.0} against {f32:.0} GFLOP/s a core)")
@@ -73,7 +73,7 @@ impl fmt::Display for IsaReason {
 static ASKED: LazyLock<Option<Isa>> = LazyLock::new(|| asked_by_env().unwrap_or_default());
 
 static F32: LazyLock<IsaChoice> = LazyLock::new(|| match *ASKED {
-    Some(asked) => IsaChoice { isa: asked.wide().unwrap_or(asked), why: IsaReason::Asked },
+    Some(asked) => IsaChoice { isa: asked.wide().unwrap_or(asked), why: IsaReason::Asked(asked) },
     None => IsaChoice { isa: Isa::preferred(), why: IsaReason::Preferred },
 });
 
@@ -120,7 +120,7 @@ impl IsaChoice {
         rates: impl FnOnce([Isa; 2]) -> [f64; 2],
     ) -> Self {
         match (asked, bf16) {
-            (Some(isa), _) => Self { isa, why: IsaReason::Asked },
+            (Some(isa), _) => Self { isa, why: IsaReason::Asked(isa) },
             (None, None) => Self { isa: best, why: IsaReason::Preferred },
             (None, Some(isa)) => {
                 let [of_bf16, of_f32] = rates([isa, best]);

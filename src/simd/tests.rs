@@ -392,7 +392,7 @@ fn an_instruction_set_is_asked_for_by_its_name() {
 #[test]
 fn bf16_is_multiplied_where_that_is_faster_or_asked_for() {
     let (avx2, avx512, bf16) = (Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16);
-    let preferred = "the widest this processor has";
+    let preferred = "the preferred one of this processor";
     for (asked, best, has, rates, isa, why) in [
         (
             None,
@@ -422,9 +422,9 @@ fn bf16_is_multiplied_where_that_is_faster_or_asked_for() {
         (None, avx512, None, [2.0, 1.0], avx512, preferred),
         (None, avx2, None, [2.0, 1.0], avx2, preferred),
         // Whatever was measured.
-        (Some(bf16), avx512, Some(bf16), [1.0, 2.0], bf16, "NAT_INFER_ISA asks for it"),
-        (Some(avx512), avx512, Some(bf16), [2.0, 1.0], avx512, "NAT_INFER_ISA asks for it"),
-        (Some(avx2), avx2, None, [2.0, 1.0], avx2, "NAT_INFER_ISA asks for it"),
+        (Some(bf16), avx512, Some(bf16), [1.0, 2.0], bf16, "NAT_INFER_ISA asks for avx512bf16"),
+        (Some(avx512), avx512, Some(bf16), [2.0, 1.0], avx512, "NAT_INFER_ISA asks for avx512"),
+        (Some(avx2), avx2, None, [2.0, 1.0], avx2, "NAT_INFER_ISA asks for avx2"),
     ] {
         let measured = |isas| {
             assert_eq!((asked, isas), (None, [bf16, best]));
@@ -445,7 +445,7 @@ fn what_computes_is_what_was_asked_for_or_the_widest() {
     assert_eq!(IsaChoice::of_weights_in_bf16(), bf16);
     match std::env::var(ISA_VARIABLE).unwrap_or_default().as_str() {
         "" => assert_eq!(Some(&f32.isa), Isa::available().last()),
-        name => assert_eq!(([f32.why, bf16.why], bf16.isa.name()), ([IsaReason::Asked; 2], name)),
+        name => assert_eq!(([f32.why, bf16.why], bf16.isa.name()), ([IsaReason::Asked(bf16.isa); 2], name)),
     }
 }
 

@@ -31,8 +31,8 @@ pub fn instruction_sets(single: IsaChoice, brain: IsaChoice) -> Vec<InstructionS
         let multiplies_bf16 = isa.wide() == Some(single.isa);
         let why = match (single.why, brain.why) {
             _ if !found => "this processor lacks it".to_owned(),
-            (IsaReason::Asked, _) if isa == brain.isa => format!("{ISA_VARIABLE} asks for it"),
-            (IsaReason::Asked, _) => format!("{ISA_VARIABLE} asks for {}", brain.isa.name()),
+            (IsaReason::Asked(_), _) if isa == brain.isa => format!("{ISA_VARIABLE} asks for it"),
+            (IsaReason::Asked(_), _) => format!("{ISA_VARIABLE} asks for {}", brain.isa.name()),
             _ if isa == single.isa => "the preferred one of this processor".to_owned(),
             (_, why @ IsaReason::Measured { .. }) if multiplies_bf16 => why.to_string(),
             _ => format!("{} is preferred", single.isa.name()),
@@ -109,7 +109,7 @@ mod tests {
                 others.map(|other| pair(other, why)).collect()
             };
             let asks = format!("NAT_INFER_ISA asks for {}", isa.name());
-            let [used, found] = said(choice(single, Asked), choice(isa, Asked));
+            let [used, found] = said(choice(single, Asked(isa)), choice(isa, Asked(isa)));
             let mut own = vec![pair(isa, "NAT_INFER_ISA asks for it")];
             if single != isa {
                 own.insert(0, pair(single, &asks));

@@ -60,8 +60,8 @@ impl MachineLoad {
         if let Some(busy) = self.busy.filter(|&busy| busy > LITTLE) {
             let share = 100.0 * busy;
             return Some(format!(
-                "this machine was busy: other programs took {share:.0} % of its processors while it measured, so \
-                 the times are too long"
+                "this machine was busy: others (programs, or machines on the same host) took {share:.0} % of its \
+                 processors while it measured, so the times may be too long"
             ));
         }
         if let Some([before, after]) = self.rates
@@ -72,6 +72,8 @@ impl MachineLoad {
                  passes and at {after:.0} after them, so the times say little"
             ));
         }
+        // A GPU's clock is not this machine's.
+        self.rates?;
         let (fastest, median) = (sorted.first()?, sorted[sorted.len() / 2]);
         if sorted.len() >= ENOUGH && *fastest > SHORTEST && median > ALIKE * fastest {
             let times = median / fastest;
@@ -210,13 +212,14 @@ ctxt 99
             (Some(0.02), rates(340.0, 330.0), &even[..], None),
             (None, None, &even, None),
             (None, None, &[0.01], None),
+            (None, None, &uneven, None),
             (
                 Some(0.23),
                 rates(340.0, 100.0),
                 &uneven,
                 Some(
-                    "this machine was busy: other programs took 23 % of its processors while it measured, so the \
-                     times are too long",
+                    "this machine was busy: others (programs, or machines on the same host) took 23 % of its \
+                     processors while it measured, so the times may be too long",
                 ),
             ),
             (
