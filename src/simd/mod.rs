@@ -4,7 +4,7 @@
 //! and a portable form that is right everywhere. Kernels get a token of their instruction set; holding one is the proof
 //! that the processor has it.
 //!
-//! NEON is tested by a workflow on arm64 machines, and was by an emulator of them when it was written. Its speed was never
+//! NEON was tested in an emulator when it was written, and a workflow for arm64 machines tests it. Its speed was never
 //! measured: that it is preferred to the portable form follows from its fused products and its registers alone.
 //!
 //! Products have operands of their own type, a `Word`: one f32, or a `Pair` of bf16 in the same place, of which an
@@ -15,6 +15,7 @@
 //! To add an instruction set: a file with its token and `impl Simd`, one row of `isa.rs`'s table and one arm of
 //! `Isa::run`. The tests of every kernel then meet it.
 
+mod cache;
 mod choice;
 mod isa;
 #[cfg(target_arch = "aarch64")]
@@ -28,6 +29,7 @@ mod word;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use cache::second_cache;
 pub use choice::{ISA_VARIABLE, IsaChoice, IsaError, IsaReason};
 pub use isa::{Capabilities, Isa};
 pub use rate::multiply_add_rate;

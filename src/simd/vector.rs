@@ -2,6 +2,8 @@
 
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
+use half::bf16;
+
 use super::word::Word;
 
 /// A computation that [`Isa::run`](super::Isa::run) compiles for each instruction set: its inputs are its fields.
@@ -61,6 +63,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = p;
     }
+    /// Asks for the cache line of `p`, which need not be valid, to be in the second cache soon.
+    #[inline(always)]
+    fn prefetch_second(self, p: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint: it never faults.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast())
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::V;
     /// Reads LANES values.
@@ -116,8 +129,28 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is valid for reads of LANES words.
     unsafe fn load_words(self, p: *const Self::Word) -> Self::Words;
+    /// Reads LANES values of bf16.
+    ///
+    /// # Safety
+    /// `p` is valid for reads of LANES values.
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::V {
+        const { assert!(Self::LANES <= 16) };
+        let mut values = [0f32; 16];
+        for (lane, value) in values.iter_mut().enumerate().take(Self::LANES) {
+            // SAFETY: the caller's promise.
+            *value = unsafe { *p.add(lane) }.to_f32();
+        }
+        // SAFETY: there are at least LANES values.
+        unsafe { self.load(values.as_ptr()) }
+    }
     /// c + a · b, of which each lane is the sum of its word's products.
     fn dot(self, a: Self::Words, b: Self::Words, c: Self::V) -> Self::V;
+    /// The vector as it is, before anything that follows is read from memory: compilers reorder.
+    #[inline(always)]
+    fn in_order(self, v: Self::V) -> Self::V {
+        v
+    }
     /// Writes the first `n` lanes (n <= LANES) as operands of a product, from the `at`-th value of `words` on.
     ///
     /// # Safety

@@ -1,8 +1,11 @@
 //! AVX2 and AVX-512: each method is a few instructions; holding the token is the proof that they exist.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 use std::mem::transmute;
+
+use half::bf16;
 
 use super::vector::{KernelFor, Simd, check_weights, transpose_from, words_are_values};
 use super::word::{Pair, Word};
@@ -47,6 +50,24 @@ impl Avx2 {
         // SAFETY: 8 - n .. 16 - n lies inside the table; the token proves AVX2.
         unsafe { _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast()) }
     }
+}
+
+/// [`Simd::in_order`].
+#[inline]
+#[target_feature(enable = "avx2")]
+fn in_order_256(mut v: __m256) -> __m256 {
+    // SAFETY: a comment alone, which the compiler has to believe reads memory.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) v, options(nostack, preserves_flags)) };
+    v
+}
+
+/// [`Simd::in_order`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_order_512(mut v: __m512) -> __m512 {
+    // SAFETY: a comment alone, which the compiler has to believe reads memory.
+    unsafe { asm!("/* {0} */", inout(zmm_reg) v, options(nostack, preserves_flags)) };
+    v
 }
 
 /// Safe wrappers of arithmetic intrinsics.
@@ -100,7 +121,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_first(self, p: *const f32, n: usize) -> __m256 {
         // SAFETY: masked lanes are not read.
-        unsafe { _mm256_maskload_ps(p, self.first(n)) }
+        unsafe { if n == Self::LANES { self.load(p) } else { _mm256_maskload_ps(p, self.first(n)) } }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m256) {
@@ -110,7 +131,20 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, v: __m256, n: usize) {
         // SAFETY: masked lanes are not written.
-        unsafe { _mm256_maskstore_ps(p, self.first(n), v) }
+        unsafe { if n == Self::LANES { self.store(p, v) } else { _mm256_maskstore_ps(p, self.first(n), v) } }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> __m256 {
+        // SAFETY: the caller's promise on `p`; a bf16 is the upper half of its f32.
+        unsafe {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+        }
+    }
+    #[inline(always)]
+    fn in_order(self, v: __m256) -> __m256 {
+        // SAFETY: the token proves the instruction set.
+        unsafe { in_order_256(v) }
     }
     #[inline(always)]
     fn exp2_whole(self, n: __m256) -> __m256 {
@@ -317,7 +351,9 @@ impl<W: Operand512> Simd for Avx512<W> {
     unsafe fn load_first(self, p: *const f32, n: usize) -> __m512 {
         debug_assert!(n <= 16);
         // SAFETY: masked lanes are not read.
-        unsafe { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p) }
+        unsafe {
+            if n == Self::LANES { self.load(p) } else { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, p) }
+        }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m512) {
@@ -328,7 +364,13 @@ impl<W: Operand512> Simd for Avx512<W> {
     unsafe fn store_first(self, p: *mut f32, v: __m512, n: usize) {
         debug_assert!(n <= 16);
         // SAFETY: masked lanes are not written.
-        unsafe { _mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v) }
+        unsafe {
+            if n == Self::LANES {
+                self.store(p, v);
+            } else {
+                _mm512_mask_storeu_ps(p, ((1u32 << n) - 1) as u16, v);
+            }
+        }
     }
     #[inline(always)]
     fn splat_word(self, word: W) -> W::Vector {
@@ -340,8 +382,21 @@ impl<W: Operand512> Simd for Avx512<W> {
         unsafe { W::load(self, p) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> __m512 {
+        // SAFETY: the caller's promise on `p`; a bf16 is the upper half of its f32.
+        unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+        }
+    }
+    #[inline(always)]
     fn dot(self, a: W::Vector, b: W::Vector, c: __m512) -> __m512 {
         W::dot(self, a, b, c)
+    }
+    #[inline(always)]
+    fn in_order(self, v: __m512) -> __m512 {
+        // SAFETY: the token proves the instruction set.
+        unsafe { in_order_512(v) }
     }
     #[inline(always)]
     unsafe fn store_operands(self, words: *mut W, at: usize, v: __m512, n: usize) {

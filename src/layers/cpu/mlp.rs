@@ -7,8 +7,8 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{
-    Buffers, Epilogue, GemmBlocks, OperandCells, Operands, Packed, PackedLayer, Rows, ScaledRows, StoredRows,
-    ValueCells, block, filled, room_for,
+    Buffers, Epilogue, GemmBlocks, OperandCells, Operands, Packed, PackedLayer, RowBlock, Rows, ScaledRows,
+    StoredRows, ValueCells, filled, room_for,
 };
 use super::norm::{Norm, NormedRows};
 use super::operator::{Layer, apply};
@@ -99,16 +99,16 @@ impl Kernel for Forward<'_> {
         let residual = Some(self.x);
         let second = Epilogue { residual, gamma: gamma.as_deref(), ..Epilogue::of(fc2, Activation::None) };
         let mut scratch = Buffers::take();
-        let Buffers { room, hidden, .. } = &mut *scratch;
+        let Buffers { room, panel, hidden, .. } = &mut *scratch;
         let source = NormedRows { rows: self.x, norm };
         let normed = source.get(s, self.range.clone(), room);
         let stride = room_for::<S>(hidden, count, fc1.weight.n());
         let view = OperandCells::of(hidden, fc1.weight.n(), stride);
         // SAFETY: `hidden` is this thread's own; the tasks' rows of `out` are disjoint.
         unsafe {
-            block(s, normed, &fc1.weight, 0..fc1.weight.panels(), &first, view, 0..count);
+            RowBlock::of(normed, &fc1.weight, &first, 0..count, panel).run(s, view);
             let hidden = Operands { words: hidden, stride };
-            block(s, hidden, &fc2.weight, 0..fc2.weight.panels(), &second, self.out, self.range);
+            RowBlock::of(hidden, &fc2.weight, &second, self.range, panel).run(s, self.out);
         }
         scratch.put_back();
     }
@@ -135,7 +135,7 @@ impl Kernel for Backward<'_> {
         let (count, width) = (self.range.len(), fc1.weight.n());
         let values_of_rows = self.range.start * dim..self.range.end * dim;
         let mut scratch = Buffers::take();
-        let Buffers { room, hidden, slopes } = &mut *scratch;
+        let Buffers { room, panel, hidden, slopes } = &mut *scratch;
         slopes.resize(count * width, 0.0);
         let stride = room_for::<S>(hidden, count, width);
         let derivative = Epilogue { slope: true, ..Epilogue::of(fc1, Activation::Gelu) };
@@ -144,7 +144,7 @@ impl Kernel for Backward<'_> {
             let source = NormedRows { rows: self.x, norm };
             let normed = source.get(s, self.range.clone(), room);
             let view = ValueCells::of(slopes, width);
-            block(s, normed, &fc1.weight, 0..fc1.weight.panels(), &derivative, view, 0..count);
+            RowBlock::of(normed, &fc1.weight, &derivative, 0..count, panel).run(s, view);
 
             let times = Epilogue { times: Some(slopes), ..Epilogue::default() };
             let view = OperandCells::of(hidden, width, stride);
@@ -159,11 +159,11 @@ impl Kernel for Backward<'_> {
                     plain.get(s, self.range.clone(), room)
                 }
             };
-            block(s, grad, back2, 0..back2.panels(), &times, view, 0..count);
+            RowBlock::of(grad, back2, &times, 0..count, panel).run(s, view);
 
             let hidden = Operands { words: hidden, stride };
             let range = self.range.clone();
-            block(s, hidden, back1, 0..back1.panels(), &Epilogue::default(), self.out, range);
+            RowBlock::of(hidden, back1, &Epilogue::default(), range, panel).run(s, self.out);
             let (x, grad) = (&self.x[values_of_rows.clone()], &self.grad[values_of_rows]);
             norm.differentiate(s, x, self.out.rows_mut(self.range), Some(grad));
         }

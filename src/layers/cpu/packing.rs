@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::gemm::PackedLayer;
+use super::gemm::{Packed, PackedLayer, is_large};
 use crate::simd::Isa;
 use crate::weights::Placement;
 
@@ -10,6 +10,8 @@ use crate::weights::Placement;
 #[derive(Clone, Copy)]
 pub(super) struct Packing {
     isa: Isa,
+    /// Whether large weights stay in bf16 though f32 is multiplied: panels are widened when they are read.
+    halved: bool,
     pub(super) differentiable: bool,
 }
 
@@ -21,11 +23,50 @@ impl Packing {
             DType::BF16 => Isa::for_bf16(),
             _ => Isa::best(),
         };
-        Self { isa, differentiable: placement.is_differentiable() }
+        let halved = placement.dtype == DType::BF16 && isa.words(2) == 2;
+        Self { isa, halved, differentiable: placement.is_differentiable() }
     }
 
     /// A weight of [n, depth] with a bias `[n]`.
     pub(super) fn layer(self, size: [usize; 2], weight: &[f32], bias: Option<&Tensor>) -> PackedLayer {
-        PackedLayer::new(self.isa, self.differentiable, size, weight, bias)
+        let pack = |n, depth, weight: &[f32]| {
+            // Those that the second cache keeps would be widened again and again for nothing.
+            let halved = self.halved && is_large(n * depth);
+            (if halved { Packed::halved } else { Packed::new })(self.isa, n, depth, weight)
+        };
+        PackedLayer::new(pack, self.differentiable, size, weight, bias)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::super::gemm::{Epilogue, StoredRows, Then, product};
+    use super::*;
+
+    /// Large enough for a second cache of up to 4 MiB.
+    #[test]
+    fn layers_of_bf16_are_the_same_in_half_the_memory() {
+        let (n, depth, rows) = (520, 528, 7);
+        let mut rng = fastrand::Rng::with_seed(4);
+        let mut noise = |len: usize| (0..len).map(|_| rng.f32() - 0.5).collect::<Vec<f32>>();
+        let [weight, x, grad] = [n * depth, rows * depth, rows * n].map(&mut noise);
+        let rounded: Vec<f32> = weight.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+        for isa in Isa::available() {
+            let layer = |halved, weight| {
+                Packing { isa: *isa, halved, differentiable: true }.layer([n, depth], weight, None)
+            };
+            let (halved, whole) = (layer(true, &weight), layer(false, &rounded));
+            let results = |layer: &PackedLayer| {
+                let forward = StoredRows { rows: &x, depth };
+                let back = StoredRows { rows: &grad, depth: n };
+                let transposed = layer.transposed().unwrap();
+                [(&forward, &layer.weight), (&back, transposed)]
+                    .map(|(source, weight)| product(rows, source, weight, Epilogue::default(), Then::Nothing))
+            };
+            assert_eq!(results(&halved), results(&whole), "{isa:?}");
+            assert_eq!(2 * halved.weight.memory(), whole.weight.memory(), "{isa:?}");
+        }
     }
 }

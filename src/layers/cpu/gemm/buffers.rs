@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::Cell;
 
+use super::panels::CacheLine;
 use crate::simd::Word;
 
 thread_local! {
@@ -14,6 +15,8 @@ thread_local! {
 pub(crate) struct Buffers<W> {
     /// The left operand of a product.
     pub(crate) room: Room<W>,
+    /// A panel of a weight whose values are kept in bf16, as f32.
+    pub(crate) panel: Vec<CacheLine<f32>>,
     /// For a layer between two products.
     pub(crate) hidden: Vec<W>,
     /// For the derivative of its activation.

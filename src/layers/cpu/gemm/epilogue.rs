@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::cells::Cells;
-use super::geometry::VECTORS;
 use super::packed::PackedLayer;
 use crate::layers::parts::Activation;
 use crate::simd::Simd;
@@ -44,6 +43,8 @@ impl<'a> Epilogue<'a> {
 pub(super) struct TilePlace {
     pub(super) rows: Range<usize>,
     pub(super) columns: Range<usize>,
+    /// Vectors of the tile's rows, of which some columns may lie outside.
+    pub(super) vectors: usize,
 }
 
 /// Applies the epilogue to a tile of sums and stores it.
@@ -59,32 +60,34 @@ pub(super) unsafe fn finish<S: Simd>(
     cells: impl Cells<S>,
 ) {
     let width = cells.columns();
-    for half in 0..VECTORS {
-        let first = place.columns.start + half * S::LANES;
+    // Copies: what lies behind a reference might change with every value that is stored.
+    let &Epilogue { bias, activation, slope, times, residual, gamma } = epilogue;
+    for vector in 0..place.vectors {
+        let first = place.columns.start + vector * S::LANES;
         let n = S::LANES.min(place.columns.end.saturating_sub(first));
         if n == 0 {
             continue;
         }
         // SAFETY: `n` columns from `first` on, inside everything that is indexed by column.
         unsafe {
-            let bias = epilogue.bias.map(|bias| bias.as_ptr().add(first));
-            let gamma = epilogue.gamma.map(|gamma| gamma.as_ptr().add(first));
+            let bias = bias.map(|bias| bias.as_ptr().add(first));
+            let gamma = gamma.map(|gamma| gamma.as_ptr().add(first));
             // Looked at once a tile: vectors, and a 1 where nothing scales.
             let bias = if let Some(bias) = bias { s.load_first(bias, n) } else { s.splat(0.0) };
             let gamma = if let Some(gamma) = gamma { s.load_first(gamma, n) } else { s.splat(1.0) };
             for (r, row) in place.rows.clone().enumerate() {
-                let mut v = s.add(s.load(sums.add((VECTORS * r + half) * S::LANES)), bias);
-                v = match epilogue.activation {
+                let mut v = s.add(s.load(sums.add((place.vectors * r + vector) * S::LANES)), bias);
+                v = match activation {
                     Activation::None => v,
-                    Activation::Gelu if epilogue.slope => s.gelu_derivative(v),
+                    Activation::Gelu if slope => s.gelu_derivative(v),
                     Activation::Gelu => s.gelu(v),
                     // The zero second: NaN stays NaN.
                     Activation::Relu => s.max(s.splat(0.0), v),
                 };
-                if let Some(times) = epilogue.times {
+                if let Some(times) = times {
                     v = s.mul(v, s.load_first(times.as_ptr().add(row * width + first), n));
                 }
-                if let Some(residual) = epilogue.residual {
+                if let Some(residual) = residual {
                     let x = residual.as_ptr().add(row * width + first);
                     v = s.fma(v, gamma, s.load_first(x, n));
                 }

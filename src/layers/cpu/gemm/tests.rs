@@ -210,8 +210,10 @@ fn shapes() -> Vec<[usize; 3]> {
     let mut shapes: Vec<[usize; 3]> = (1..=27).map(|rows| [rows, 33, 7]).collect();
     shapes.extend((1..=65).map(|n| [5, n, 10]));
     shapes.extend((1..=34).map(|depth| [7, 18, depth]));
+    // Panels of two and of three vectors.
+    shapes.extend((1..=12).map(|tenth| [40, 15 * tenth, 9]));
     shapes.extend([[1, 1000, 64], [49, 96, 40], [57, 31, 3], [200, 10, 300], [9, 20, 512], [14, 17, 1024]]);
-    shapes.extend([[3, 5, 4608], [3, 5, 4609], [30, 40, 9217], [2, 3, 18_433]]);
+    shapes.extend([[3, 5, 4608], [3, 5, 4609], [30, 40, 9217], [30, 100, 9217], [2, 3, 18_433]]);
     shapes
 }
 
@@ -242,7 +244,23 @@ fn every_kernel_agrees_with_its_definition_on_every_shape() {
     }
 }
 
-/// AVX2 and AVX-512 add the same products in the same order, fused: only a norm's sums over lanes differ. The portable
+/// Weights in bf16 give what the same values in f32 give, to the bit, whatever is left of panels, lanes and slices.
+#[test]
+fn halved_weights_are_those_values() {
+    for isa in Isa::all_available().filter(|isa| isa.words(2) == 2) {
+        for shape in shapes() {
+            let case = Case::new(shape);
+            let rounded: Vec<f32> = case.w.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+            let whole = Packed::new(isa, case.n, case.depth, &rounded);
+            let halved = Packed::halved(isa, case.n, case.depth, &case.w);
+            for (name, kernel, _, _) in KERNELS {
+                assert_eq!(kernel(&case, &halved), kernel(&case, &whole), "{isa:?}, {name}, {shape:?}");
+            }
+        }
+    }
+}
+
+/// AVX2, AVX-512 and NEON add the same products in the same order, fused: only a norm's sums over lanes differ. The portable
 /// form rounds between product and sum.
 #[test]
 fn instruction_sets_agree_with_each_other() {
