@@ -21,22 +21,23 @@ impl Batches {
     /// # Errors
     /// Those of the network.
     pub fn run(&self, images: &Tensor, network: impl Fn(&Tensor) -> Result<Tensor> + Sync) -> Result<Tensor> {
-        self.parts(images, usize::MAX, |images, _| self.0.run(images, &network))
+        self.parts(images, None, |images, _| self.0.run(images, &network))
     }
 
-    /// What `run` makes of images [B, ..], put together again, `most` at a time at most; it is told where a part
-    /// begins.
+    /// What `run` makes of images [B, ..], put together again; it is told where a part begins. At most `most` go
+    /// at a time, where memory sets that limit.
     ///
     /// # Errors
     /// Those of `run`.
     pub fn parts(
         &self,
         images: &Tensor,
-        most: usize,
+        most: Option<usize>,
         run: impl Fn(&Tensor, usize) -> Result<Tensor> + Sync,
     ) -> Result<Tensor> {
         let batch = images.dim(0)?;
-        let together = self.0.together(batch, most).max(1);
+        let values = images.elem_count() / batch.max(1);
+        let together = self.0.together(batch, values, most).max(1);
         let part = |first| run(&images.narrow(0, first, together.min(batch - first))?, first);
         let parts =
             on_pool(images.device(), || (0..batch).step_by(together).map(part).collect::<Result<Vec<_>>>())?;

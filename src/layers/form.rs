@@ -92,8 +92,9 @@ pub(crate) type NetworkRun<'a> = &'a (dyn Fn(&Tensor) -> Result<Tensor> + Sync);
 
 /// How batches go through a network.
 pub(crate) trait BatchForm: Send + Sync {
-    /// How many of `batch` images are best computed together, at most `most`.
-    fn together(&self, batch: usize, most: usize) -> usize;
+    /// How many of `batch` images of so many values each are best computed together; at most `most` where memory sets that
+    /// limit.
+    fn together(&self, batch: usize, values: usize, most: Option<usize>) -> usize;
     /// `network` of all `images` [B, ..] of a part.
     fn run(&self, images: &Tensor, network: NetworkRun) -> Result<Tensor> {
         network(images)

@@ -60,7 +60,7 @@ impl Classifier {
     /// or the network was not built of [`Weights::differentiable`] or [`Weights::plain`].
     pub fn gradients(&self, images: &Tensor, classes: &[u32]) -> Result<Tensor> {
         check_classes(images, classes)?;
-        self.batches.parts(images, MOST_GRADIENTS, |images, first| {
+        self.batches.parts(images, Some(MOST_GRADIENTS), |images, first| {
             let images = Var::from_tensor(images)?;
             let logits = self.logits(&images)?;
             gradient(&logits, &classes[first..first + images.dim(0)?], &images)

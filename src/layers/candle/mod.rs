@@ -165,7 +165,7 @@ impl MapForm for Operators {
 struct Together;
 
 impl BatchForm for Together {
-    fn together(&self, batch: usize, _: usize) -> usize {
+    fn together(&self, batch: usize, _: usize, _: Option<usize>) -> usize {
         batch
     }
 }

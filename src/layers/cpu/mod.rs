@@ -52,7 +52,7 @@ impl Backend for Cpu {
     }
 
     fn batches(&self) -> Box<dyn BatchForm> {
-        Box::new(ImagePerThread)
+        Box::new(SomePerThread)
     }
 
     fn maps(&self) -> &'static dyn MapForm {
@@ -78,11 +78,22 @@ impl MapForm for Cpu {
     }
 }
 
-/// An image a thread: more at a time would leave the caches between layers.
-struct ImagePerThread;
+/// Some images a thread: each layer's weights are read once for all of them, and from far away where the network is
+/// larger than the caches.
+struct SomePerThread;
 
-impl BatchForm for ImagePerThread {
-    fn together(&self, _: usize, most: usize) -> usize {
-        rayon::current_num_threads().min(most)
+impl BatchForm for SomePerThread {
+    fn together(&self, _: usize, values: usize, most: Option<usize>) -> usize {
+        /// What is gained by more is little, beside the memory that their maps take.
+        const A_THREAD: usize = 4;
+        /// Values of a thread's images: larger ones are fewer.
+        const VALUES: usize = A_THREAD * 3 * 256 * 256;
+        /// Of many threads each has one.
+        const MANY: usize = 16;
+        let threads = rayon::current_num_threads();
+        match most {
+            Some(most) => threads.min(most),
+            None => ((VALUES / values.max(1)).clamp(1, A_THREAD) * threads).min(MANY).max(threads),
+        }
     }
 }

@@ -44,7 +44,7 @@ const MOST_VALUES: usize = 32 * 3 * 224 * 224;
 const MOST_KINDS: usize = 4;
 
 impl BatchForm for Replay {
-    fn together(&self, batch: usize, _: usize) -> usize {
+    fn together(&self, batch: usize, _: usize, _: Option<usize>) -> usize {
         batch
     }
 
