@@ -125,3 +125,30 @@ impl Upcoming {
 pub(crate) fn is_large(words: usize) -> bool {
     4 * words > second_cache() / 4
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Isa;
+
+    /// What the tiles of a block ask for together is the panel that is read next: every line once, and no other.
+    #[test]
+    fn shares_of_what_is_asked_are_the_panel() {
+        let (words, n) = (700, 1000);
+        let cut = PanelCut::new(Isa::Portable, n);
+        let lines = vec![CacheLine([0f32; LINE_WORDS]); (words * cut.columns()).div_ceil(LINE_WORDS)];
+        // Asked for whatever the cache of this machine keeps.
+        let panels = Panels { asked: true, ..Panels::new(cut, words, PanelLines::Whole(&lines)) };
+        let line_of = |p: *const f32| (p as usize - lines.as_ptr() as usize) / LINE_BYTES;
+        for (panel, shares) in [(0, 1), (3, 4), (cut.count() - 1, 7)] {
+            let asked = (0..shares).flat_map(|i| {
+                let Upcoming { first, lines } = panels.upcoming(panel, &(0..words), shares, i);
+                line_of(first)..line_of(first) + lines
+            });
+            let first = cut.panel(panel).start * words / LINE_WORDS;
+            let count = cut.panel(panel).len() * words / LINE_WORDS;
+            let want: Vec<usize> = (first..first + count).collect();
+            assert_eq!(asked.collect::<Vec<_>>(), want, "panel {panel} in {shares} shares");
+        }
+    }
+}
