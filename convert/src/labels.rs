@@ -57,6 +57,12 @@ impl Labels {
         (self == Self::Ade20k).then(colours)
     }
 
+    /// The WordNet ids of the classes, which ImageNet's folders are called by; ImageNet-1K alone has some.
+    pub fn synsets(self) -> Option<Vec<&'static str>> {
+        let ids = || include_str!("../assets/labels/imagenet-1k-synsets.txt").lines().collect();
+        (self == Self::Imagenet1k).then(ids)
+    }
+
     fn lines(self) -> std::str::Lines<'static> {
         match self {
             Self::Imagenet1k => include_str!("../assets/labels/imagenet-1k.txt"),

@@ -1,7 +1,7 @@
 //! From what a user names to single images: files, folders, globs, lists, addresses.
 
 use std::cell::Cell;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 
 use super::glob::Glob;
-use super::source::{Location, Source, name_of, plain};
-use super::source_error::{EXTENSIONS, SourceError, reason};
+use super::names::{is_hidden, is_image, name_of, plain};
+use super::source::{Location, Source};
+use super::source_error::{SourceError, reason};
 use crate::zoo::is_web_address;
 
 /// Images to do, in order, and between them what gave none.
@@ -236,22 +237,12 @@ fn walk(
         .filter_entry(move |entry| entry.depth() == 0 || !entry.file_type().is_dir() || inside(entry))
 }
 
-/// Whether a name is hidden: macOS leaves `._photo.jpg` beside photo.jpg.
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
 fn found(path: &Path, folder: &Path) -> Source {
     Source { place: Location::File(path.to_owned()), below: below(path, folder).to_owned() }
 }
 
 fn below<'a>(path: &'a Path, folder: &Path) -> &'a Path {
     path.strip_prefix(folder).unwrap_or(path)
-}
-
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
-    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }
 
 /// Whether a file is called like what is no image.

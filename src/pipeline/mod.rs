@@ -25,17 +25,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod archive;
 mod failure;
 mod glob;
 mod listing;
+mod names;
 pub mod partial;
 mod queue;
+mod read;
 mod run;
 mod source;
 mod source_error;
 
 pub use failure::Failure;
 pub use listing::Listing;
-pub use run::{Answer, Done, Fetch, Pipeline, PipelineOptions, Times};
-pub use source::{Location, Source, name_of, plain};
+pub use names::{name_of, plain};
+pub use read::Fetch;
+pub use run::{Answer, Done, Pipeline, PipelineOptions, Times};
+pub use source::{Location, Source};
 pub use source_error::SourceError;
+#[cfg(feature = "eval")]
+pub(crate) use source_error::reason;

@@ -89,7 +89,7 @@ impl Partial {
         }
         self.file.set_len(length)?;
         self.length = length;
-        self.put(self.closing)
+        self.put(self.closing.as_bytes())
     }
 
     /// Makes it a copy of a file.
@@ -107,26 +107,47 @@ impl Partial {
         self.length
     }
 
-    /// Appends `text`, whole or not at all.
+    /// Appends text or bytes, whole or not at all.
     ///
     /// # Errors
-    /// When it can't be written, as on a full disk. What was appended before is there.
-    pub fn append(&mut self, text: &str) -> io::Result<()> {
+    /// When they can't be written, as on a full disk. What was appended before is there.
+    pub fn append(&mut self, content: impl AsRef<[u8]>) -> io::Result<()> {
+        let content = content.as_ref();
         if let Staging::Direct = self.form {
-            return self.file.write_all(text.as_bytes());
+            return self.file.write_all(content);
         }
-        let all = text.to_owned() + self.closing;
+        let all = [content, self.closing.as_bytes()].concat();
         self.put(&all).inspect_err(|_| {
             // Nothing more can be done where this fails too.
-            let _ = self.file.set_len(self.length).and_then(|()| self.put(self.closing));
+            let _ = self.file.set_len(self.length).and_then(|()| self.put(self.closing.as_bytes()));
         })?;
-        self.length += text.len() as u64;
+        self.length += content.len() as u64;
         Ok(())
     }
 
-    fn put(&mut self, text: &str) -> io::Result<()> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(self.length))?;
-        self.file.write_all(text.as_bytes())
+        self.file.write_all(bytes)
+    }
+
+    /// Writes `bytes` over those that the file begins with.
+    ///
+    /// # Errors
+    /// When that fails, or it has not as many bytes.
+    pub fn rewrite_start(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if matches!(self.form, Staging::Direct) || self.length < bytes.len() as u64 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(bytes)
+    }
+
+    /// Waits until what was appended would be there after a power cut too.
+    ///
+    /// # Errors
+    /// When the system could not write it after all.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 
     /// Ends the file and gives it its name.
@@ -234,6 +255,20 @@ mod tests {
         drop(Partial::claim(&path, "").unwrap());
         assert_eq!(fs::read_to_string(partial_path(&path)).unwrap(), "one\n");
         assert!(Partial::begin(folder.path(), "").is_err());
+    }
+
+    #[test]
+    fn the_beginning_can_be_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let mut file = Partial::begin(&path, "").unwrap();
+        file.append([0, 0, 7]).unwrap();
+        file.rewrite_start(&[1, 2]).unwrap();
+        file.append([8]).unwrap();
+        assert!(file.rewrite_start(&[0; 5]).is_err());
+        file.sync().unwrap();
+        file.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), [1, 2, 7, 8]);
     }
 
     #[cfg(unix)]

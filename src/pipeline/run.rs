@@ -12,14 +12,12 @@ use image::RgbImage;
 
 use super::failure::Failure;
 use super::queue::{Bounds, PreparedImage, Queue, Worker};
-use super::source::{Location, Source};
+use super::read::{Fetch, read};
+use super::source::Source;
 use super::source_error::SourceError;
 use crate::crash::panic_message;
-use crate::images::{ImageError, ImageErrorKind, Reader};
+use crate::images::Reader;
 use crate::tasks::{ImageTask, TaskError};
-
-/// Reads the bytes behind an address, at most so many.
-pub type Fetch = dyn Fn(&str, u64) -> Result<Vec<u8>, String> + Send + Sync;
 
 /// How a pipeline works.
 #[derive(Clone)]
@@ -326,32 +324,6 @@ impl<T: ImageTask> Drop for Pipeline<T> {
     fn drop(&mut self) {
         self.queue.close();
     }
-}
-
-/// The pixels of a source, decoded once `admit` has been told how many bytes that takes.
-fn read(
-    source: &Source,
-    reader: &Reader,
-    fetch: Option<&Fetch>,
-    admit: impl FnOnce(u64),
-) -> Result<RgbImage, ImageError> {
-    let named = |kind| ImageError { name: source.name(), kind };
-    let fetched;
-    let bytes: &[u8] = match &source.place {
-        Location::File(path) => {
-            fetched = reader.load(path).map_err(|error| named(error.kind))?;
-            &fetched
-        }
-        Location::Memory { bytes, .. } => bytes,
-        Location::Url(address) => {
-            let none = || Err("addresses are not fetched here".to_owned());
-            let answer = fetch.map_or_else(none, |fetch| fetch(address, reader.limits.memory));
-            fetched = answer.map_err(|why| named(ImageErrorKind::Unreadable(io::Error::other(why))))?;
-            &fetched
-        }
-    };
-    admit(bytes.len() as u64 + reader.decoded_bytes(bytes));
-    reader.bytes(&source.name(), bytes)
 }
 
 #[cfg(test)]

@@ -27,8 +27,19 @@ pub enum SourceError {
     StdinTwice,
 }
 
+impl SourceError {
+    /// What gives no image.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Missing(name) | Self::NoMatch(name) | Self::DeadLink(name) => name,
+            Self::Empty { name, .. } | Self::Unreadable { name, .. } | Self::Loop { name, .. } => name,
+            Self::StdinTwice => "-",
+        }
+    }
+}
+
 /// What the system says, without its number.
-pub(super) fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let words = text.split(" (os error").next().unwrap_or(&text);
     let mut chars = words.chars();
