@@ -1,4 +1,4 @@
-//! What is in a file, in eight letters: so that two checkpoints of one name can be told apart.
+//! The SHA-256 of a checkpoint: so that two of one name can be told apart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +9,6 @@ use sha2::{Digest, Sha256};
 
 use crate::digest::{digest_while, hex};
 use crate::weights::LoadError;
-
-/// Digits of the hash that a name has.
-const SHOWN: usize = 8;
 
 /// The SHA-256 of a checkpoint's files, which is computed beside other work. Dropped before it is asked for, it
 /// ends early.
@@ -33,11 +30,11 @@ impl Fingerprint {
         Self { paths, thread, stop }
     }
 
-    /// The first eight digits of the hash, in hexadecimal.
+    /// The hash in small hexadecimal digits: that of the only file, or that of the hashes of several one after the other.
     ///
     /// # Errors
     /// When a file can't be read.
-    pub(super) fn beginning(mut self) -> Result<String, LoadError> {
+    pub(super) fn whole(mut self) -> Result<String, LoadError> {
         match self.thread.take() {
             Some(thread) => thread.join().unwrap_or_else(|_| {
                 let path = self.paths.first().map(|path| path.display().to_string()).unwrap_or_default();
@@ -61,12 +58,10 @@ fn hash(paths: &[PathBuf], stop: &AtomicBool) -> Result<String, LoadError> {
             .map_err(|error| LoadError::File { path: path.display().to_string(), why: error.to_string() })
     };
     let hashes = paths.iter().map(digest).collect::<Result<Vec<_>, _>>()?;
-    let mut hash = match hashes.as_slice() {
+    Ok(match hashes.as_slice() {
         [hash] => hash.clone(),
         hashes => hex(&Sha256::digest(hashes.concat())),
-    };
-    hash.truncate(SHOWN);
-    Ok(hash)
+    })
 }
 
 #[cfg(test)]
@@ -83,17 +78,18 @@ mod tests {
         {
             std::fs::write(&path, &bytes).unwrap();
             let fingerprint = Fingerprint::of([path.as_path()].into_iter());
-            assert_eq!(fingerprint.beginning().unwrap(), hash, "{} bytes", bytes.len());
+            let whole = fingerprint.whole().unwrap();
+            assert!(whole.len() == 64 && whole.starts_with(hash), "{} bytes: {whole}", bytes.len());
         }
         // Of parts every one counts.
         let other = folder.path().join("b");
         let parts = |content: &str| {
             std::fs::write(&other, content).unwrap();
-            Fingerprint::of([path.as_path(), other.as_path()].into_iter()).beginning().unwrap()
+            Fingerprint::of([path.as_path(), other.as_path()].into_iter()).whole().unwrap()
         };
         assert_ne!(parts("x"), parts("y"));
         let none = folder.path().join("none");
-        let error = Fingerprint::of([none.as_path()].into_iter()).beginning().unwrap_err().to_string();
+        let error = Fingerprint::of([none.as_path()].into_iter()).whole().unwrap_err().to_string();
         assert!(error.contains("none: No such file"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! A network that is loaded, with everything that it takes to run it on an image.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -10,9 +10,11 @@ use nat_convert::error::ConvertError;
 use nat_convert::metadata::Metadata;
 use nat_convert::report::Report;
 use nat_convert::zoo::Task;
+use sha2::{Digest, Sha256};
 
 use super::error::TaskError;
 use super::fingerprint::Fingerprint;
+use crate::digest::hex;
 use crate::images::{CenterCrop, KeepRatio};
 use crate::memory;
 use crate::models::Network;
@@ -22,6 +24,9 @@ use crate::zoo::{Entry, Located};
 
 /// The small model that is part of the program: `demo-digits`, handwritten digits.
 pub(super) static DEMO: &[u8] = include_bytes!("../../assets/demo-digits.safetensors");
+
+/// How many digits of the weights' hash tell models of one name apart.
+const FINGERPRINT: usize = 8;
 
 /// How a model is loaded.
 #[derive(Clone, Debug)]
@@ -82,6 +87,7 @@ pub struct Model {
     pub(super) name: String,
     /// Whether the last of the name is a fingerprint.
     fingerprinted: bool,
+    weights: WeightsPlace,
     pub(super) metadata: Metadata,
     /// Of a checkpoint that was opened.
     report: Option<Box<Report>>,
@@ -117,8 +123,9 @@ impl Model {
         let checkpoint = opened(&name, options, |said| Checkpoint::open(path, said))?;
         let fingerprint = Fingerprint::of(checkpoint.files());
         let model = Self::of(name, checkpoint, options)?;
-        let name = format!("{}@{}", model.name, fingerprint.beginning()?);
-        Ok(Self { name, fingerprinted: true, ..model })
+        let hash = fingerprint.whole()?;
+        let name = format!("{}@{}", model.name, &hash[..FINGERPRINT]);
+        Ok(Self { name, fingerprinted: true, weights: WeightsPlace::Hashed(hash), ..model })
     }
 
     /// Loads a checkpoint of any kind that the converter reads from memory: what a server was sent, what a program
@@ -149,12 +156,17 @@ impl Model {
     /// As [`Model::open`].
     pub fn named(entry: &Entry, located: &Located, options: &LoadOptions) -> Result<Self, TaskError> {
         match located {
-            Located::Embedded => Self::from_bytes(&entry.name, DEMO, options),
+            Located::Embedded => {
+                let model = Self::from_bytes(&entry.name, DEMO, options)?;
+                Ok(Self { weights: WeightsPlace::Embedded, ..model })
+            }
             Located::At(path) => {
                 let arch = Some(entry.name.clone());
                 let options = LoadOptions { arch, ..options.clone() };
                 let checkpoint = opened(&entry.name, &options, |said| Checkpoint::open(path, said))?;
-                Self::of(entry.name.clone(), checkpoint, &options)
+                let weights = WeightsPlace::Files(checkpoint.files().map(Path::to_owned).collect());
+                let model = Self::of(entry.name.clone(), checkpoint, &options)?;
+                Ok(Self { weights, ..model })
             }
         }
     }
@@ -168,7 +180,8 @@ impl Model {
         let weights = if options.gradients { weights.differentiable() } else { weights };
         let network = Network::new(&metadata.architecture, &weights)?;
         let LoadOptions { device, dtype, .. } = options.clone();
-        Ok(Self { name, fingerprinted: false, metadata, report: None, network, device, dtype })
+        let weights = WeightsPlace::Elsewhere;
+        Ok(Self { name, fingerprinted: false, weights, metadata, report: None, network, device, dtype })
     }
 
     /// The model's name, what it is, and the network itself.
@@ -187,6 +200,20 @@ impl Model {
             Some((file, _)) if self.fingerprinted => file,
             _ => &self.name,
         }
+    }
+
+    /// The SHA-256 of the weights in small hexadecimal digits: of the file that they came from, or of the hashes of several
+    /// files one after the other. `None` of a model that came from a caller's memory.
+    ///
+    /// # Errors
+    /// When a file that was not read for it yet is not there any more.
+    pub fn weights_sha256(&self) -> Result<Option<String>, TaskError> {
+        Ok(match &self.weights {
+            WeightsPlace::Hashed(hash) => Some(hash.clone()),
+            WeightsPlace::Files(files) => Some(Fingerprint::of(files.iter().map(PathBuf::as_path)).whole()?),
+            WeightsPlace::Embedded => Some(hex(&Sha256::digest(DEMO))),
+            WeightsPlace::Elsewhere => None,
+        })
     }
 
     /// Whether the device still answers: it is sent a few numbers and has to add them up. After a
@@ -312,6 +339,18 @@ impl Model {
     pub(super) fn compute_error(&self, error: candle_core::Error) -> TaskError {
         TaskError::Compute { model: self.name.clone(), error }
     }
+}
+
+/// Where weights came from.
+enum WeightsPlace {
+    /// Files with this hash.
+    Hashed(String),
+    /// Files.
+    Files(Vec<PathBuf>),
+    /// The program.
+    Embedded,
+    /// A caller's memory.
+    Elsewhere,
 }
 
 /// Opens the checkpoint of a model that is called `name`, or of a network that is no classifier the backbone if that is
