@@ -32,6 +32,7 @@
 //! | --- | --- | --- |
 //! | `images` | [`images`], [`tasks`], [`pipeline`], [`results`]: from files to answers | with `draw` and `cli` |
 //! | `draw` | pictures of results: boxes, masks, regions, heat maps | yes |
+//! | `eval` | [`eval`]: scores on datasets, nearest images | with `cli` |
 //! | `hub` | [`zoo`] finds and fetches published models: the Hugging Face Hub, its cache, files of the web | yes |
 //! | `cli` | the program `nat-infer`, with all of the above | yes |
 //! | `cuda` | NVIDIA GPUs; with `cli`, in a program that starts without NVIDIA's libraries | no |
@@ -62,6 +63,8 @@ pub mod crash;
 pub mod cuda;
 #[cfg(any(feature = "images", feature = "hub"))]
 mod digest;
+#[cfg(feature = "eval")]
+pub mod eval;
 #[cfg(feature = "images")]
 pub mod images;
 pub mod layers;

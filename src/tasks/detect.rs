@@ -125,6 +125,11 @@ impl Detect {
         if self.coco { Labels::Coco.category_id(index) } else { index + 1 }
     }
 
+    /// Which objects are kept.
+    pub fn selection(&self) -> Selection {
+        self.selection
+    }
+
     /// How images become inputs.
     pub fn fit(&self) -> &KeepRatio {
         &self.fit

@@ -39,8 +39,13 @@ pub enum TaskError {
     ClassName { model: String, name: String, classes: usize, nearest: Vec<String> },
     #[error("`{name}` is the name of the classes {} of `{model}`: an index is one class", listed(indices))]
     Ambiguous { model: String, name: String, indices: Vec<usize> },
+    /// What an image is compared with can't be; `for_all` says that the same is so of others.
+    #[error("{file}: {why}")]
+    Truth { file: String, why: String, for_all: bool },
     #[error("`{model}` has no gradients: only classifiers have")]
     NoGradients { model: String },
+    #[error("`{model}` has no pooled features: only classifiers have, which norm and average their last map")]
+    NoPooled { model: String },
     #[error("`{model}` answers with what is no number; a wider compute type helps if it is f16")]
     NotFinite { model: String },
     #[error("`{model}`: {what}")]

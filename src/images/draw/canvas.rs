@@ -48,6 +48,17 @@ pub fn extended(image: RgbImage, [columns, rows]: [usize; 2], colour: [u8; 3]) -
     extended
 }
 
+/// Two pictures side by side, with a white strip between them; the lower one's rest is white too.
+pub fn beside(left: &RgbImage, right: &RgbImage) -> RgbImage {
+    let gap = (left.width() / 64).max(1);
+    let size = (left.width() + gap + right.width(), left.height().max(right.height()));
+    let mut both = RgbImage::from_pixel(size.0, size.1, image::Rgb([255; 3]));
+    for (picture, x) in [(left, 0), (right, left.width() + gap)] {
+        image::imageops::replace(&mut both, picture, i64::from(x), 0);
+    }
+    both
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +92,18 @@ mod tests {
             for (x, y, pixel) in more.enumerate_pixels() {
                 assert_eq!(pixel, image.get_pixel_checked(x, y).unwrap_or(&image::Rgb([9; 3])), "{x}, {y}");
             }
+        }
+    }
+
+    #[test]
+    fn two_pictures_stand_side_by_side() {
+        let picture = |width, height, value| RgbImage::from_pixel(width, height, image::Rgb([value; 3]));
+        let both = beside(&picture(128, 20, 1), &picture(30, 40, 2));
+        assert_eq!(both.dimensions(), (128 + 2 + 30, 40));
+        for ([x, y], value) in
+            [([127, 19], 1), ([0, 20], 255), ([128, 0], 255), ([129, 39], 255), ([130, 39], 2)]
+        {
+            assert_eq!(both.get_pixel(x, y).0, [value; 3], "{x}, {y}");
         }
     }
 }

@@ -15,7 +15,7 @@ mod shapes;
 mod style;
 mod text;
 
-pub use canvas::canvas;
+pub use canvas::{beside, canvas};
 pub use classes::classes;
 pub use heat::{caption, heat};
 pub use legend::{Legend, LegendEntry, legend};

@@ -1,0 +1,83 @@
+//! What was found on an image and what there is, in words and drawn side by side.
+
+use std::collections::BTreeMap;
+
+use hotcoco::Annotation;
+use image::RgbImage;
+
+use super::coco::{CocoTruth, SURE};
+use super::coco_results::CocoResults;
+use crate::images::draw::{DrawnObject, beside, objects};
+use crate::images::mask::Mask;
+
+/// How much of a mask's colour its pixels take.
+const OPACITY: f32 = 0.5;
+/// How many kinds of objects are named.
+const NAMED: usize = 4;
+
+impl CocoTruth {
+    /// The objects of an image, and those that were found on it with more than [`SURE`], in words: `2 cat, 1 dog`.
+    pub fn told(&self, image: u64, results: &CocoResults) -> [String; 2] {
+        [true_ones(self, image), found_ones(image, results)].map(|objects| self.counted(&objects))
+    }
+
+    /// An image with the objects that were found on it with more than [`SURE`], and beside it with its objects.
+    pub fn picture(&self, image: u64, picture: RgbImage, results: &CocoResults) -> RgbImage {
+        let found = self.drawn(picture.clone(), &found_ones(image, results));
+        beside(&found, &self.drawn(picture, &true_ones(self, image)))
+    }
+
+    fn counted(&self, objects: &[&Annotation]) -> String {
+        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        objects.iter().for_each(|object| *counts.entry(object.category_id).or_default() += 1);
+        let mut counts: Vec<(u64, usize)> = counts.into_iter().collect();
+        counts.sort_by_key(|&(id, count)| (std::cmp::Reverse(count), id));
+        let told = counts.iter().take(NAMED).map(|(id, count)| format!("{count} {}", self.name(*id)));
+        let mut text: Vec<String> = told.collect();
+        let rest: usize = counts.iter().skip(NAMED).map(|(_, count)| count).sum();
+        if rest > 0 {
+            text.push(format!("{rest} others"));
+        }
+        if text.is_empty() { "nothing".to_owned() } else { text.join(", ") }
+    }
+
+    fn name(&self, category: u64) -> String {
+        let found = self.categories().iter().find(|known| known.id == category);
+        found.map_or_else(|| category.to_string(), |known| known.name.clone())
+    }
+
+    fn drawn(&self, picture: RgbImage, list: &[&Annotation]) -> RgbImage {
+        let masks: Vec<Option<Mask>> = list.iter().map(|object| self.mask(object)).collect();
+        let names: Vec<String> = list.iter().map(|object| self.name(object.category_id)).collect();
+        let drawn = list.iter().zip(&masks).zip(&names).filter_map(|((object, mask), label)| {
+            let [x, y, w, h] = object.bbox?.map(|edge| edge as f32);
+            let index = self.categories().iter().position(|known| known.id == object.category_id)?;
+            let score = object.score.unwrap_or(1.0) as f32;
+            Some(DrawnObject { index, label, score, corners: [x, y, x + w, y + h], mask: mask.as_ref() })
+        });
+        let drawn: Vec<DrawnObject> = drawn.collect();
+        objects(picture, &drawn, OPACITY)
+    }
+
+    fn mask(&self, object: &Annotation) -> Option<Mask> {
+        let rle = self.dataset().ann_to_rle(object)?;
+        let [width, height] = [rle.w as usize, rle.h as usize];
+        // Column by column.
+        let columns = hotcoco::mask::decode(&rle);
+        let rows = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        let pixels =
+            rows.map(|(x, y)| columns.get(x * height + y).is_some_and(|&pixel| pixel != 0)).collect();
+        Some(Mask { origin: [0, 0], size: [width, height], pixels })
+    }
+}
+
+fn true_ones(truth: &CocoTruth, image: u64) -> Vec<&Annotation> {
+    let dataset = truth.dataset();
+    let ids = dataset.get_ann_ids_for_img(image).iter();
+    ids.filter_map(|&id| dataset.get_ann(id)).filter(|object| !object.iscrowd).collect()
+}
+
+fn found_ones(image: u64, results: &CocoResults) -> Vec<&Annotation> {
+    let all = results.annotations().iter();
+    all.filter(|found| found.image_id == image && found.score.is_some_and(|score| score > SURE)).collect()
+}
