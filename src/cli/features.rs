@@ -15,6 +15,7 @@ use nat_infer::zoo::Task;
 use super::exit::{Exit, one_line};
 use super::folder::Folder;
 use super::images::ImageOptions;
+use super::pooled;
 use super::record::Record;
 use super::run::{Job, ResultOptions, Save};
 use super::settings::Settings;
@@ -27,6 +28,13 @@ use super::verbosity::Verbosity;
 /// classifiers also `pooled` [1,C] and `logits` [1,classes]; all f32. Of a detector or a segmenter only the
 /// backbone is used, fed by that task's resize unless --resolution asks for a crop. Files are in the folders that
 /// the images are in below what was named; those of an earlier run are replaced.
+///
+/// With --pooled one features.safetensors for the whole run instead: `pooled` [N,C], f32, of classifiers, a row for
+/// each image that could be done, in the order of the inputs, and features.txt with the images' names, one a line, as
+/// records have them (a line feed or carriage return in a name is `\x0a` or `\x0d`). It says how it was made, and
+/// `nat-infer search` finds images in it. The files grow as features.safetensors.partial and features.txt.partial,
+/// with which --resume goes on. There are no records: --output and --format are refused, and of shards each has a
+/// folder of its own.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct FeaturesArguments {
@@ -37,6 +45,9 @@ pub struct FeaturesArguments {
     /// Folder for the files, made if need be
     #[arg(short, long, value_name = "DIR")]
     save: PathBuf,
+    /// One file with a vector for each image: `pooled`, the last map normed and averaged (classifiers)
+    #[arg(long)]
+    pooled: bool,
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
@@ -46,10 +57,17 @@ pub struct FeaturesArguments {
 const EXAMPLES: &str = "\
 Examples:
   nat-infer features photo.jpg --save features/
-  nat-infer features photos/ --save features/ --weights backbone.safetensors --resolution 384";
+  nat-infer features photos/ --save features/ --weights backbone.safetensors --resolution 384
+  nat-infer features photos/ -r --pooled --save index/
+  nat-infer features photos/ -r --pooled --save index-1/ --shard 1/4 --resume";
 
 /// Runs the command.
 pub fn run(arguments: FeaturesArguments, verbosity: Verbosity) -> Result<Exit> {
+    if arguments.pooled {
+        let FeaturesArguments { images, crop, save, model, results, .. } = arguments;
+        let settings = Settings::resolve(model, Some(Task::Classify), verbosity)?;
+        return pooled::run(&settings, &images, &crop, &save, &results, verbosity);
+    }
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?.backbone();
     let folder = Folder::new(&arguments.save);
     let files = Save { folder: &folder, extensions: &["safetensors"], draws: false };

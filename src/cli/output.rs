@@ -14,6 +14,9 @@ use super::record::{Record, csv_lines};
 use super::resume::{Last, Resumed};
 use super::shared::{OutputFormat, OutputOptions};
 
+/// Why nothing can go on.
+const NO_FILE: &str = "--resume goes on with a file; --output names it";
+
 /// Where the records of a command will go: chosen before work begins, opened when it does.
 pub struct OutputPlan {
     format: OutputFormat,
@@ -68,6 +71,9 @@ impl OutputPlan {
         if format == OutputFormat::Coco && !R::COCO {
             bail!("--format coco is of the objects that `detect` finds");
         }
+        if resume && path.is_none() {
+            bail!("{NO_FILE}");
+        }
         if resume && !matches!(format, OutputFormat::Jsonl | OutputFormat::Csv) {
             bail!(
                 "--resume goes on with jsonl and csv alone; --format chooses one, or an --output of that extension"
@@ -105,7 +111,7 @@ impl OutputPlan {
         sources: &mut Vec<Result<Source, SourceError>>,
     ) -> Result<Vec<Source>> {
         let Some(path) = self.path.as_deref().filter(|path| !path.exists() || path.is_file()) else {
-            bail!("--resume goes on with a file; --output names it");
+            bail!("{NO_FILE}");
         };
         let partial = claimed(path, Partial::claim(path, self.format.closing()))?;
         // A run that was complete goes on with what its inputs have become.
@@ -315,7 +321,10 @@ impl OutputFormat {
 }
 
 /// Refuses a path at which no file can be, in words.
-fn has_a_place(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// When it does.
+pub fn has_a_place(path: &Path) -> Result<()> {
     let (name, folder) = (name_of(path), path.parent().filter(|folder| !folder.as_os_str().is_empty()));
     if path.is_dir() {
         bail!("{name}: can't be written: it is a folder; name a file in it");

@@ -3,6 +3,9 @@
 use anyhow::Result;
 use serde::Serialize;
 
+/// Digits of a similarity behind its point, in tables.
+pub const SIMILARITY_DIGITS: usize = 4;
+
 /// A result that every format can hold.
 pub trait Record: Serialize {
     /// Names of the columns.

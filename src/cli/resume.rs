@@ -67,6 +67,13 @@ impl Resumed {
         Ok(Self { records: resumed.images.len(), ..resumed })
     }
 
+    /// What a file has of these images, in order.
+    pub fn of_images(path: PathBuf, images: Vec<String>) -> Self {
+        let last = images.last().cloned();
+        let last = last.map(|image| Last { image, start: 0, text: String::new(), cut: false });
+        Self { path, whole: 0, records: images.len(), model: None, last, images }
+    }
+
     fn jsonl(mut self, file: File) -> Result<Self> {
         let (mut file, mut line) = (BufReader::new(file), Vec::new());
         loop {
@@ -191,22 +198,25 @@ impl Last {
     }
 }
 
-/// Whether two records say the same but for the last digits of their numbers, which differ between processors.
+/// Whether two numbers are the same but for their last digits, which differ between processors.
+pub fn near(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-3 * (1.0 + b.abs())
+}
+
+/// Whether two records say the same but for the last digits of their numbers.
 fn alike(a: &str, b: &str, format: OutputFormat) -> bool {
-    let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * (1.0 + b.abs());
-    fn values(near: &dyn Fn(f64, f64) -> bool, a: &Value, b: &Value) -> bool {
+    fn values(a: &Value, b: &Value) -> bool {
         match (a, b) {
             (Value::Number(a), Value::Number(b)) => {
                 a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| near(a, b))
             }
             (Value::Array(a), Value::Array(b)) => {
-                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| values(near, a, b))
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| values(a, b))
             }
             (Value::Object(a), Value::Object(b)) => {
                 // A mask's runs move where a pixel is undecided.
-                let same = |(key, a): (&String, &Value)| {
-                    b.get(key).is_some_and(|b| key == "counts" || values(near, a, b))
-                };
+                let same =
+                    |(key, a): (&String, &Value)| b.get(key).is_some_and(|b| key == "counts" || values(a, b));
                 a.len() == b.len() && a.iter().all(same)
             }
             (a, b) => a == b,
@@ -219,7 +229,7 @@ fn alike(a: &str, b: &str, format: OutputFormat) -> bool {
         OutputFormat::Csv => [a, b].map(csv_values),
         _ => [a, b].map(|text| serde_json::from_str(text).ok()),
     };
-    matches!(parsed, [Some(a), Some(b)] if values(&near, &a, &b))
+    matches!(parsed, [Some(a), Some(b)] if values(&a, &b))
 }
 
 /// The fields of a CSV text, numbers as numbers.

@@ -17,7 +17,7 @@ use super::exit::{self, Exit, Failed, is_broken_pipe};
 use super::folder::Folder;
 use super::images::{self, ImageOptions};
 use super::interrupt;
-use super::output::{End, OutputPlan};
+use super::output::{End, Output, OutputPlan};
 use super::progress::{Progress, time};
 use super::record::Record;
 use super::settings::Settings;
@@ -31,7 +31,7 @@ pub struct ResultOptions {
     #[command(flatten)]
     pub output: OutputOptions,
     /// Go on with what an interrupted run left in PATH.partial: images in it are not computed again (jsonl, csv)
-    #[arg(long, requires = "output", conflicts_with = "overwrite")]
+    #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
 }
 
@@ -50,11 +50,37 @@ pub struct Job {
     sources: Vec<Result<Source, SourceError>>,
     /// Images that an earlier run finished.
     before: usize,
-    plan: OutputPlan,
+    plan: Option<OutputPlan>,
     folder: Option<Folder>,
     draws: bool,
     reader: Reader,
     verbosity: Verbosity,
+}
+
+/// Where what comes of images goes, one after the other.
+pub trait Keep<R> {
+    /// Takes what came of an image, and sends it on.
+    ///
+    /// # Errors
+    /// When it can't be written, or is not what an interrupted run had: then the run ends.
+    fn keep(&mut self, result: &R) -> Result<()>;
+
+    /// Ends, and says where all of it is.
+    ///
+    /// # Errors
+    /// When the last bytes can't be written.
+    fn end(self, end: End) -> Result<Option<String>>;
+}
+
+/// Records are written, if they are.
+impl<R: Record> Keep<R> for Option<Output> {
+    fn keep(&mut self, result: &R) -> Result<()> {
+        self.as_mut().map_or(Ok(()), |output| output.write(result))
+    }
+
+    fn end(self, end: End) -> Result<Option<String>> {
+        Ok(self.map(|output| output.finish(end)).transpose()?.flatten())
+    }
 }
 
 impl Job {
@@ -86,12 +112,29 @@ impl Job {
         let before = finished.len();
         let no_image = !sources.iter().any(Result::is_ok);
         if no_image {
-            return Ok(ControlFlow::Break(plan.end_without_images::<R>(&sources, before, verbosity)?));
+            let exit = without_images(&sources, before, verbosity, |end| match plan.finished_before() {
+                Some(place) => Ok(Some(place)),
+                None => plan.open::<R>(None)?.finish(end),
+            })?;
+            return Ok(ControlFlow::Break(exit));
         }
         let draws = save.as_ref().is_some_and(|save| save.draws);
         let folder = save.map(|save| save.folder.clone());
         let reader = Reader::new(images.exif.into(), Limits::default());
+        let plan = Some(plan);
         Ok(ControlFlow::Continue(Self { sources, before, plan, folder, draws, reader, verbosity }))
+    }
+
+    /// A run over images that are listed already, of which an earlier run finished `before` others. With a plan its records
+    /// are written.
+    pub fn of(
+        sources: Vec<Result<Source, SourceError>>,
+        before: usize,
+        plan: Option<OutputPlan>,
+        reader: Reader,
+        verbosity: Verbosity,
+    ) -> Self {
+        Self { sources, before, plan, folder: None, draws: false, reader, verbosity }
     }
 
     /// Does the images, each through `record`, which saves what is to be saved and makes the record. What concerns one
@@ -104,12 +147,43 @@ impl Job {
         self,
         task: &Arc<T>,
         settings: &Settings,
-        mut record: impl FnMut(&Source, Answer<T::Output>) -> Result<R, TaskError>,
+        record: impl FnMut(&Source, Answer<T::Output>) -> Result<R, TaskError>,
     ) -> Result<Exit> {
-        let Self { sources, before, plan, folder, draws, reader, verbosity } = self;
+        Ok(self.watched(task, settings, record, |_, _| {})?.exit)
+    }
+
+    /// The same, with each failure told to `failed`: what failed, and why.
+    ///
+    /// # Errors
+    /// When the results can't be begun.
+    pub fn watched<T: ImageTask, R: Record>(
+        self,
+        task: &Arc<T>,
+        settings: &Settings,
+        record: impl FnMut(&Source, Answer<T::Output>) -> Result<R, TaskError>,
+        failed: impl FnMut(&Result<Source, SourceError>, &Failure),
+    ) -> Result<Ended> {
+        let Self { plan, .. } = self;
+        let open = || plan.map(|plan| plan.open::<R>(Some(task.model().name()))).transpose();
+        Self { plan: None, ..self }.kept(task, settings, open, record, failed)
+    }
+
+    /// The same without records: what comes of the images goes where `open` says.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub fn kept<T: ImageTask, R, K: Keep<R>>(
+        self,
+        task: &Arc<T>,
+        settings: &Settings,
+        open: impl FnOnce() -> Result<K>,
+        mut record: impl FnMut(&Source, Answer<T::Output>) -> Result<R, TaskError>,
+        mut failed: impl FnMut(&Result<Source, SourceError>, &Failure),
+    ) -> Result<Ended> {
+        let Self { sources, before, folder, draws, reader, verbosity, .. } = self;
         folder.as_ref().map_or(Ok(()), Folder::make)?;
         let stop = interrupt::catch()?;
-        let mut output = plan.open::<R>(Some(task.model().name()))?;
+        let mut output = open()?;
         let sources: Arc<[_]> = sources.into();
         let mut progress = Progress::new(sources.len() + before, before, task.steps(), verbosity);
         let mut options = PipelineOptions::default();
@@ -121,6 +195,7 @@ impl Job {
         let readers = options.readers;
         let pipeline = Pipeline::new(Arc::clone(task), Arc::clone(&sources), options);
         let mut pipeline = pipeline.context("can't start a thread")?.on_step(progress.stepper());
+        let begun = Instant::now();
         let (mut saving, mut ended) = (Duration::ZERO, None);
         for done in &mut pipeline {
             let begin = Instant::now();
@@ -138,12 +213,13 @@ impl Job {
             });
             saving += begin.elapsed();
             match result {
-                Ok(record) => match progress.suspend(|| output.write(&record)) {
+                Ok(record) => match progress.suspend(|| output.keep(&record)) {
                     Ok(()) => progress.done(),
                     Err(error) => ended = Some(error),
                 },
                 Err(failure) => {
                     progress.failed(&failure.to_string());
+                    failed(&sources[done.index], &failure);
                     if concerns_all(&failure) {
                         ended = Some(Failed(anyhow!("no other image can be done either")).into());
                     }
@@ -161,6 +237,7 @@ impl Job {
             (true, true) => End::Nothing,
             (true, false) => End::Complete,
         };
+        let done = progress.tried();
         let mut exit = match (end, progress.has_failed()) {
             (End::Early, _) => Exit::Interrupted,
             (_, true) => Exit::Failed,
@@ -168,10 +245,13 @@ impl Job {
         };
         let reader_left = ended.as_ref().is_some_and(is_broken_pipe);
         let mut place = Vec::new();
-        match output.finish(end) {
+        match output.end(end) {
             Ok(results) => place.extend(results),
             Err(error) => ended = ended.or(Some(error)),
         }
+        let elapsed = begun.elapsed();
+        // What could not be written is not there, however many images were tried.
+        let complete = end != End::Early && ended.is_none();
         if let Some(error) = ended {
             exit = progress.suspend(|| exit::report(&error));
         }
@@ -187,40 +267,52 @@ impl Job {
             .explain("time", format!("{read} to read and {prepare} to prepare images, on {readers} threads"));
         verbosity
             .explain("", format!("{compute} to compute, {saving} to save; {wait} spent waiting for images"));
-        Ok(exit)
+        Ok(Ended { exit, complete, done, elapsed })
     }
+}
+
+/// How a run ended.
+pub struct Ended {
+    /// The status that the program ends with.
+    pub exit: Exit,
+    /// Whether every image was tried, and every record written.
+    pub complete: bool,
+    /// Images that were tried.
+    pub done: usize,
+    /// How long it took.
+    pub elapsed: Duration,
 }
 
 /// Whether what one image met is waiting for the others too.
 fn concerns_all(failure: &Failure) -> bool {
     match failure {
         Failure::DeviceLost { .. } => true,
-        Failure::Task { error, .. } => {
-            matches!(&**error, TaskError::Write { error, .. } if files::concerns_all(error))
-        }
+        Failure::Task { error, .. } => match &**error {
+            TaskError::Write { error, .. } => files::concerns_all(error),
+            TaskError::Truth { for_all, .. } => *for_all,
+            _ => false,
+        },
         _ => false,
     }
 }
 
-impl OutputPlan {
-    /// Ends a run in which no image is left: reports what gave none.
-    fn end_without_images<R: Record>(
-        self,
-        sources: &[Result<Source, SourceError>],
-        before: usize,
-        verbosity: Verbosity,
-    ) -> Result<Exit> {
-        let mut progress = Progress::new(sources.len() + before, before, 1, verbosity);
-        for error in sources.iter().filter_map(|source| source.as_ref().err()) {
-            progress.failed(&error.to_string());
-        }
-        let end = if sources.is_empty() || before > 0 { End::Complete } else { End::Nothing };
-        let place = match self.finished_before() {
-            Some(place) => Some(place),
-            None => self.open::<R>(None)?.finish(end)?,
-        };
-        let exit = if progress.has_failed() { Exit::Failed } else { Exit::Success };
-        progress.finish(false, place.as_slice());
-        Ok(exit)
+/// Ends a run in which no image is left, of which `before` were done by an earlier one: reports what gave none, and says
+/// where `end` says that the results are.
+///
+/// # Errors
+/// Those of `end`.
+pub fn without_images(
+    sources: &[Result<Source, SourceError>],
+    before: usize,
+    verbosity: Verbosity,
+    end: impl FnOnce(End) -> Result<Option<String>>,
+) -> Result<Exit> {
+    let mut progress = Progress::new(sources.len() + before, before, 1, verbosity);
+    for error in sources.iter().filter_map(|source| source.as_ref().err()) {
+        progress.failed(&error.to_string());
     }
+    let place = end(if sources.is_empty() || before > 0 { End::Complete } else { End::Nothing })?;
+    let exit = if progress.has_failed() { Exit::Failed } else { Exit::Success };
+    progress.finish(false, place.as_slice());
+    Ok(exit)
 }

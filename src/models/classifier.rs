@@ -106,6 +106,17 @@ impl Classifier {
         }
     }
 
+    /// The pooled features alone, [B, C], f32, of images [B, 3, H, W]; see [`Features::pooled`].
+    ///
+    /// # Errors
+    /// When the images do not suit the network, or it is not a classifier.
+    pub fn pooled(&self, images: &Tensor) -> Result<Tensor> {
+        self.batches.run(images, |images| match (self.backbone.forward(images)?.last(), &self.head) {
+            (Some(last), Some(_)) => self.backbone.widened(&self.backbone.pool(last)?),
+            _ => candle_core::bail!("this network has no classifier"),
+        })
+    }
+
     /// Every map, and for a classifier the pooled features and the logits, of images [B, 3, H, W].
     ///
     /// # Errors

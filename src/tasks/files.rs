@@ -136,7 +136,7 @@ fn save(bytes: Result<Vec<u8>, EncodeError>, path: &Path) -> Result<(), TaskErro
 }
 
 /// What our safetensors files say made them.
-pub(super) const SOFTWARE_METADATA: [&str; 2] = ["software", "nat-infer"];
+pub(crate) const SOFTWARE_METADATA: [&str; 2] = ["software", "nat-infer"];
 
 /// Whether a file is a picture or tensors that this crate saved, or empty: what may be replaced.
 pub fn is_ours(path: &Path) -> bool {

@@ -88,7 +88,7 @@ mod tests {
     use crate::tasks::detect::DetectOptions;
     use crate::tasks::saliency::{Method, SaliencyOptions, SmoothGrad};
     use crate::tasks::segment::SegmentOptions;
-    use crate::tasks::{Classify, Detect, ExtractFeatures, LoadOptions, Saliency, Segment};
+    use crate::tasks::{Classify, Detect, Embed, ExtractFeatures, LoadOptions, Saliency, Segment};
     use crate::zoo::{self, Located};
 
     fn open(name: &str) -> Model {
@@ -168,6 +168,14 @@ mod tests {
             assert!(task.run(&[]).unwrap().is_empty());
             batches_are_their_images(&task, &images(&image), |top| top, |input| input[5000] = f32::NAN);
         }
+    }
+
+    #[test]
+    fn a_batch_of_vectors_is_its_images() {
+        let task = Embed::new(digits(false), None, None).unwrap();
+        assert!(task.run(&[]).unwrap().is_empty());
+        let images = images(&golden::path("digits/images/digit-0-012.png"));
+        batches_are_their_images(&task, &images, |vector| vector, |input| input[5000] = f32::NAN);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod classify;
 pub mod detect;
+mod embed;
 mod error;
 pub mod features;
 pub mod files;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use classify::{Classify, ClassifyOptions};
 pub use detect::{Detect, DetectOptions};
+pub use embed::Embed;
 pub use error::TaskError;
 pub use features::ExtractFeatures;
 pub use image_task::ImageTask;

@@ -15,6 +15,8 @@ mod view;
 
 pub use checkpoint_tensors::CheckpointTensors;
 pub use problem::{LoadError, TensorProblem};
+#[cfg(feature = "eval")]
+pub(crate) use safetensors_file::SafetensorsFile;
 pub(crate) use view::Placement;
 #[cfg(feature = "cuda")]
 pub(crate) use view::Purpose;

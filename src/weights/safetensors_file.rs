@@ -13,7 +13,7 @@ use super::problem::{LoadError, TensorProblem};
 use crate::tensors::in_words;
 
 /// A safetensors file whose header has been read.
-pub(super) struct SafetensorsFile {
+pub(crate) struct SafetensorsFile {
     bytes: Bytes,
     header: Metadata,
     /// Where the data begins.
@@ -27,7 +27,7 @@ enum Bytes {
 
 impl SafetensorsFile {
     /// Maps a file.
-    pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         let error = |why: String| LoadError::File { path: path.display().to_string(), why };
         let file = File::open(path).map_err(|e| error(e.to_string()))?;
         // SAFETY: a file that another process changes while it is mapped would change under us; that
@@ -49,13 +49,45 @@ impl SafetensorsFile {
         Ok(Self { data: size_of::<u64>() + length, header, bytes })
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.header.offset_keys()
     }
 
     /// The shape of a tensor that there is.
-    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.header.info(name).map(|info| info.shape.as_slice())
+    }
+
+    /// What a file says of itself by this key.
+    #[cfg(feature = "eval")]
+    pub(crate) fn says(&self, key: &str) -> Option<&str> {
+        self.header.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// A tensor's values as f32, row by row: as they lie in the file where they are f32; `None` of a tensor that is not
+    /// there or has no floats.
+    #[cfg(feature = "eval")]
+    pub(crate) fn floats(&self, name: &str) -> Option<Cow<'_, [f32]>> {
+        use half::{bf16, f16};
+        use safetensors::Dtype;
+        let info = self.header.info(name)?;
+        let (start, end) = info.data_offsets;
+        let bytes = &self.bytes.all()[self.data + start..self.data + end];
+        Some(match info.dtype {
+            Dtype::F32 => {
+                // SAFETY: every four bytes are an f32.
+                let (before, values, after) = unsafe { bytes.align_to::<f32>() };
+                if cfg!(target_endian = "little") && before.is_empty() && after.is_empty() {
+                    Cow::Borrowed(values)
+                } else {
+                    converted(bytes, f32::from_le_bytes)
+                }
+            }
+            Dtype::F16 => converted(bytes, |value| f16::from_le_bytes(value).to_f32()),
+            Dtype::BF16 => converted(bytes, |value| bf16::from_le_bytes(value).to_f32()),
+            Dtype::F64 => converted(bytes, |value| f64::from_le_bytes(value) as f32),
+            _ => return None,
+        })
     }
 
     /// A tensor on the CPU, as it is stored.
@@ -75,6 +107,12 @@ impl SafetensorsFile {
         self.bytes.release(values);
         tensor.map_err(|e| unreadable(in_words(&e)))
     }
+}
+
+#[cfg(feature = "eval")]
+fn converted<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Cow<'static, [f32]> {
+    let (values, _) = bytes.as_chunks();
+    values.iter().map(|bytes| value(*bytes)).collect()
 }
 
 impl Bytes {
