@@ -843,7 +843,7 @@ fn the_zoo_is_listed_in_every_format() {
         }
     }
     assert!(format("csv").starts_with(
-        "name,task,parameters,macs,download_bytes,metric,reported,licence,source,cached\nnat-mini,classify,19984174,"
+        "name,task,parameters,macs,download_bytes,metric,reported,licence,source,cached,measured\nnat-mini,classify,19984174,"
     ));
     assert!(
         format("table")

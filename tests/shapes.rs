@@ -113,6 +113,40 @@ fn features() {
     calls.shapes.check();
 }
 
+/// What depends on the machine or the version, and what is long and measured.
+const RUN: &[&str] =
+    &["device", "hotcoco", "nat-infer", "images_per_second", "run", "seconds", "weights_sha256"];
+
+#[test]
+fn eval() {
+    let mut calls = Calls::of("eval", RUN);
+    calls.place.digit("data/9/a.png");
+    calls.place.file("data/9/b.png", "none");
+    let evaluate = "eval classify --data data --model demo-digits -o r.json --overwrite";
+    let done = calls.place.run(&evaluate.split(' ').collect::<Vec<_>>());
+    assert_eq!(done.status(), 1, "{}", done.stderr());
+    let read = |name: &str| fs::read_to_string(calls.place.path(name)).unwrap();
+    let (report, images) = (read("r.json"), read("r.images.jsonl"));
+    calls.add(evaluate, None, "json", &report);
+    calls.shapes.add("cat r.images.jsonl", &json(images.trim_end(), RUN));
+    ["good/9/a.png", "good/9/b.png"].iter().for_each(|name| drop(calls.place.digit(name)));
+    calls.run_as("eval knn --data good --model demo-digits", None, "json");
+    let eval = golden::path("eval");
+    for (task, truth, results, more) in [
+        ("detect", "coco_truth.json", "coco_detections.json", ""),
+        ("segment", "segment/truth", "segment/predicted", " --classes 9"),
+        ("panoptic", "panoptic/truth.json", "panoptic/predicted.json", ""),
+    ] {
+        // As they are named in a report.
+        let [truth, results] = [truth, results].map(|name| eval.join(name).display().to_string());
+        let arguments = format!("--annotations {truth} --results {results}{more}");
+        let text = calls.output(&format!("eval {task} {arguments}"), None, "json");
+        let text = text.replace(&*eval.display().to_string(), "golden");
+        calls.add(&format!("eval {task} --annotations … --results …{more}"), None, "json", &text);
+    }
+    calls.shapes.check();
+}
+
 /// What depends on the machine.
 const MEASURED: &[&str] = &[
     "isa",

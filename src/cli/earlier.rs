@@ -8,13 +8,13 @@ use anyhow::{Result, bail};
 use nat_infer::pipeline::name_of;
 use nat_infer::pipeline::partial::partial_path;
 use nat_infer::results::{
-    Classification, Detections, LayerTiming, NetworkTiming, OperatorTiming, SavedFeatures, SavedSaliency,
-    Segmentation,
+    Classification, Detections, JudgedImage, LayerTiming, NetworkTiming, OperatorTiming, SavedFeatures,
+    SavedSaliency, SearchResult, SearchedImage, Segmentation, SegmentedImage,
 };
 use serde_json::{Map, Value};
 
 use super::listing::{ListedModel, ModelDetails};
-use super::record::Record;
+use super::record::{Record, SIMILARITY_DIGITS};
 use super::shared::OutputFormat;
 
 /// Refuses to replace what is no earlier result, and results that an interrupted run left.
@@ -36,18 +36,30 @@ pub fn may_be_replaced(path: &Path, resume: bool, format: OutputFormat) -> Resul
 }
 
 /// What a record of each kind has, in JSON and as the header of CSV.
-const KINDS: [(&[&str], &[&str]); 10] = [
+const KINDS: [(&[&str], &[&str]); 15] = [
     (&["image", "model", "top"], Classification::COLUMNS),
     (&["image", "model", "width", "height", "detections"], Detections::COLUMNS),
     (&["image", "model", "width", "height", "segments"], Segmentation::COLUMNS),
     (&["image", "model", "file", "tensors"], SavedFeatures::COLUMNS),
     (&["image", "model", "method", "class", "map", "picture"], SavedSaliency::COLUMNS),
+    (&["image", "model", "index", "nearest"], SearchResult::COLUMNS),
     (&["engine", "model", "batch", "median_ms"], NetworkTiming::COLUMNS),
     (&["level", "batch", "kernel_size", "median_ms"], OperatorTiming::COLUMNS),
     (&["kind", "ms", "share", "gflops"], LayerTiming::COLUMNS),
     (&["name", "task", "parameters", "macs"], ListedModel::COLUMNS),
     (&["name", "task", "parameters", "macs"], ModelDetails::COLUMNS),
+    (&["image", "model", "class", "right", "top"], JudgedImage::COLUMNS),
+    (&["image", "model", "image_id", "detections"], SearchedImage::COLUMNS),
+    (&["image", "model", "pixels"], SegmentedImage::COLUMNS),
+    // Of a report, which has no columns.
+    (&["task", "model", "metrics", "images", "settings"], &[REPORT]),
 ];
+
+/// How a report for people begins.
+pub const REPORT: &str = "nat-infer eval ";
+
+/// What says which program wrote a page.
+const PAGE_MARK: &[u8] = b"<meta name=\"generator\" content=\"nat-infer ";
 
 /// What a member of COCO's list of results has.
 const COCO_KEYS: &[&str] = &["image_id", "category_id", "bbox", "score"];
@@ -60,6 +72,7 @@ fn is_result(path: &Path) -> bool {
     match begin {
         [] => true,
         [b'{' | b'[', ..] => is_json_result(file),
+        [b'<', ..] => begin.windows(PAGE_MARK.len()).any(|part| part == PAGE_MARK),
         // One line of a picture or a checkpoint may be all of it.
         _ => {
             let mut lines = file.take(1 << 16).lines();
@@ -70,15 +83,25 @@ fn is_result(path: &Path) -> bool {
                 let header = columns.join(",");
                 first == header || (second.is_none() && first.len() > 10 && header.starts_with(&first))
             };
-            // A table's, under the image's name: "   97.93%  nine".
+            // A table's, under the image's name: "   97.93%  nine", or of a search "   0.9793  nine.png".
             let is_score = |line: &str| {
-                let rest = line.strip_prefix("  ").map(str::trim_start);
-                let score = rest.and_then(|rest| rest.split_once("%  ")).map(|(score, _)| score);
-                score.is_some_and(|score| score.contains('.') && score.parse::<f64>().is_ok())
+                let rest = line.strip_prefix("  ").map_or("", str::trim_start);
+                let share =
+                    rest.split_once("%  ").is_some_and(|(share, _)| share.contains('.') && is_number(share));
+                let similarity = rest.split_once("  ").is_some_and(|(number, _)| {
+                    number.rsplit_once('.').is_some_and(|(_, digits)| digits.len() == SIMILARITY_DIGITS)
+                        && is_number(number)
+                });
+                share || similarity
             };
-            KINDS.iter().any(is_header) || second.as_deref().is_some_and(is_score)
+            let is_report = first.trim_start_matches("# ").starts_with(REPORT);
+            is_report || KINDS.iter().any(is_header) || second.as_deref().is_some_and(is_score)
         }
     }
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<f64>().is_ok()
 }
 
 fn is_json_result(mut file: impl BufRead) -> bool {

@@ -41,7 +41,7 @@ pub struct ImageOptions {
 pub enum ExifName {
     /// Turn the image upright
     Apply,
-    /// Leave it as stored, as the published accuracies were measured
+    /// Leave it as stored, as the published accuracies of classifiers were measured
     Ignore,
 }
 
@@ -59,6 +59,23 @@ impl From<ExifName> for Exif {
 pub struct Shard {
     index: usize,
     count: usize,
+}
+
+impl Shard {
+    /// From 1.
+    pub fn index(self) -> usize {
+        self.index
+    }
+
+    /// How many there are.
+    pub fn count(self) -> usize {
+        self.count
+    }
+
+    /// Whether input `number`, from 0, is of it.
+    pub fn has(self, number: usize) -> bool {
+        number % self.count == self.index - 1
+    }
 }
 
 impl FromStr for Shard {
@@ -119,6 +136,7 @@ impl ImageOptions {
 pub fn files(sources: &[Result<Source, SourceError>]) -> impl Iterator<Item = &Path> {
     sources.iter().flatten().filter_map(|source| match &source.place {
         Location::File(path) => Some(path.as_path()),
+        Location::Member { archive, .. } => Some(archive.path()),
         Location::Url(_) | Location::Memory { .. } => None,
     })
 }

@@ -1,8 +1,8 @@
 //! Ctrl-C and its kin.
 
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use nat_infer::tasks::files;
@@ -15,6 +15,11 @@ use super::exit::Exit;
 /// # Errors
 /// When the system refuses.
 pub fn catch() -> Result<Arc<AtomicBool>> {
+    // A command that runs over several sets of images asks for each.
+    static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(stop) = STOP.get() {
+        return Ok(Arc::clone(stop));
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let handler = move || {
@@ -26,7 +31,7 @@ pub fn catch() -> Result<Arc<AtomicBool>> {
     let ignored = ignored();
     ctrlc::set_handler(handler).context("can't catch Ctrl-C")?;
     ignore_again(&ignored);
-    Ok(stop)
+    Ok(Arc::clone(STOP.get_or_init(|| stop)))
 }
 
 /// The signals that whoever started the program wants ignored: `nohup` a hang-up, a shell Ctrl-C for what it runs in the

@@ -7,6 +7,7 @@ use nat_infer::zoo::{self, Entry, Env};
 use serde::{Serialize, Serializer};
 
 use super::exit::one_line;
+use super::measured::Measured;
 use super::record::Record;
 
 /// A model in the list.
@@ -23,13 +24,17 @@ pub struct ListedModel {
     /// The authors' main figure: its name and its value.
     metric: Option<&'static str>,
     reported: Option<f64>,
+    /// What was measured of it last, where a file has that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<f64>,
     licence: &'static str,
     source: &'static str,
     cached: bool,
 }
 
 impl ListedModel {
-    pub fn of(entry: &'static Entry, env: &Env) -> Self {
+    /// What is known of a model, with what was measured of it.
+    pub fn of(entry: &'static Entry, measured: &[Measured], env: &Env) -> Self {
         let [height, width] = input_size(entry);
         let (metric, reported) = metrics(entry).first().copied().unzip();
         let parameters = entry.architecture.parameters();
@@ -49,6 +54,7 @@ impl ListedModel {
                 (None, "program") => 0,
                 (None, _) => 4 * parameters,
             },
+            measured: metric.and_then(|metric| last_measured(entry, metric, measured)),
             metric,
             reported,
             licence: &entry.licence,
@@ -76,6 +82,7 @@ impl ListedModel {
             short(self.macs),
             self.download(),
             reported.unwrap_or("-".to_owned()),
+            self.measured.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}")),
             self.licence.to_owned(),
             self.source.to_owned(),
             if self.cached { "yes" } else { "no" }.to_owned(),
@@ -84,20 +91,25 @@ impl ListedModel {
 }
 
 /// The columns of [`ListedModel::cells`]: what stands over them, and whether they are aligned to the right.
-const COLUMNS: [(&str, bool); 9] = [
+const COLUMNS: [(&str, bool); 10] = [
     ("name", false),
     ("task", false),
     ("params", true),
     ("MACs", true),
     ("size", true),
     ("reported", false),
+    (MEASURED, true),
     ("licence", false),
     ("source", false),
     ("cached", false),
 ];
 
+/// The column that is there where something was measured.
+const MEASURED: &str = "measured";
+
 /// Columns that a narrow terminal does without, the first ones first. The name stays.
-const LEFT_OUT: [&str; 8] = ["source", "licence", "size", "MACs", "task", "params", "cached", "reported"];
+const LEFT_OUT: [&str; 9] =
+    ["source", "licence", "size", "MACs", "task", "params", "cached", MEASURED, "reported"];
 
 impl Record for ListedModel {
     const COLUMNS: &'static [&'static str] = &[
@@ -111,6 +123,7 @@ impl Record for ListedModel {
         "licence",
         "source",
         "cached",
+        MEASURED,
     ];
 
     fn rows(&self) -> Vec<Vec<String>> {
@@ -125,6 +138,7 @@ impl Record for ListedModel {
             self.licence.to_owned(),
             self.source.to_owned(),
             self.cached.to_string(),
+            self.measured.map(|value| format!("{value:.2}")).unwrap_or_default(),
         ]]
     }
 
@@ -141,6 +155,9 @@ pub fn aligned(rows: &[ListedModel], room: Option<usize>) -> String {
     let widths: [usize; COLUMNS.len()] = std::array::from_fn(width);
 
     let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    if rows.iter().all(|row| row.measured.is_none()) {
+        shown.retain(|&column| COLUMNS[column].0 != MEASURED);
+    }
     let mut left_out = LEFT_OUT.iter();
     let total = |shown: &[usize]| shown.iter().map(|&column| widths[column] + 2).sum::<usize>() - 2;
     while room.is_some_and(|room| total(&shown) > room)
@@ -178,16 +195,20 @@ pub struct ModelDetails {
     input: String,
     #[serde(serialize_with = "as_map")]
     metrics: Vec<(&'static str, f64)>,
+    /// What was measured of it, by the same names.
+    #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
+    measurements: Vec<(&'static str, f64)>,
     url: Option<&'static str>,
     hub: Option<&'static str>,
     path: Option<String>,
 }
 
 impl ModelDetails {
-    pub fn of(entry: &'static Entry, env: &Env) -> Self {
+    /// Everything that is known of a model, with what was measured of it.
+    pub fn of(entry: &'static Entry, measured: &[Measured], env: &Env) -> Self {
         let backbone = &entry.architecture.backbone;
         Self {
-            row: ListedModel::of(entry, env),
+            row: ListedModel::of(entry, measured, env),
             family: backbone.family,
             embed_dim: backbone.embed_dim,
             depths: &backbone.depths,
@@ -203,6 +224,10 @@ impl ModelDetails {
                 }
                 Geometry::Scale { scale: [long, short], .. } => format!("scaled into {long}x{short}"),
             },
+            measurements: metrics(entry)
+                .into_iter()
+                .filter_map(|(name, _)| Some((name, last_measured(entry, name, measured)?)))
+                .collect(),
             metrics: metrics(entry),
             url: entry.url.as_deref(),
             hub: entry.hub.as_deref(),
@@ -233,6 +258,8 @@ impl ModelDetails {
         fields.extend(self.classes.map(|classes| ("classes", classes.to_string())));
         fields.push(("input", self.input.clone()));
         fields.extend(self.metrics.iter().map(|&(name, value)| (name, format!("{value:.1} (reported)"))));
+        fields
+            .extend(self.measurements.iter().map(|&(name, value)| (name, format!("{value:.2} (measured)"))));
         fields.push(("licence", self.row.licence.to_owned()));
         fields.extend(self.hub.map(|hub| ("hub", hub.to_owned())));
         fields.extend(self.url.map(|url| ("url", url.to_owned())));
@@ -297,6 +324,29 @@ fn metrics(entry: &Entry) -> Vec<(&'static str, f64)> {
     .collect()
 }
 
+/// What was measured last of one of the authors' figures over a whole dataset, in their units.
+fn last_measured(entry: &Entry, metric: &str, measured: &[Measured]) -> Option<f64> {
+    // Fractions in a report are percent in the papers.
+    const PERCENT: f64 = 100.0;
+    let (name, scale, multi_scale) = match metric {
+        "top-1" => ("top1", 1.0, None),
+        "box mAP" => ("bbox.AP", PERCENT, None),
+        "mask mAP" => ("segm.AP", PERCENT, None),
+        "mIoU" => ("mIoU", PERCENT, Some(false)),
+        "multi-scale" => ("mIoU", PERCENT, Some(true)),
+        _ => return None,
+    };
+    let of_it = |one: &&Measured| {
+        one.model == entry.name
+            && one.task == entry.task.name()
+            && !one.partial
+            && one.failed == 0
+            && one.changed.is_empty()
+            && multi_scale.is_none_or(|wanted| one.multi_scale == wanted)
+    };
+    measured.iter().rev().filter(of_it).find_map(|one| Some(scale * one.measured.get(name)?))
+}
+
 /// A size as tables print it, in millions of bytes.
 fn megabytes(bytes: u64) -> String {
     format!("{} MB", (bytes + 500_000) / 1_000_000)
@@ -319,7 +369,7 @@ mod tests {
     fn the_table_has_a_row_for_every_model() {
         let env = Env::from_vars::<String, String>([]);
         let rows: Vec<ListedModel> =
-            zoo::entries().iter().map(|entry| ListedModel::of(entry, &env)).collect();
+            zoo::entries().iter().map(|entry| ListedModel::of(entry, &[], &env)).collect();
         let table = aligned(&rows, None);
         let line = |name: &str| table.lines().find(|line| line.split(' ').next() == Some(name)).unwrap();
         let words = |name: &str| line(name).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -344,7 +394,7 @@ mod tests {
     fn a_narrow_terminal_gets_fewer_columns_and_no_wrapped_line() {
         let env = Env::from_vars::<String, String>([]);
         let rows: Vec<ListedModel> =
-            zoo::entries().iter().map(|entry| ListedModel::of(entry, &env)).collect();
+            zoo::entries().iter().map(|entry| ListedModel::of(entry, &[], &env)).collect();
         for (room, header) in [
             (120, "name task params MACs size reported licence source cached"),
             (100, "name task params MACs size reported cached"),
@@ -362,15 +412,58 @@ mod tests {
     }
 
     #[test]
+    fn what_was_measured_stands_beside_what_was_reported() {
+        let env = Env::from_vars::<String, String>([]);
+        let one = |model: &str, task: &str, name: &str, value: f64, partial, multi_scale| Measured {
+            model: model.to_owned(),
+            weights_sha256: None,
+            task: task.to_owned(),
+            data: "val".to_owned(),
+            images: 1,
+            failed: 0,
+            partial,
+            changed: Vec::new(),
+            multi_scale,
+            measured: [(name.to_owned(), value)].into(),
+            published: [].into(),
+            version: String::new(),
+        };
+        let measured = [
+            one("nat-tiny", "classify", "top1", 83.1, false, false),
+            one("nat-tiny", "classify", "top1", 83.214, false, false),
+            // A part of a dataset, another task, or several sizes are another figure.
+            one("nat-tiny", "classify", "top1", 99.0, true, false),
+            one("nat-tiny", "knn", "top1", 98.0, false, false),
+            one("upernet-nat-tiny", "segment", "mIoU", 0.4844, false, true),
+            one("mask-rcnn-nat-tiny", "detect", "segm.AP", 0.4263, false, false),
+        ];
+        let of = |name: &str| ListedModel::of(zoo::find(name).unwrap(), &measured, &env).measured;
+        assert_eq!((of("nat-tiny"), of("nat-mini"), of("upernet-nat-tiny")), (Some(83.214), None, None));
+        let details = |name: &str| ModelDetails::of(zoo::find(name).unwrap(), &measured, &env).measurements;
+        assert_eq!(details("upernet-nat-tiny"), [("multi-scale", 48.44)]);
+        assert_eq!(details("mask-rcnn-nat-tiny"), [("mask mAP", 42.63)]);
+        let rows = [ListedModel::of(zoo::find("nat-tiny").unwrap(), &measured, &env)];
+        let table = aligned(&rows, None);
+        assert!(
+            table.contains("reported") && table.contains(" measured ") && table.contains(" 83.21 "),
+            "{table}"
+        );
+        assert!(
+            !aligned(&[ListedModel::of(zoo::find("nat-tiny").unwrap(), &[], &env)], None)
+                .contains("measured")
+        );
+    }
+
+    #[test]
     fn what_is_cached_has_its_real_size() {
         let folder = tempfile::tempdir().unwrap();
         let entry = zoo::find("mask-rcnn-nat-mini").unwrap();
         let env = Env::from_vars([("NAT_INFER_CACHE", folder.path().to_str().unwrap())]);
-        assert_eq!(ListedModel::of(entry, &env).download_bytes, 4 * entry.architecture.parameters());
+        assert_eq!(ListedModel::of(entry, &[], &env).download_bytes, 4 * entry.architecture.parameters());
         let file = env.own_cache().unwrap().join(&entry.name).join(entry.file_name().unwrap());
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, vec![0; 1_234_567]).unwrap();
-        let row = ListedModel::of(entry, &env);
+        let row = ListedModel::of(entry, &[], &env);
         assert_eq!((row.download_bytes, row.cached, row.download()), (1_234_567, true, "1 MB".to_owned()));
         assert_eq!(size_on_disk(file.parent().unwrap()), 1_234_567);
     }

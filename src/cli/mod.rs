@@ -19,6 +19,7 @@ mod coco;
 mod detect;
 mod doctor;
 mod earlier;
+mod eval;
 mod exit;
 mod features;
 mod folder;
@@ -27,13 +28,17 @@ mod images;
 mod interrupt;
 mod labels;
 mod listing;
+mod measured;
 mod models;
 mod output;
+mod pooled;
 mod progress;
 mod record;
 mod resume;
 mod run;
 mod saliency;
+mod search;
+mod search_report;
 mod segment;
 mod settings;
 mod shared;
@@ -63,6 +68,9 @@ Examples:
   nat-infer segment photo.jpg --save drawn/
   nat-infer saliency photo.jpg --save maps/
   nat-infer features photo.jpg --save features/
+  nat-infer features photos/ --pooled --save index/
+  nat-infer search index/features.safetensors query.jpg
+  nat-infer eval classify --data imagenet/val --model nat-tiny
   nat-infer doctor
   nat-infer models";
 
@@ -73,6 +81,8 @@ enum Command {
     Segment(segment::SegmentArguments),
     Saliency(saliency::SaliencyArguments),
     Features(features::FeaturesArguments),
+    Search(search::SearchArguments),
+    Eval(eval::EvalArguments),
     Bench(bench::BenchArguments),
     Doctor(doctor::DoctorArguments),
     Models(models::ModelsArguments),
@@ -82,7 +92,7 @@ enum Command {
 
 /// What clap knows of the program: [`Cli`], with each command's own default model in its help.
 fn program() -> clap::Command {
-    Cli::command().mut_subcommands(|command| {
+    let with_default = |command: clap::Command| {
         let Some(model) = default_model_of(command.get_name()) else { return command };
         command.mut_args(|arg| match arg.get_help().filter(|_| arg.get_id() == "model") {
             Some(help) => {
@@ -91,15 +101,18 @@ fn program() -> clap::Command {
             }
             None => arg,
         })
-    })
+    };
+    // The evaluations are called as the commands that they evaluate.
+    Cli::command().mut_subcommands(|command| with_default(command).mut_subcommands(with_default))
 }
 
 /// The model that a command takes where none is named. `bench` has its own words for it.
 fn default_model_of(command: &str) -> Option<&'static str> {
     let task = match command {
-        "classify" | "features" | "saliency" => Task::Classify,
+        "classify" | "features" | "knn" | "saliency" => Task::Classify,
         "detect" => Task::Detect,
         "segment" => Task::Segment,
+        "search" => return Some(search::DEFAULT_MODEL),
         _ => return None,
     };
     Some(settings::default_model(Some(task)))
@@ -143,6 +156,8 @@ fn run(command: Command, verbosity: Verbosity) -> Result<Exit> {
         Command::Segment(arguments) => segment::run(arguments, verbosity),
         Command::Saliency(arguments) => saliency::run(arguments, verbosity),
         Command::Features(arguments) => features::run(arguments, verbosity),
+        Command::Search(arguments) => search::run(arguments, verbosity),
+        Command::Eval(arguments) => eval::run(arguments, verbosity),
         Command::Bench(arguments) => bench::run(arguments, verbosity),
         Command::Doctor(arguments) => doctor::run(&arguments, verbosity),
         Command::Models(arguments) => models::run(arguments, verbosity),
@@ -164,22 +179,33 @@ mod tests {
     fn help_names_the_default_model_of_its_command_alone() {
         let defaults = [None, Some(Task::Detect), Some(Task::Segment)].map(settings::default_model);
         let mut seen = 0;
-        for command in program().get_subcommands_mut() {
+        let mut program = program();
+        let mut commands: Vec<&mut clap::Command> = Vec::new();
+        for command in program.get_subcommands_mut() {
+            match command.get_name() {
+                "eval" => commands.extend(command.get_subcommands_mut()),
+                _ => commands.push(command),
+            }
+        }
+        for command in commands {
             let name = command.get_name().to_owned();
             let help = command.render_long_help().to_string();
             let wanted = match name.as_str() {
                 "detect" => "mask-rcnn-nat-tiny",
                 "segment" => "upernet-nat-tiny",
+                "search" => search::DEFAULT_MODEL,
                 _ => "nat-tiny",
             };
             if command.get_arguments().any(|arg| arg.get_id() == "model") {
                 seen += 1;
                 assert!(help.contains(&format!("[default: {wanted}")), "{name}: {help}");
                 let others = defaults.iter().filter(|model| help.contains(&format!("default: {model}")));
-                assert_eq!(others.collect::<Vec<_>>(), [&wanted], "{name}");
+                let own = [&wanted];
+                let own = if name == "search" { &[] } else { own.as_slice() };
+                assert_eq!(others.collect::<Vec<_>>(), own, "{name}");
             }
         }
-        assert_eq!(seen, 6);
+        assert_eq!(seen, 11);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `nat-infer models`: the zoo, from the terminal.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
@@ -9,6 +9,7 @@ use nat_infer::zoo::{self, Entry, Env, Located};
 
 use super::exit::{Exit, OrFailed, one_line, print, say};
 use super::listing::{ListedModel, ModelDetails, aligned};
+use super::measured::{self, Measured};
 use super::output::{End, Output};
 use super::settings::locate;
 use super::shared::{OutputFormat, OutputOptions, known_model};
@@ -28,6 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   nat-infer models
   nat-infer models --task segment
+  nat-infer models --task classify --record measured.jsonl
   nat-infer models show dinat-large-384
   nat-infer models pull nat-tiny dinat-tiny
   nat-convert $(nat-infer models path nat-tiny) -o nat-tiny.safetensors";
@@ -68,6 +70,9 @@ struct ListArguments {
     /// Only the models that do this
     #[arg(long, value_parser = ["classify", "detect", "segment"])]
     task: Option<String>,
+    /// Show what was measured too: a file that `nat-infer eval --record FILE` wrote
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -77,6 +82,9 @@ struct ShowArguments {
     /// Model
     #[arg(value_name = "NAME", value_parser = known_model)]
     name: &'static Entry,
+    /// Show what was measured too: a file that `nat-infer eval --record FILE` wrote
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -85,16 +93,25 @@ struct ShowArguments {
 pub fn run(arguments: ModelsArguments, verbosity: Verbosity) -> Result<Exit> {
     let env = Env::from_process();
     match arguments.command.unwrap_or(ModelsCommand::List(arguments.list)) {
-        ModelsCommand::List(ListArguments { task, output }) => list(task.as_deref(), &output, &env),
-        ModelsCommand::Show(ShowArguments { name, output }) => show(name, &output, &env),
+        ModelsCommand::List(ListArguments { task, record, output }) => {
+            list(task.as_deref(), &measured_of(record.as_deref())?, &output, &env)
+        }
+        ModelsCommand::Show(ShowArguments { name, record, output }) => {
+            show(name, &measured_of(record.as_deref())?, &output, &env)
+        }
         ModelsCommand::Pull { names, offline } => pull(&names, offline, verbosity),
         ModelsCommand::Path { name } => path(name, &env),
     }
 }
 
-fn list(task: Option<&str>, options: &OutputOptions, env: &Env) -> Result<Exit> {
+/// What was measured, where a file has it.
+fn measured_of(record: Option<&Path>) -> Result<Vec<Measured>> {
+    record.map_or(Ok(Vec::new()), measured::read)
+}
+
+fn list(task: Option<&str>, measured: &[Measured], options: &OutputOptions, env: &Env) -> Result<Exit> {
     let wanted = zoo::entries().iter().filter(|entry| task.is_none_or(|task| entry.task.name() == task));
-    let rows: Vec<ListedModel> = wanted.map(|entry| ListedModel::of(entry, env)).collect();
+    let rows: Vec<ListedModel> = wanted.map(|entry| ListedModel::of(entry, measured, env)).collect();
     let mut output = Output::open::<ListedModel>(options)?;
     if output.format() == OutputFormat::Table {
         let to_stdout = options.output.as_deref().is_none_or(|path| path == Path::new("-"));
@@ -117,9 +134,9 @@ fn terminal_columns() -> Option<usize> {
     io::stdout().is_terminal().then_some(if known > 0 { known } else { USUAL })
 }
 
-fn show(entry: &'static Entry, options: &OutputOptions, env: &Env) -> Result<Exit> {
+fn show(entry: &'static Entry, measured: &[Measured], options: &OutputOptions, env: &Env) -> Result<Exit> {
     let mut output = Output::open::<ModelDetails>(options)?;
-    output.write(&ModelDetails::of(entry, env))?;
+    output.write(&ModelDetails::of(entry, measured, env))?;
     output.finish(End::Complete)?;
     Ok(Exit::Success)
 }

@@ -147,6 +147,19 @@ impl Settings {
         self
     }
 
+    /// The published model, if it is one.
+    pub fn entry(&self) -> Option<&'static Entry> {
+        match &self.origin {
+            ModelOrigin::Zoo(entry) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// How many CPU threads compute.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
     /// Where to compute.
     pub fn device(&self) -> &Device {
         &self.load.device
