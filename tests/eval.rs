@@ -211,6 +211,21 @@ fn a_run_goes_on_with_its_own_results_alone() {
     assert_eq!(accuracy(&after).0, 95.0);
     // Nothing was computed, so that the time is that of the run that did.
     assert!(after.seconds == before.seconds && after.images_per_second > 0.0);
+    // Of fewer images, all of which an interrupted run has finished.
+    eval(&place, &["-o", "f.json"]).success();
+    fs::remove_file(place.path("f.json")).unwrap();
+    fs::rename(place.path("f.images.jsonl"), place.path("f.images.jsonl.partial")).unwrap();
+    eval(&place, &["-o", "f.json", "--resume", "--limit", "10"]).success();
+    let few = report(&place.path("f.json"));
+    assert_eq!((few.images, few.failed.len(), accuracy(&few).0), (10, 0, 100.0));
+    // Another shard is another run.
+    eval(&place, &["-o", "s.json", "--shard", "1/2"]).success();
+    let done = eval(&place, &["-o", "s.json", "--shard", "2/2", "--resume"]);
+    assert!(
+        done.status() == 2 && done.stderr().contains("s.images.jsonl: is of another run"),
+        "{}",
+        done.stderr()
+    );
     // What is not the model's own is not what was published, and no measurement of it.
     let text = eval(&place, &["--resolution", "32", "--format", "json", "--record", "m.jsonl"]).success();
     let small: Evaluation = serde_json::from_str(&text).unwrap();
@@ -230,6 +245,10 @@ fn inputs_stay_and_outputs_are_files_of_their_own() {
     for (arguments, says) in [
         (&["--results", "p.jsonl", "-o", "p.jsonl", "--overwrite"][..], "p.jsonl is an input of this run"),
         (&["--annotations", "list.txt", "-o", "list.txt", "--overwrite"], "list.txt is an input of this run"),
+        (
+            &["-o", "data/9/0-digit-9-011.png", "--overwrite"],
+            "0-digit-9-011.png: lies in data, which is read",
+        ),
         (&["-o", "r.json", "--record", "r.json"], "r.json: two things would be written to it"),
         (
             &["-o", "r.json", "--record", "r.images.jsonl"],
@@ -633,6 +652,8 @@ fn a_segmenter_scores_what_its_label_maps_score() {
     place.file("data/images/broken.png", "no picture");
     for name in ["a", "b"] {
         place.file(&format!("predicted/{name}.labels.png"), read("label.png"));
+        // The picture that `segment --save` leaves beside it.
+        place.file(&format!("predicted/{name}.png"), read("image.png"));
     }
     let weights = folder.join("model.pth");
     let model = ["--weights", weights.to_str().unwrap(), "--scale", "800x201"];

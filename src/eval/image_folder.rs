@@ -115,6 +115,17 @@ impl ImageFolder {
         let mut members = HashMap::new();
         if !root.is_dir() {
             members.extend(archived(root)?);
+            // By the path that lists of the archive's members have, too.
+            let whole: Vec<Placed> = members
+                .values()
+                .filter_map(|source| match source {
+                    Ok(Source { place: Location::Member { archive, number }, .. }) => {
+                        Some((archive.member_path(*number).to_owned(), source.clone()))
+                    }
+                    _ => None,
+                })
+                .collect();
+            members.extend(whole);
         }
         let (mut images, mut numbers, mut seen) = (Vec::new(), BTreeMap::new(), HashSet::new());
         for (line, number) in text.strip_prefix('\u{feff}').unwrap_or(&text).lines().zip(1..) {
@@ -128,15 +139,18 @@ impl ImageFolder {
                     format!("line {number} is no image's path with its class behind a space, comma or tab");
                 return Err(DatasetError::new(list, why));
             };
-            if !seen.insert(image.to_owned()) {
+            // `find .` begins with `./`.
+            let below: PathBuf =
+                Path::new(image).components().filter(|part| *part != Component::CurDir).collect();
+            if !seen.insert(below.clone()) {
                 return Err(DatasetError::new(list, format!("line {number} names {image} once more")));
             }
-            let path = root.join(image);
+            let path = root.join(&below);
             let missing = || SourceError::Missing(name_of(&path));
             let source = match members.is_empty() {
-                true if path.is_file() => Ok(Source { below: image.into(), ..Source::file(&path) }),
+                true if path.is_file() => Ok(Source { below, ..Source::file(&path) }),
                 true => Err(missing()),
-                false => members.get(Path::new(image)).cloned().unwrap_or_else(|| Err(missing())),
+                false => members.get(&below).cloned().unwrap_or_else(|| Err(missing())),
             };
             numbers.entry(class.to_owned()).or_insert_with(Vec::new).push(images.len());
             images.push(LabelledImage { source, class: 0 });
@@ -401,7 +415,7 @@ mod tests {
             let all = [("n10/a.png", 1), ("n2/b.png", 0), ("n2/sub/c.png", 0)];
             assert_eq!(listed(&images), all.map(|(name, class)| (name.to_owned(), class)), "{around}");
             let list = folder.path().join("list.txt");
-            fs::write(&list, "n2/b.png 7\nn2/none.png 7\n").unwrap();
+            fs::write(&list, format!("{around}n2/b.png 7\nn2/none.png 7\n")).unwrap();
             let images = ImageFolder::listed(&path, &list).unwrap();
             assert_eq!(
                 images.images.iter().map(|image| image.source.is_ok()).collect::<Vec<_>>(),

@@ -180,12 +180,13 @@ pub fn prediction_of(pair: &LabelPair, results: &Path) -> Result<PathBuf, Datase
     let city = stem.strip_suffix(CITYSCAPES_IMAGE).unwrap_or(&stem);
     let labels = pair.labels.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let names = [
-        format!("{stem}.png"),
+        // Beside these `segment` saves a picture, which is called as a label map may be.
         format!("{stem}.labels.png"),
         format!("{whole}.labels.png"),
+        format!("{city}.labels.png"),
+        format!("{stem}.png"),
         labels,
         format!("{city}.png"),
-        format!("{city}.labels.png"),
     ];
     let folder = results.join(below.parent().unwrap_or(Path::new("")));
     let flat = pair.alone.then(|| results.to_owned());
@@ -195,7 +196,7 @@ pub fn prediction_of(pair: &LabelPair, results: &Path) -> Result<PathBuf, Datase
         .flat_map(|folder| names.iter().map(move |name| folder.join(name)));
     places.find(|place| place.is_file()).ok_or_else(|| {
         let why = format!("no such file, nor {stem}.labels.png: the image has no prediction");
-        DatasetError::new(&folder.join(&names[0]), why)
+        DatasetError::new(&folder.join(format!("{stem}.png")), why)
     })
 }
 

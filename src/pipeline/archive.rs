@@ -38,6 +38,8 @@ enum MemberPlace {
     Number(usize),
     /// A link to another member, by its path; once all are known, to one that is not there.
     Link(PathBuf),
+    /// A file whose zeros were left out, as `tar -S` does.
+    Sparse,
 }
 
 /// Why a file is no archive that can be read.
@@ -129,6 +131,11 @@ impl ImageArchive {
         &self.path
     }
 
+    /// Its path below the archive's root.
+    pub(crate) fn member_path(&self, number: usize) -> &Path {
+        &self.members[number].name
+    }
+
     /// What records and messages call a member: its path below the archive's.
     pub(super) fn member_name(&self, number: usize) -> String {
         name_of(&self.path.join(&self.members[number].name))
@@ -145,6 +152,9 @@ impl ImageArchive {
                 "a link to {}, which is not in the archive",
                 name_of(target)
             )));
+        }
+        if let MemberPlace::Sparse = member.place {
+            return Err(io::Error::other("kept without its zeros; make the archive without --sparse"));
         }
         if member.size > limit {
             return Ok(None);
@@ -191,18 +201,25 @@ fn damaged(kind: &'static str, error: &dyn std::error::Error) -> ArchiveError {
     ArchiveError::Damaged { kind, reason: error.to_string() }
 }
 
-/// Bytes of a tar's blocks: of a header, and what files are filled up to.
+/// Bytes of a tar's blocks, of which one of zeros ends it.
 const BLOCK: u64 = 512;
 
 fn tar_members(file: &mut FileWindow) -> io::Result<Vec<ArchiveMember>> {
     let mut members = Vec::new();
-    let mut end = 0;
     for entry in tar::Archive::new(&mut *file).entries_with_seek()? {
-        let entry = entry?;
+        let mut entry = entry?;
         let (start, size, kind) = (entry.raw_file_position(), entry.size(), entry.header().entry_type());
-        end = start.saturating_add(size).next_multiple_of(BLOCK);
-        let name = plain(&entry.path()?);
-        let place = if kind.is_file() {
+        let mut name = plain(&entry.path()?);
+        let mut sparse = kind.is_gnu_sparse();
+        for extension in entry.pax_extensions()?.into_iter().flatten().flatten() {
+            sparse |= extension.key().is_ok_and(|key| key.starts_with("GNU.sparse."));
+            if extension.key() == Ok("GNU.sparse.name") {
+                name = plain(Path::new(extension.value().unwrap_or_default()));
+            }
+        }
+        let place = if sparse {
+            MemberPlace::Sparse
+        } else if kind.is_file() {
             MemberPlace::At(start)
         } else if let Some(target) = entry.link_name()? {
             // A symbolic link leads on from its folder, a hard one from the archive's root.
@@ -213,11 +230,11 @@ fn tar_members(file: &mut FileWindow) -> io::Result<Vec<ArchiveMember>> {
         };
         add(&mut members, ArchiveMember { name, size, place });
     }
-    // The end is a block of zeros; without it, who knows what followed.
+    // Without its end, who knows what followed.
     let mut last = [1; BLOCK as usize];
-    FileWindow { at: end, ..file.clone() }.read_exact(&mut last)?;
+    FileWindow { at: file.length.saturating_sub(BLOCK), ..file.clone() }.read_exact(&mut last)?;
     if last.iter().any(|&byte| byte != 0) {
-        return Err(io::ErrorKind::InvalidData.into());
+        return Err(io::Error::other("its end is missing"));
     }
     Ok(members)
 }
@@ -277,11 +294,27 @@ fn resolved(members: Vec<ArchiveMember>) -> Vec<ArchiveMember> {
         (members[number].size, members[number].place.clone())
     };
     let kept = members.iter().enumerate().filter(|(number, member)| last.get(&member.name) == Some(number));
-    let one = |(number, member): (usize, &ArchiveMember)| {
+    let mut all = Vec::new();
+    for (number, member) in kept {
         let (size, place) = follow(number);
-        ArchiveMember { name: member.name.clone(), size, place }
-    };
-    kept.map(one).collect()
+        if let MemberPlace::Link(target) = &place {
+            // One to a folder has all that is in it.
+            let inside =
+                members.iter().enumerate().filter(|(number, inner)| last.get(&inner.name) == Some(number));
+            let inside = inside.filter_map(|(number, inner)| {
+                let below = inner.name.strip_prefix(target).ok().filter(|below| *below != Path::new(""))?;
+                let (size, place) = follow(number);
+                Some(ArchiveMember { name: member.name.join(below), size, place })
+            });
+            let before = all.len();
+            all.extend(inside);
+            if all.len() > before {
+                continue;
+            }
+        }
+        all.push(ArchiveMember { name: member.name.clone(), size, place });
+    }
+    all
 }
 
 /// Adds what is not hidden: macOS leaves `__MACOSX/._photo.jpg` beside photo.jpg.
@@ -442,6 +475,7 @@ mod tests {
         link(&mut tar, tar::EntryType::Symlink, "b/soft.png", "../a/hard.png");
         link(&mut tar, tar::EntryType::Symlink, "b/gone.png", "nowhere.png");
         link(&mut tar, tar::EntryType::Symlink, "b/round.png", "round.png");
+        link(&mut tar, tar::EntryType::Symlink, "c", "a");
         file(&mut tar, "a/1.png", b"new");
         let archive = opened(&tar.into_inner().unwrap()).unwrap();
         let read = |(number, name): (usize, &Path)| {
@@ -458,6 +492,8 @@ mod tests {
                 ("b/gone.png".to_owned(), not_there("b/nowhere.png")),
                 ("b/round.png".to_owned(), not_there("b/round.png")),
                 ("b/soft.png".to_owned(), Ok("new".to_owned())),
+                ("c/1.png".to_owned(), Ok("new".to_owned())),
+                ("c/hard.png".to_owned(), Ok("new".to_owned())),
             ]
         );
     }

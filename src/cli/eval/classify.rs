@@ -32,7 +32,7 @@ use super::options::{DatasetOptions, OrientationOptions, PredictionOptions, Repo
 use super::page::{Pictures, SHOWN, page};
 use super::report::{check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
-use super::trial::{Trial, TrialOutcome};
+use super::trial::{Trial, TrialOutcome, shard_run};
 
 /// Measure top-1 and top-5 accuracy on images in a folder for each class
 ///
@@ -162,18 +162,19 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
     verbosity.explain("input", task.crop());
     let report_settings = of_model(task.model(), &settings, task.crop(), dataset);
     let run = run_of("classify", task.model(), &report_settings, task.labels())?;
+    let recorded = shard_run(&run, report_settings.shard);
     arguments.dataset.take(&mut images);
     let reader = Reader::new(exif, Limits::default());
     let read = [settings.file(), arguments.annotations.as_deref(), arguments.real.as_deref()];
     let sources: Vec<_> = images.iter().map(|image| image.source.clone()).collect();
     let options = (&arguments.report, arguments.resume.resume);
-    let trial = Trial::plan::<JudgedImage>(sources, &run, options, reader, &read, verbosity)?;
+    let trial = Trial::plan::<JudgedImage>(sources, &recorded, options, reader, &read, verbosity)?;
     let mut score = ClassifyScore::new(&images, task.labels().to_vec(), real, shown)?;
     let truths = score.truths.clone();
     let found = trial.run(&task, &settings, &mut score, |image, answer| {
         let name = image.name();
         let (class, real) = truths.get(&name).cloned().unwrap_or_default();
-        Ok::<_, TaskError>(judged(name, [task.model().name(), &run], class, answer.output, real))
+        Ok::<_, TaskError>(judged(name, [task.model().name(), &recorded], class, answer.output, real))
     })?;
     let found = match found {
         ControlFlow::Continue(found) => found,
@@ -181,7 +182,7 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
     };
     let (exit, computed) = (found.exit, found.computed);
     let scores = score.scores()?;
-    let model = Some((&**task.model(), &settings, run.clone()));
+    let model = Some((&**task.model(), &settings, run));
     let mut evaluation = evaluation("classify", model, scores, found, report_settings)?;
     keep_time(&mut evaluation, computed, &arguments.report);
     let pictures = Pictures::of(images.iter().flat_map(|image| &image.source), reader);
@@ -282,30 +283,45 @@ impl ClassifyScore {
         for mut answer in answers {
             // The sort is stable: of equal scores the first stays first.
             answer.top.sort_by(|a, b| b.score.total_cmp(&a.score));
-            if let Some(twice) = by_name.insert(answer.image.clone(), answer) {
+            if let Some(twice) = by_name.insert(plain_name(&answer.image).to_owned(), answer) {
                 bail!("{file}: has two records of {}", twice.image);
             }
         }
         let records = by_name.len();
-        let last = |below: &str| below.rsplit(['/', '\\']).next().unwrap_or(below).to_owned();
-        // The end of a path names an image that no other one is called like.
-        let mut alike: HashMap<String, usize> = HashMap::new();
-        for image in images.iter().filter_map(|image| image.source.as_ref().ok()) {
-            *alike.entry(last(&name_of(&image.below))).or_default() += 1;
-        }
-        let mut taken = 0;
-        let mut failed = Vec::new();
-        for (image, number) in images.iter().zip(0..) {
-            let truth = &self.order[number];
-            let (name, below) = match &image.source {
-                Ok(source) => (source.name(), name_of(&source.below)),
-                Err(error) => (error.name().to_owned(), String::new()),
+        let last = |name: &str| name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned();
+        let mut by_end: HashMap<String, Vec<&str>> = HashMap::new();
+        by_name.keys().for_each(|name| by_end.entry(last(name)).or_default().push(name));
+        // A record is of the image of its name, or of the only one whose path ends as its own does.
+        let mut matched: Vec<Option<(&str, bool)>> = Vec::new();
+        let mut images_of: HashMap<&str, usize> = HashMap::new();
+        for image in images {
+            let Ok(source) = &image.source else {
+                matched.push(None);
+                continue;
             };
-            let end = Some(last(&below)).filter(|end| alike.get(end) == Some(&1));
-            let names = [Some(&name), Some(&below), end.as_ref()];
-            let answer = names.into_iter().flatten().find_map(|name| by_name.get(name));
-            if let Some(answer) = answer {
-                taken += 1;
+            let (name, below) = (source.name(), name_of(&source.below));
+            let alike = by_end.get(&last(&name)).map_or(&[][..], Vec::as_slice).iter().copied();
+            let alike: Vec<&str> =
+                alike.filter(|other| ends_with(&name, other) || ends_with(other, &below)).collect();
+            alike.iter().for_each(|record| *images_of.entry(record).or_default() += 1);
+            let exact = by_name.get_key_value(plain_name(&name)).map(|(exact, _)| (exact.as_str(), true));
+            let only = || if let [only] = alike[..] { Some((only, false)) } else { None };
+            matched.push(exact.or_else(only));
+        }
+        let sure = |(record, exact): (&str, bool)| exact || images_of.get(record) == Some(&1);
+        let matched: Vec<Option<&str>> = matched
+            .into_iter()
+            .map(|found| found.filter(|found| sure(*found)).map(|(record, _)| record))
+            .collect();
+        let taken = matched.iter().flatten().count();
+        if taken == 0 {
+            bail!("{file}: none of its records is of an image of the dataset");
+        }
+        let mut failed = Vec::new();
+        for ((image, number), found) in images.iter().zip(0..).zip(matched) {
+            let truth = &self.order[number];
+            let name = image.source.as_ref().map_or_else(|error| error.name().to_owned(), Source::name);
+            if let Some(answer) = found.and_then(|found| by_name.get(found)) {
                 let record = judged(name, [&answer.model, ""], truth.0, answer.top.clone(), truth.1.clone());
                 self.add(record)?;
                 continue;
@@ -316,9 +332,6 @@ impl ClassifyScore {
             self.add_failed(number, &mut one)?;
             failed.push(one);
         }
-        if taken == 0 {
-            bail!("{file}: none of its records is of an image of the dataset");
-        }
         if taken < records {
             say(&format!(
                 "warning: {file}: {} of its {records} records are of no image that counts",
@@ -327,6 +340,18 @@ impl ClassifyScore {
         }
         Ok(TrialOutcome::of_predictions(images.len(), failed))
     }
+}
+
+/// A path as it is without `./` before it.
+fn plain_name(name: &str) -> &str {
+    let plain = name.trim_start_matches("./");
+    if plain.is_empty() { name } else { plain }
+}
+
+/// Whether a path ends with the names of another one.
+fn ends_with(path: &str, end: &str) -> bool {
+    let rest = path.strip_suffix(plain_name(end));
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with(['/', '\\']))
 }
 
 /// The names of the classes that records speak of, where nobody names them: ImageNet-1K's where folders are called by its

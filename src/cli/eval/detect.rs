@@ -29,7 +29,7 @@ use super::options::{DatasetOptions, OrientationOptions, PredictionOptions, Repo
 use super::page::{Pictures, SHOWN, page};
 use super::report::{check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
-use super::trial::{Trial, TrialOutcome};
+use super::trial::{Trial, TrialOutcome, shard_run};
 
 /// Measure COCO's average precision of boxes and masks
 ///
@@ -164,6 +164,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
     }
     let dataset = of_model(task.model(), &settings, task.fit(), dataset);
     let run = run_of("detect", task.model(), &dataset, task.labels())?;
+    let recorded = shard_run(&run, dataset.shard);
     let read = [settings.file(), Some(annotations.as_path()), arguments.names.labels.as_deref()];
     let numbers: HashMap<String, (u64, [usize; 2])> = (images.iter().zip(truth.images()))
         .filter_map(|(image, listed)| {
@@ -172,7 +173,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         })
         .collect();
     let options = (&arguments.report, arguments.resume.resume);
-    let trial = Trial::plan::<SearchedImage>(images, &run, options, reader, &read, verbosity)?;
+    let trial = Trial::plan::<SearchedImage>(images, &recorded, options, reader, &read, verbosity)?;
     let mut score = DetectScore::new(truth, !arguments.no_masks);
     let mut of_other_sizes = OtherSizes::default();
     let found = trial.run(&task, &settings, &mut score, |image, answer| {
@@ -185,7 +186,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         };
         let detections = answer.output.into_iter().filter_map(known).collect();
         let model = task.model().name().to_owned();
-        Ok(SearchedImage { image: name, model, run: run.clone(), image_id, detections })
+        Ok(SearchedImage { image: name, model, run: recorded.clone(), image_id, detections })
     })?;
     of_other_sizes.warn(verbosity);
     let found = match found {
@@ -193,7 +194,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         ControlFlow::Break(exit) => return Ok(exit),
     };
     let (exit, computed) = (found.exit, found.computed);
-    let model = Some((&**task.model(), &settings, run.clone()));
+    let model = Some((&**task.model(), &settings, run));
     let mut evaluation = evaluation("detect", model, score.scores()?, found, dataset)?;
     keep_time(&mut evaluation, computed, &arguments.report);
     write(&evaluation, &arguments.report, || score.page(&evaluation, &pictures), verbosity)?;

@@ -22,7 +22,7 @@ use super::page::{Pictures, SHOWN};
 use super::report::{check, write};
 use super::score::{ImageRecord, Score};
 use super::segment::SegmentScore;
-use super::trial::{each_record, records_path};
+use super::trial::{each_record, records_path, shard_run};
 
 /// Add the reports of all shards of a run up
 ///
@@ -192,7 +192,8 @@ fn merged<S: Score>(parts: &[ShardReport], score: &mut S) -> Result<Evaluation> 
         let mut count = 0;
         let known: HashSet<&str> = evaluation.failed.iter().map(|failed| failed.image.as_str()).collect();
         if records.is_file() {
-            each_record::<S::Record>(&records, &evaluation.run, |record| {
+            let run = shard_run(&evaluation.run, evaluation.settings.shard);
+            each_record::<S::Record>(&records, &run, |record| {
                 if known.contains(record.image()) || !seen.insert(record.image().to_owned()) {
                     bail!("{}: {} is there twice", name_of(&records), record.image());
                 }

@@ -75,8 +75,8 @@ pub struct ReportOptions {
     /// How the report is written [default: by the extension of --output, else table on a terminal and json otherwise]
     #[arg(short, long, value_enum)]
     pub format: Option<ReportFormat>,
-    /// File for the report, - for stdout. What was found of each image stands beside it in <stem>.images.jsonl, which grows
-    /// as <stem>.images.jsonl.partial
+    /// File for the report, - for stdout. What classify, detect and segment found of each image stands beside it in
+    /// <stem>.images.jsonl, which grows as <stem>.images.jsonl.partial
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// Replace a file that is no earlier report, or what an interrupted run left

@@ -51,6 +51,23 @@ pub fn check(options: &ReportOptions, resume: bool, inputs: &[Option<&Path>]) ->
         if let Some(input) = inputs.iter().flatten().find(|input| place(input) == places[number]) {
             bail!("{} is an input of this run; what is written needs another file", name_of(input));
         }
+        // A dataset's own files are in its folders.
+        let within = inputs
+            .iter()
+            .flatten()
+            .filter(|input| input.is_dir())
+            .find(|input| places[number].starts_with(place(input)));
+        if let Some(folder) = within
+            && output.exists()
+            && may_be_replaced(output, true, OutputFormat::Json).is_err()
+            && options.record.as_deref() != Some(*output)
+        {
+            bail!(
+                "{}: lies in {}, which is read; what is written needs another file",
+                name_of(output),
+                name_of(folder)
+            );
+        }
         if places[..number].contains(&places[number]) {
             bail!("{}: two things would be written to it; each needs a file of its own", name_of(output));
         }

@@ -32,7 +32,7 @@ use super::options::{DatasetOptions, OrientationOptions, PredictionOptions, Repo
 use super::page::{Pictures, SHOWN, page};
 use super::report::{check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
-use super::trial::{Trial, TrialOutcome};
+use super::trial::{Trial, TrialOutcome, shard_run};
 
 /// Measure mean intersection over union of label maps
 ///
@@ -163,6 +163,7 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
     }
     let dataset = of_model(task.model(), &settings, fits.join("; "), dataset);
     let run = run_of("segment", task.model(), &dataset, task.labels())?;
+    let recorded = shard_run(&run, dataset.shard);
     let rules = LabelRules::new(classes, arguments.reduce_zero_label);
     let mut score = SegmentScore::new(rules, task.labels().to_vec(), labelled.clone(), shown)?;
     let by_name: HashMap<String, &LabelPair> =
@@ -170,7 +171,7 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
     let read = [settings.file(), arguments.names.labels.as_deref()];
     let images: Vec<_> = labelled.iter().map(|pair| Ok(pair.image.clone())).collect();
     let options = (&arguments.report, arguments.resume.resume);
-    let trial = Trial::plan::<SegmentedImage>(images, &run, options, reader, &read, verbosity)?;
+    let trial = Trial::plan::<SegmentedImage>(images, &recorded, options, reader, &read, verbosity)?;
     let mut counts = PixelCounts::new(rules)?;
     let found = trial.run(&task, &settings, &mut score, |image, Answer { output: map, .. }| {
         let name = image.name();
@@ -185,7 +186,7 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
         }
         let pixels = counts.add(&truth, Some(&predicted)).map_err(unusable)?;
         let model = task.model().name().to_owned();
-        Ok(SegmentedImage { image: name, model, run: run.clone(), pixels })
+        Ok(SegmentedImage { image: name, model, run: recorded.clone(), pixels })
     })?;
     let found = match found {
         ControlFlow::Continue(found) => found,
@@ -193,7 +194,7 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
     };
     let (exit, computed) = (found.exit, found.computed);
     let scores = score.scores()?;
-    let model = Some((&**task.model(), &settings, run.clone()));
+    let model = Some((&**task.model(), &settings, run));
     let mut evaluation = evaluation("segment", model, scores, found, dataset)?;
     keep_time(&mut evaluation, computed, &arguments.report);
     let predicted = |pair: &LabelPair| {

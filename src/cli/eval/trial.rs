@@ -12,12 +12,12 @@ use anyhow::{Context, Result, bail};
 use nat_infer::images::Reader;
 use nat_infer::pipeline::partial::partial_path;
 use nat_infer::pipeline::{Answer, Source, SourceError, name_of};
-use nat_infer::results::FailedImage;
+use nat_infer::results::{FailedImage, ShardNumber};
 use nat_infer::tasks::{ImageTask, TaskError};
 
 use super::super::exit::{Exit, OrFailed, say};
 use super::super::images::files;
-use super::super::output::OutputPlan;
+use super::super::output::{End, OutputPlan};
 use super::super::run::{Ended, Job};
 use super::super::settings::Settings;
 use super::super::shared::{OutputFormat, OutputOptions};
@@ -153,7 +153,10 @@ impl Trial {
                 },
             )?
         } else {
-            drop(plan);
+            // What is finished may have no name yet.
+            if let Some(plan) = plan.filter(|plan| before > 0 && plan.finished_before().is_none()) {
+                plan.open::<S::Record>(Some(task.model().name()))?.finish(End::Complete)?;
+            }
             left.iter().filter_map(|image| image.as_ref().err()).for_each(|error| {
                 say(&error.to_string());
                 why.insert(error.to_string(), error.to_string());
@@ -191,6 +194,7 @@ impl Trial {
         // Of shards the order is another one.
         failed.sort_by(|a, b| a.image.cmp(&b.image));
         let Ended { exit, done, elapsed, .. } = ended;
+        let exit = if failed.is_empty() { exit } else { Exit::Failed };
         Ok(ControlFlow::Continue(TrialOutcome {
             exit,
             images: images.len(),
@@ -206,8 +210,14 @@ fn key(image: &Result<Source, SourceError>) -> String {
     image.as_ref().map_or_else(ToString::to_string, Source::name)
 }
 
+/// What the records of a run say that is a shard of `run`.
+pub fn shard_run(run: &str, shard: Option<ShardNumber>) -> String {
+    shard.map_or_else(|| run.to_owned(), |shard| format!("{run} {}/{}", shard.index, shard.count))
+}
+
 /// What is said where records are of another run.
-const OTHER_RUN: &str = "is of another run: weights, settings, names of classes or the program differ";
+const OTHER_RUN: &str =
+    "is of another run: weights, settings, names of classes, the shard or the program differ";
 
 /// That what an interrupted or finished run left at `path` is of this one.
 fn same_run<R: ImageRecord>(path: &Path, run: &str) -> Result<()> {
