@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hotcoco::Annotation;
+use hotcoco::{Annotation, COCO};
 use image::RgbImage;
 
 use super::coco::{CocoTruth, SURE};
@@ -72,12 +72,64 @@ impl CocoTruth {
 }
 
 fn true_ones(truth: &CocoTruth, image: u64) -> Vec<&Annotation> {
-    let dataset = truth.dataset();
-    let ids = dataset.get_ann_ids_for_img(image).iter();
-    ids.filter_map(|&id| dataset.get_ann(id)).filter(|object| !object.iscrowd).collect()
+    of_image(truth.dataset(), image, |object| !object.iscrowd)
 }
 
 fn found_ones(image: u64, results: &CocoResults) -> Vec<&Annotation> {
-    let all = results.annotations().iter();
-    all.filter(|found| found.image_id == image && found.score.is_some_and(|score| score > SURE)).collect()
+    of_image(results.dataset(), image, |found| found.score.is_some_and(|score| score > SURE))
+}
+
+fn of_image(dataset: &COCO, image: u64, counts: impl Fn(&Annotation) -> bool) -> Vec<&Annotation> {
+    let ids = dataset.get_ann_ids_for_img(image).iter();
+    ids.filter_map(|&id| dataset.get_ann(id)).filter(|object| counts(object)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::CocoResult;
+
+    #[test]
+    fn what_was_found_stands_left_of_what_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("truth.json");
+        let object = |id: u64, image: u64, category: u64, crowd: u8| {
+            format!(
+                r#"{{"id": {id}, "image_id": {image}, "category_id": {category}, "bbox": [8, 8, 40, 30], "area": 1200, "iscrowd": {crowd}}}"#
+            )
+        };
+        let objects = [
+            object(1, 5, 2, 0),
+            object(2, 5, 2, 0),
+            object(3, 5, 1, 0),
+            object(4, 5, 1, 1),
+            object(5, 6, 1, 0),
+        ];
+        let text = format!(
+            r#"{{"images": [{{"id": 5, "file_name": "a.png", "width": 64, "height": 48}}, {{"id": 6, "file_name": "b.png"}}],
+                "categories": [{{"id": 1, "name": "dog"}}, {{"id": 2, "name": "cat"}}], "annotations": [{}]}}"#,
+            objects.join(",")
+        );
+        std::fs::write(&path, text).unwrap();
+        let truth = CocoTruth::open(&path).unwrap();
+        let found = |image_id: u64, score: f32| CocoResult {
+            image_id,
+            category_id: 1,
+            bbox: [8.0, 8.0, 40.0, 30.0],
+            score,
+            segmentation: None,
+        };
+        let results = truth.results_of([found(5, 0.9), found(5, 0.2), found(6, 0.1)]).unwrap();
+        // Crowds, and what is unlikely, are left out; the most frequent come first.
+        assert_eq!(truth.told(5, &results), ["2 cat, 1 dog", "1 dog"]);
+        assert_eq!(truth.told(6, &results), ["1 dog", "nothing"]);
+        let grey = RgbImage::from_pixel(64, 48, image::Rgb([128; 3]));
+        let picture = truth.picture(6, grey, &results);
+        let half = picture.width() / 2;
+        let is_drawn = |columns: std::ops::Range<u32>| {
+            let mut pixels = columns.flat_map(|x| (0..picture.height()).map(move |y| (x, y)));
+            pixels.any(|(x, y)| ![[128; 3], [255; 3]].contains(&picture.get_pixel(x, y).0))
+        };
+        assert!(!is_drawn(0..half - 8) && is_drawn(half + 8..picture.width()));
+    }
 }

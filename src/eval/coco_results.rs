@@ -52,6 +52,10 @@ impl CocoResults {
         self.coco.clone()
     }
 
+    pub(super) fn dataset(&self) -> &COCO {
+        &self.coco
+    }
+
     pub(super) fn annotations(&self) -> &[Annotation] {
         &self.coco.dataset.annotations
     }
