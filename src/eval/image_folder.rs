@@ -120,7 +120,7 @@ impl ImageFolder {
                 .values()
                 .filter_map(|source| match source {
                     Ok(Source { place: Location::Member { archive, number }, .. }) => {
-                        Some((archive.member_path(*number).to_owned(), source.clone()))
+                        Some((archive.member_path(*number)?.to_owned(), source.clone()))
                     }
                     _ => None,
                 })

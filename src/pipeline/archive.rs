@@ -131,9 +131,9 @@ impl ImageArchive {
         &self.path
     }
 
-    /// Its path below the archive's root.
-    pub(crate) fn member_path(&self, number: usize) -> &Path {
-        &self.members[number].name
+    /// The path below the archive's root of the member with this number; `None` where there is none.
+    pub fn member_path(&self, number: usize) -> Option<&Path> {
+        Some(&self.members.get(number)?.name)
     }
 
     /// What records and messages call a member: its path below the archive's.
