@@ -71,7 +71,12 @@ impl CocoTruth {
             };
             // Of images that are not listed nothing counts.
             if known.contains(&record.image_id) {
-                objects.push(object(record, category));
+                let Some(object) = object(record, category) else {
+                    return wrong(&format!(
+                        "its annotation {number} (from 0) has neither a bbox nor a segmentation"
+                    ));
+                };
+                objects.push(object);
             }
         }
         Ok(Self {
@@ -125,6 +130,15 @@ impl CocoTruth {
             Some(Segmentation::Polygon(polygons)) => !polygons.is_empty(),
             mask => mask.is_some(),
         })
+    }
+
+    /// That the masks of its objects can be compared with others.
+    ///
+    /// # Errors
+    /// When images without a size have masks that need one.
+    pub fn check_masks(&self) -> Result<(), DatasetError> {
+        let ids: Vec<u64> = self.images.iter().map(|image| image.id).collect();
+        self.coco.check_mask_dims(&ids, None).map_err(|error| self.error(&error))
     }
 
     /// Which category each of a model's classes is, by the name of the class.
@@ -308,16 +322,33 @@ pub fn twelve_lines(summary: &CocoSummary) -> String {
     lines.into_iter().map(line).collect()
 }
 
-fn object(record: TruthRecord, category_id: u64) -> Annotation {
-    Annotation {
+/// An object with a box, which is the one around its mask where the file has none.
+fn object(record: TruthRecord, category_id: u64) -> Option<Annotation> {
+    let bbox = record.bbox.or_else(|| box_around(record.segmentation.as_ref()?));
+    Some(Annotation {
         image_id: record.image_id,
         category_id,
-        bbox: record.bbox,
+        bbox: Some(bbox?),
         area: record.area,
         segmentation: record.segmentation,
         iscrowd: record.iscrowd.unwrap_or(0) != 0,
         ..Annotation::default()
-    }
+    })
+}
+
+/// Left edge, top edge, width and height of a mask, as COCO's boxes are of their polygons; `None` of one without a pixel.
+fn box_around(mask: &Segmentation) -> Option<[f64; 4]> {
+    let Segmentation::Polygon(polygons) = mask else { return mask.rle_ref()?.to_bbox().ok() };
+    let bounds = |first: usize| {
+        let edges = polygons.iter().flat_map(|polygon| polygon.iter().skip(first).step_by(2).copied());
+        let bounds: Option<[f64; 2]> = edges.fold(None, |bounds, edge| match bounds {
+            None => Some([edge; 2]),
+            Some([low, high]) => Some([edge.min(low), edge.max(high)]),
+        });
+        bounds
+    };
+    let ([left, right], [top, bottom]) = (bounds(0)?, bounds(1)?);
+    Some([left, top, right - left, bottom - top])
 }
 
 /// Objects that can be looked up, numbered anew: in files from elsewhere numbers occur twice.

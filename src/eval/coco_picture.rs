@@ -47,7 +47,8 @@ impl CocoTruth {
     }
 
     fn drawn(&self, picture: RgbImage, list: &[&Annotation]) -> RgbImage {
-        let masks: Vec<Option<Mask>> = list.iter().map(|object| self.mask(object)).collect();
+        let size = [picture.width(), picture.height()];
+        let masks: Vec<Option<Mask>> = list.iter().map(|object| self.mask(object, size)).collect();
         let names: Vec<String> = list.iter().map(|object| self.name(object.category_id)).collect();
         let drawn = list.iter().zip(&masks).zip(&names).filter_map(|((object, mask), label)| {
             let [x, y, w, h] = object.bbox?.map(|edge| edge as f32);
@@ -59,8 +60,9 @@ impl CocoTruth {
         objects(picture, &drawn, OPACITY)
     }
 
-    fn mask(&self, object: &Annotation) -> Option<Mask> {
-        let rle = self.dataset().ann_to_rle(object)?;
+    /// An object's mask on a picture of this size; a mask of another size, which may be any, is none of it.
+    fn mask(&self, object: &Annotation, picture: [u32; 2]) -> Option<Mask> {
+        let rle = self.dataset().ann_to_rle(object).filter(|rle| [rle.w, rle.h] == picture)?;
         let [width, height] = [rle.w as usize, rle.h as usize];
         // Column by column.
         let columns = hotcoco::mask::decode(&rle);
@@ -123,6 +125,16 @@ mod tests {
         // Crowds, and what is unlikely, are left out; the most frequent come first.
         assert_eq!(truth.told(5, &results), ["2 cat, 1 dog", "1 dog"]);
         assert_eq!(truth.told(6, &results), ["1 dog", "nothing"]);
+        // A mask is drawn on what it is of, and never unpacked for anything else.
+        let mask = |size: [usize; 2]| {
+            let counts = hotcoco::mask::rle_to_string(&hotcoco::mask::encode(&[1; 12], 3, 4).unwrap());
+            let mask = crate::results::Rle { size, counts };
+            truth.results_of([CocoResult { segmentation: Some(mask), ..found(6, 0.9) }]).unwrap()
+        };
+        for (size, picture, drawn) in [([3, 4], [4, 3], true), ([3, 4], [64, 48], false)] {
+            let results = mask(size);
+            assert_eq!(truth.mask(&results.annotations()[0], picture).is_some(), drawn, "{picture:?}");
+        }
         let grey = RgbImage::from_pixel(64, 48, image::Rgb([128; 3]));
         let picture = truth.picture(6, grey, &results);
         let half = picture.width() / 2;

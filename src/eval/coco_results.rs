@@ -19,7 +19,15 @@ pub struct CocoResults {
     coco: Arc<COCO>,
     boxes: bool,
     masks: bool,
-    other_categories: usize,
+    other_categories: OtherCategories,
+}
+
+/// Results of categories that a dataset doesn't have.
+#[derive(Clone, Debug, Default)]
+struct OtherCategories {
+    count: usize,
+    /// The category of the first.
+    first: Option<String>,
 }
 
 impl CocoResults {
@@ -45,7 +53,12 @@ impl CocoResults {
 
     /// How many more there were of categories that the dataset doesn't have. They don't count, as with pycocotools.
     pub fn other_categories(&self) -> usize {
-        self.other_categories
+        self.other_categories.count
+    }
+
+    /// The category of the first of these: its name, or its number.
+    pub fn first_other_category(&self) -> Option<&str> {
+        self.other_categories.first.as_deref()
     }
 
     pub(super) fn coco(&self) -> Arc<COCO> {
@@ -102,10 +115,12 @@ pub struct Collected<'a> {
     truth: &'a Arc<COCO>,
     images: &'a DatasetImages,
     categories: CategoryNames<'a>,
+    /// Whether categories have names rather than their numbers alone.
+    named: bool,
     /// With the place in the file of each, from 0.
     found: Vec<(usize, Annotation)>,
     number: usize,
-    other_categories: usize,
+    other_categories: OtherCategories,
     /// Results of images that the dataset doesn't have, and the first of these images.
     strangers: Option<(usize, String)>,
 }
@@ -113,15 +128,18 @@ pub struct Collected<'a> {
 impl<'a> Collected<'a> {
     /// Nothing yet of the results at `path`; `truth` has the images that count, `images` all that there are.
     pub fn new(path: &'a Path, truth: &'a Arc<COCO>, images: &'a DatasetImages) -> Self {
-        let categories = truth.dataset.categories.iter();
+        let categories = &truth.dataset.categories;
+        let named = categories.iter().any(|category| category.name != category.id.to_string());
+        let categories = categories.iter();
         Self {
+            named,
             path,
             truth,
             images,
             categories: CategoryNames::new(categories.map(|category| (category.name.as_str(), category.id))),
             found: Vec::new(),
             number: 0,
-            other_categories: 0,
+            other_categories: OtherCategories::default(),
             strangers: None,
         }
     }
@@ -172,17 +190,27 @@ impl<'a> Collected<'a> {
     }
 
     fn object(&mut self, image_id: u64, record: ResultRecord) -> Result<(), DatasetError> {
+        // A class's number is the model's; its name says which category it is.
         let named = record.label.as_deref().and_then(|label| self.categories.find(label));
-        let Some(category_id) = named.or(record.category_id) else { return Err(self.lacks("category_id")) };
+        let (category, called) = match (named, record.label, record.category_id) {
+            (Some(id), ..) => (Some(id), String::new()),
+            (None, Some(label), _) if self.named => (None, label),
+            (None, _, Some(id)) => (Some(id).filter(|id| self.truth.get_cat(*id).is_some()), id.to_string()),
+            (None, _, None) => return Err(self.lacks("category_id")),
+        };
         let Some(score) = record.score else { return Err(self.lacks("score")) };
         if record.bbox.is_none() && record.segmentation.is_none() {
             return Err(self.lacks("bbox and segmentation"));
         }
         if !self.images.by_id.contains_key(&image_id) {
             self.stranger(&image_id.to_string());
-        } else if self.truth.get_cat(category_id).is_none() {
-            self.other_categories += 1;
         } else if self.truth.get_img(image_id).is_some() {
+            let Some(category_id) = category else {
+                self.other_categories.count += 1;
+                self.other_categories.first.get_or_insert(called);
+                self.number += 1;
+                return Ok(());
+            };
             let found = Annotation {
                 image_id,
                 category_id,
@@ -212,8 +240,8 @@ impl<'a> Collected<'a> {
                  use the annotations of these images"
             )));
         }
-        let boxes = self.found.iter().any(|(_, found)| found.bbox.is_some());
-        let masks = self.found.iter().any(|(_, found)| found.segmentation.is_some());
+        let boxes = self.all_or_none("bbox", |found| found.bbox.is_some());
+        let masks = self.all_or_none("segmentation", |found| found.segmentation.is_some());
         // As with pycocotools the first result says what sizes are measured by.
         let by_boxes = self.found.first().is_some_and(|(_, found)| found.bbox.is_some());
         let (path, truth) = (self.path, self.truth);
@@ -225,9 +253,25 @@ impl<'a> Collected<'a> {
             .into_par_iter()
             .map(|(number, found)| complete(found, truth, by_boxes).map_err(|why| wrong(number, why)))
             .collect();
-        let loaded = self.truth.load_res_anns(completed?);
+        let completed = completed?;
+        let (boxes, masks) = (boxes?, masks?);
+        let loaded = self.truth.load_res_anns(completed);
         let coco = loaded.map_err(|error| DatasetError::new(path, error.to_string()))?;
         Ok(CocoResults { coco: Arc::new(coco), boxes, masks, other_categories: self.other_categories })
+    }
+
+    /// Whether all results have something, rather than none.
+    ///
+    /// # Errors
+    /// When only some have: the others would count as nothing.
+    fn all_or_none(&self, what: &str, has: impl Fn(&Annotation) -> bool) -> Result<bool, DatasetError> {
+        let with = self.found.iter().any(|(_, found)| has(found));
+        match self.found.iter().find(|(_, found)| with && !has(found)) {
+            Some((number, _)) => {
+                Err(self.error(&format!("its result {number} (from 0) has no {what}, and others have one")))
+            }
+            None => Ok(with),
+        }
     }
 
     fn lacks(&self, what: &str) -> DatasetError {

@@ -367,6 +367,10 @@ fn files_that_are_no_annotations_are_refused() {
             with(json!({"image_id": 1.5, "category_id": 1})),
             "no JSON of COCO's annotations: 1.5 is no whole number",
         ),
+        (
+            with(json!({"image_id": 1, "category_id": 1, "segmentation": []})),
+            "its annotation 0 (from 0) has neither a bbox nor a segmentation",
+        ),
         (with(json!({"image_id": -1, "category_id": 1})), "no JSON of COCO's annotations: "),
         (with(json!({"image_id": 1, "category_id": 1, "bbox": [1, 2]})), "no JSON of COCO's annotations: "),
     ] {
@@ -394,11 +398,27 @@ fn lists_that_are_no_results_are_refused() {
         }
         json!([good, result])
     };
+    let masked = |result: &Value, with_box: bool| {
+        let mut result = result.clone();
+        result["segmentation"] = json!([[1, 2, 4, 2, 4, 6, 1, 6]]);
+        if !with_box {
+            result.as_object_mut().unwrap().remove("bbox");
+        }
+        result
+    };
     for (value, says) in [
         (but("image_id", Value::Null), "its result 1 (from 0) has no image_id"),
         (but("category_id", Value::Null), "its result 1 (from 0) has no category_id"),
         (but("score", Value::Null), "its result 1 (from 0) has no score"),
         (but("bbox", Value::Null), "its result 1 (from 0) has no bbox and segmentation"),
+        (
+            json!([masked(&good, true), masked(&good, false)]),
+            "its result 1 (from 0) has no bbox, and others have one",
+        ),
+        (
+            json!([good, masked(&good, true)]),
+            "its result 0 (from 0) has no segmentation, and others have one",
+        ),
         (but("bbox", json!([1, 2, 3])), "no JSON of COCO's results: "),
         (but("score", json!("a")), "no JSON of COCO's results: "),
         (
@@ -456,4 +476,47 @@ fn lists_that_are_no_results_are_refused() {
         error.contains("coco_truth.json: its result 0 (from 0) has a mask of 1x4294967295 pixels"),
         "{error}"
     );
+}
+
+/// A class that annotations do not name is none of their categories, whatever number the model gives it.
+#[test]
+fn classes_that_annotations_do_not_name_do_not_count() {
+    let image = json!({"id": 1, "file_name": "a.png", "width": 64, "height": 64});
+    let object = json!({"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]});
+    let found = |label: &str| json!({"category_id": 1, "index": 0, "label": label, "score": 0.5, "bbox": [0, 0, 10, 10]});
+    let (_list, list) = json_file(&json!([{
+        "image": "a.png", "model": "m", "width": 64, "height": 64, "detections": [found("person"), found("dog")]
+    }]));
+    for (name, others, ap) in [("cat", Some("person"), 0.0), ("dog", Some("person"), 1.0), ("", None, 1.0)] {
+        let (_truth, path) = json_file(
+            &json!({"images": [image], "annotations": [object], "categories": [{"id": 1, "name": name}]}),
+        );
+        let truth = CocoTruth::open(&path).unwrap();
+        let results = truth.results(&list).unwrap();
+        assert_eq!(results.first_other_category(), others, "{name}");
+        assert_close(truth.score(&results, false).unwrap().metrics.bbox.unwrap().ap, &json!(ap), name);
+    }
+}
+
+/// An object that is annotated by its mask alone has the box around it.
+#[test]
+fn objects_without_a_box_have_that_of_their_mask() {
+    let runs = json!({"size": [6, 8], "counts": [13, 3, 3, 3, 3, 3, 3, 3, 14]});
+    for mask in [json!([[2, 1, 6, 1, 6, 4], [2, 4, 2, 1]]), runs] {
+        let (_truth, path) = json_file(&json!({
+            "images": [{"id": 5, "file_name": "a.png", "width": 8, "height": 6}],
+            "annotations": [{"image_id": 5, "category_id": 2, "segmentation": mask}],
+            "categories": [{"id": 2, "name": "thing"}]
+        }));
+        let truth = CocoTruth::open(&path).unwrap();
+        let found = CocoResult {
+            image_id: 5,
+            category_id: 2,
+            bbox: [2.0, 1.0, 4.0, 3.0],
+            score: 0.5,
+            segmentation: None,
+        };
+        let results = truth.results_of([found]).unwrap();
+        assert_close(truth.score(&results, false).unwrap().metrics.bbox.unwrap().ap, &json!(1.0), "box");
+    }
 }
