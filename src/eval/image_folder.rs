@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path, PathBuf, is_separator};
 
 use nat_convert::labels::Labels;
 
@@ -22,6 +22,8 @@ pub struct ImageFolder {
     pub images: Vec<LabelledImage>,
     /// The classes' names: of folders in timm's order, numbers in a name by their value.
     pub names: Vec<String>,
+    /// What else is there and was passed over, a line for people each.
+    pub passed_over: Vec<String>,
 }
 
 /// An image of a dataset.
@@ -68,12 +70,14 @@ impl ImageFolder {
     /// # Errors
     /// When it is not there, or an image lies outside all class folders.
     pub fn open(root: &Path) -> Result<Self, DatasetError> {
-        let (sources, mut names) = if root.is_dir() {
+        let (sources, mut names, passed_over) = if root.is_dir() {
             let listing =
                 Listing::expand(&[root.to_owned()], true, &mut || Err(io::ErrorKind::Unsupported.into()));
-            (listing.sources.into_iter().map(|source| below_of(root, source)).collect(), folders(root)?)
+            let sources = listing.sources.into_iter().map(|source| below_of(root, source)).collect();
+            (sources, folders(root)?, listing.passed_over)
         } else {
-            (archived(root)?, Vec::new())
+            let Archived { images, passed_over } = archived(root)?;
+            (images, Vec::new(), passed_over)
         };
         let class = |below: &Path| {
             let mut parts = below.components();
@@ -84,7 +88,11 @@ impl ImageFolder {
         };
         let mut named = Vec::new();
         for (below, source) in sources {
-            let Some(folder) = class(&below) else {
+            let folder = match &source {
+                Ok(_) => class(&below),
+                Err(error) => folder_of(&names, root, error.name()),
+            };
+            let Some(folder) = folder else {
                 return Err(match source {
                     Err(error @ SourceError::Empty { .. }) => DatasetError::of(root, &error),
                     _ => DatasetError::new(
@@ -102,7 +110,7 @@ impl ImageFolder {
         let numbers: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
         let image = |(folder, source): (String, _)| LabelledImage { source, class: numbers[folder.as_str()] };
         let images = named.into_iter().map(image).collect();
-        Ok(Self { root: root.to_owned(), images, names })
+        Ok(Self { root: root.to_owned(), images, names, passed_over })
     }
 
     /// The images that a list names, a line each: its path below `root`, a space, comma or tab, and its class. Their
@@ -114,7 +122,7 @@ impl ImageFolder {
         let text = fs::read_to_string(list).map_err(|error| DatasetError::io(list, &error))?;
         let mut members = HashMap::new();
         if !root.is_dir() {
-            members.extend(archived(root)?);
+            members.extend(archived(root)?.images);
             // By the path that lists of the archive's members have, too.
             let whole: Vec<Placed> = members
                 .values()
@@ -163,7 +171,7 @@ impl ImageFolder {
         for (number, name) in names.iter().enumerate() {
             numbers[name].iter().for_each(|&image| images[image].class = number);
         }
-        Ok(Self { root: root.to_owned(), images, names })
+        Ok(Self { root: root.to_owned(), images, names, passed_over: Vec::new() })
     }
 
     /// The images with the classes of a network that calls them `labels`, and how the names became those: where all
@@ -277,11 +285,30 @@ fn below_of(root: &Path, source: Result<Source, SourceError>) -> Placed {
     (below, source)
 }
 
+/// The folder of `names` that holds what a message calls so, where only its name is known, in which what is no text is
+/// spelt out.
+fn folder_of(names: &[String], root: &Path, name: &str) -> Option<String> {
+    let below = name.strip_prefix(&name_of(root))?.trim_start_matches(is_separator);
+    let holds = |folder: &&String| {
+        let rest = below.strip_prefix(folder.as_str());
+        rest.is_some_and(|rest| rest.starts_with(is_separator))
+    };
+    names.iter().find(holds).cloned()
+}
+
 /// An image, or why it is nowhere, with its path below the dataset.
 type Placed = (PathBuf, Result<Source, SourceError>);
 
-/// The images of an archive, with their paths in it.
-fn archived(path: &Path) -> Result<Vec<Placed>, DatasetError> {
+/// What is in an archive.
+struct Archived {
+    /// The images, with their paths in it.
+    images: Vec<Placed>,
+    /// As [`ImageFolder::passed_over`].
+    passed_over: Vec<String>,
+}
+
+/// The images of an archive.
+fn archived(path: &Path) -> Result<Archived, DatasetError> {
     let archive = ImageArchive::open(path).map_err(|error| DatasetError::of(path, &error))?;
     let images = archive.images();
     if images.is_empty() {
@@ -296,7 +323,8 @@ fn archived(path: &Path) -> Result<Vec<Placed>, DatasetError> {
         let place = Location::Member { archive: archive.clone(), number };
         (below.clone(), Ok(Source { place, below }))
     };
-    Ok(images.into_iter().map(member).collect())
+    let passed_over = archive.passed_over().into_iter().collect();
+    Ok(Archived { images: images.into_iter().map(member).collect(), passed_over })
 }
 
 /// timm's order of names: numbers in them by their value, letters whatever their case; torchvision's is the same where
@@ -395,6 +423,26 @@ mod tests {
         let images = ImageFolder::open(folder.path()).unwrap();
         assert_eq!(images.images.len(), 3);
         assert!(images.images[2].source.is_err() && images.images[2].class == 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folders_may_be_called_as_no_text_is() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tree(&["a/x.png"]);
+        for name in [&b"b\\x41"[..], b"c\xff"] {
+            let class = folder.path().join(OsStr::from_bytes(name));
+            // Not every file system has such names.
+            if fs::create_dir(&class).is_ok() {
+                std::os::unix::fs::symlink("gone.png", class.join("z.png")).unwrap();
+            }
+        }
+        let images = ImageFolder::open(folder.path()).unwrap();
+        let classes: Vec<&str> =
+            images.images.iter().map(|image| images.names[image.class].as_str()).collect();
+        assert_eq!(classes[..2], ["a", "b\\\\x41"]);
+        assert_eq!(classes.get(2).is_none_or(|class| *class == "c\\xff"), true);
     }
 
     #[test]

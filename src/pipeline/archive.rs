@@ -1,6 +1,6 @@
 //! Tar and zip files whose images are read where they lie: in any order, from several threads, without unpacking.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use zip::ZipArchive;
 
+use super::listing::PassedOver;
 use super::names::{is_hidden, is_image, name_of, plain};
 use super::source_error::reason;
 
@@ -68,6 +69,12 @@ pub enum ArchiveError {
         /// The reader's words.
         reason: String,
     },
+    /// Its links to folders make more members of it than anybody means.
+    #[error("its links to folders make {most} files of it; unpack it, or make it without the links")]
+    Links {
+        /// How many there may be.
+        most: usize,
+    },
 }
 
 impl From<io::Error> for ArchiveError {
@@ -87,6 +94,10 @@ const COMPRESSED: [(&[u8], &str); 5] = [
     (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
     (b"7z\xbc\xaf\x27\x1c", "7-zip"),
 ];
+
+/// Members that links to folders may make of any archive, and how many times its own of a large one.
+const MOST_MEMBERS: usize = 1 << 20;
+const MOST_TIMES: usize = 16;
 
 /// Where the magic of POSIX and GNU tar stands.
 const TAR_MAGIC: std::ops::Range<usize> = 257..262;
@@ -114,7 +125,8 @@ impl ImageArchive {
         } else {
             return Err(ArchiveError::Other);
         };
-        Ok(Arc::new(Self { path: path.to_owned(), kind, members: resolved(members) }))
+        let most = MOST_MEMBERS.max(MOST_TIMES * members.len());
+        Ok(Arc::new(Self { path: path.to_owned(), kind, members: resolved(members, most)? }))
     }
 
     /// The images in it, each by its number and its path below the archive's root, in the order of their paths. What is
@@ -124,6 +136,12 @@ impl ImageArchive {
         let mut images: Vec<_> = members.filter(|(_, name)| is_image(name)).collect();
         images.sort_by_key(|(_, name)| *name);
         images
+    }
+
+    /// What else is in it, in words; `None` of nothing. Hidden members are not spoken of.
+    pub fn passed_over(&self) -> Option<String> {
+        let files = self.members.iter().filter(|member| !is_image(&member.name)).count();
+        PassedOver { files, ..PassedOver::default() }.told(&self.path)
     }
 
     /// The file.
@@ -277,14 +295,18 @@ fn joined(folder: &Path, path: &Path) -> PathBuf {
 }
 
 /// Members whose links have become what they lead to. Of several of one name the last counts, as for who unpacks them.
-fn resolved(members: Vec<ArchiveMember>) -> Vec<ArchiveMember> {
+///
+/// # Errors
+/// When links to folders make `most` members of them.
+fn resolved(members: Vec<ArchiveMember>, most: usize) -> Result<Vec<ArchiveMember>, ArchiveError> {
     /// Links to links, of which some may lead in a circle.
     const DEEPEST: usize = 8;
-    let last: HashMap<PathBuf, usize> = members.iter().map(|member| member.name.clone()).zip(0..).collect();
+    // What is in a folder stands behind it.
+    let last: BTreeMap<&Path, usize> = members.iter().map(|member| member.name.as_path()).zip(0..).collect();
     let follow = |mut number: usize| {
         for _ in 0..DEEPEST {
             match &members[number].place {
-                MemberPlace::Link(target) => match last.get(target) {
+                MemberPlace::Link(target) => match last.get(target.as_path()) {
                     Some(&next) => number = next,
                     None => break,
                 },
@@ -293,28 +315,34 @@ fn resolved(members: Vec<ArchiveMember>) -> Vec<ArchiveMember> {
         }
         (members[number].size, members[number].place.clone())
     };
-    let kept = members.iter().enumerate().filter(|(number, member)| last.get(&member.name) == Some(number));
+    let kept = members.iter().enumerate();
+    let kept = kept.filter(|(number, member)| last.get(member.name.as_path()) == Some(number));
     let mut all = Vec::new();
     for (number, member) in kept {
         let (size, place) = follow(number);
-        if let MemberPlace::Link(target) = &place {
+        if let MemberPlace::Link(target) = &place
+            // One to a folder around it has no end.
+            && !member.name.starts_with(target)
+        {
             // One to a folder has all that is in it.
-            let inside =
-                members.iter().enumerate().filter(|(number, inner)| last.get(&inner.name) == Some(number));
-            let inside = inside.filter_map(|(number, inner)| {
-                let below = inner.name.strip_prefix(target).ok().filter(|below| *below != Path::new(""))?;
+            let inside = last.range(target.as_path()..).take_while(|(inner, _)| inner.starts_with(target));
+            let inside = inside.map(|(inner, &number)| {
                 let (size, place) = follow(number);
-                Some(ArchiveMember { name: member.name.join(below), size, place })
+                let below = inner.strip_prefix(target).unwrap_or(inner);
+                ArchiveMember { name: member.name.join(below), size, place }
             });
             let before = all.len();
-            all.extend(inside);
+            all.extend(inside.take(most.saturating_sub(before)));
+            if all.len() == most {
+                return Err(ArchiveError::Links { most });
+            }
             if all.len() > before {
                 continue;
             }
         }
         all.push(ArchiveMember { name: member.name.clone(), size, place });
     }
-    all
+    Ok(all)
 }
 
 /// Adds what is not hidden: macOS leaves `__MACOSX/._photo.jpg` beside photo.jpg.
@@ -496,6 +524,27 @@ mod tests {
                 ("c/hard.png".to_owned(), Ok("new".to_owned())),
             ]
         );
+    }
+
+    /// A few links in a small file never fill the memory.
+    #[test]
+    fn links_to_folders_have_an_end() {
+        let file = |name: String| ArchiveMember { name: name.into(), size: 1, place: MemberPlace::At(0) };
+        let link = |name: &str, target: &str| {
+            let (name, target) = (PathBuf::from(name), PathBuf::from(target));
+            ArchiveMember { name, size: 0, place: MemberPlace::Link(target) }
+        };
+        let files = || (0..50).map(|number| file(format!("a/b/{number}.png")));
+        // To what is around them there is none.
+        let around = ["", "a", "a/b"].map(|target| link("a/b/up", target));
+        for link in around {
+            let all = resolved(files().chain([link]).collect(), 1000).unwrap();
+            assert_eq!(all.len(), 51);
+        }
+        let links = |count: usize| (0..count).map(|number| link(&format!("c{number}"), "a"));
+        assert_eq!(resolved(files().chain(links(10)).collect(), 1000).unwrap().len(), 550);
+        let error = resolved(files().chain(links(20)).collect(), 1000).err().unwrap().to_string();
+        assert!(error.starts_with("its links to folders make 1000 files of it; "), "{error}");
     }
 
     /// Any byte of an archive may be wrong: that is an error, or other bytes, and nothing worse.

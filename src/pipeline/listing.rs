@@ -25,10 +25,27 @@ pub struct Listing {
 
 /// How many names of an argument are no images, without being wrong.
 #[derive(Default)]
-struct PassedOver {
-    folders: usize,
-    files: usize,
-    hidden: usize,
+pub(super) struct PassedOver {
+    pub(super) folders: usize,
+    pub(super) files: usize,
+    pub(super) hidden: usize,
+}
+
+impl PassedOver {
+    /// In words, of an argument; `None` of nothing.
+    pub(super) fn told(&self, argument: &Path) -> Option<String> {
+        let Self { folders, files, hidden } = *self;
+        let counts: Vec<String> = [
+            (folders, "folder", "folders"),
+            (files, "file of another kind", "files of other kinds"),
+            (hidden, "hidden name", "hidden names"),
+        ]
+        .into_iter()
+        .filter(|(n, ..)| *n > 0)
+        .map(|(n, one, many)| format!("{n} {}", if n == 1 { one } else { many }))
+        .collect();
+        (!counts.is_empty()).then(|| format!("{}: passed over {}", name_of(argument), counts.join(", ")))
+    }
 }
 
 impl Listing {
@@ -195,19 +212,7 @@ impl Listing {
     }
 
     fn pass_over(&mut self, argument: &Path, passed: PassedOver) {
-        let PassedOver { folders, files, hidden } = passed;
-        let counts: Vec<String> = [
-            (folders, "folder", "folders"),
-            (files, "file of another kind", "files of other kinds"),
-            (hidden, "hidden name", "hidden names"),
-        ]
-        .into_iter()
-        .filter(|(n, ..)| *n > 0)
-        .map(|(n, one, many)| format!("{n} {}", if n == 1 { one } else { many }))
-        .collect();
-        if !counts.is_empty() {
-            self.passed_over.push(format!("{}: passed over {}", name_of(argument), counts.join(", ")));
-        }
+        self.passed_over.extend(passed.told(argument));
     }
 
     /// Leaves share `index` of `count`, `index` from 1: what is `index`, `index + count`, … of the listing, so that
