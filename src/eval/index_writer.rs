@@ -297,6 +297,8 @@ impl FileHeader {
     fn read(path: &Path) -> io::Result<Option<Self>> {
         /// Bytes of a header, at most: ours says little.
         const MOST: u64 = 1 << 16;
+        /// Channels, at most: no network has near as many.
+        const WIDEST: usize = 1 << 20;
         #[derive(Deserialize)]
         struct Json {
             #[serde(rename = "__metadata__")]
@@ -321,8 +323,9 @@ impl FileHeader {
         file.take(length).read_to_end(&mut json)?;
         let Ok(Json { metadata, pooled }) = serde_json::from_slice(&json) else { return Ok(None) };
         let origin = IndexOrigin::of_metadata(|key| metadata.get(key).map(String::as_str));
-        let whole = json.len() as u64 == length && pooled.dtype == "F32" && pooled.shape[1] > 0;
-        Ok(origin.filter(|_| whole).map(|origin| Self { origin, width: pooled.shape[1], length: json.len() }))
+        let width = pooled.shape[1];
+        let whole = json.len() as u64 == length && pooled.dtype == "F32" && (1..=WIDEST).contains(&width);
+        Ok(origin.filter(|_| whole).map(|origin| Self { origin, width, length: json.len() }))
     }
 
     /// Where the rows begin.
@@ -432,6 +435,22 @@ mod tests {
         assert!(names.starts_with("a\\x0a0.png\na\\x0a1.png\n") && names.lines().count() == 12);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         both(folder.path())
+    }
+
+    #[test]
+    fn rows_of_more_than_any_network_gives_are_none_of_ours() {
+        for width in [1 << 21, 1 << 62, usize::MAX] {
+            let folder = tempfile::tempdir().unwrap();
+            let [mut rows, names] = whole();
+            let header = json(&origin(), width, 12, 0);
+            rows[..8].copy_from_slice(&(header.len() as u64).to_le_bytes());
+            rows.splice(8.., header.bytes());
+            let [rows_file, names_file] = index_files(folder.path());
+            fs::write(rows_file, rows).unwrap();
+            fs::write(names_file, names).unwrap();
+            let error = ClaimedIndex::resume(folder.path()).err().unwrap().to_string();
+            assert!(error.contains("features.safetensors: "), "{error}");
+        }
     }
 
     #[test]
