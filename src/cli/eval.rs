@@ -19,6 +19,7 @@ mod score;
 mod segment;
 mod text;
 mod trial;
+mod truth;
 
 /// Measure a model on a dataset, as the published tables do: accuracy, COCO's AP, mean IoU, panoptic quality
 ///

@@ -22,6 +22,7 @@ pub struct OutputPlan {
     format: OutputFormat,
     path: Option<PathBuf>,
     resumed: Option<(Resumed, Partial)>,
+    kept_empty: bool,
 }
 
 /// Where the records of a command go, one after the other.
@@ -29,6 +30,8 @@ pub struct Output {
     format: OutputFormat,
     sink: Sink,
     records: usize,
+    /// Whether a file without a record takes the place of an earlier one.
+    kept_empty: bool,
     /// Members of the array that has been begun.
     members: usize,
     /// The last record of an interrupted run, with its file: it is computed again and has to come out the same.
@@ -98,7 +101,12 @@ impl OutputPlan {
                 may_be_replaced(path, resume, format)?;
             }
         }
-        Ok(Self { format, path, resumed: None })
+        Ok(Self { format, path, resumed: None, kept_empty: false })
+    }
+
+    /// With a file even where everything fails: what stands there is then of an earlier run no more.
+    pub fn kept_empty(self) -> Self {
+        Self { kept_empty: true, ..self }
     }
 
     /// Reads what an interrupted run finished, takes its images out of `sources` and gives them. From now on no other
@@ -136,10 +144,10 @@ impl OutputPlan {
     /// When the file can't be made, another process writes it, or what it is to go on with was made by another model
     /// than `model`.
     pub fn open<R: Record>(self, model: Option<&str>) -> Result<Output> {
-        let Self { format, path, resumed } = self;
+        let Self { format, path, resumed, kept_empty } = self;
         let Some(path) = path else {
             let sink = Sink::Stdout(BufWriter::new(io::stdout()));
-            let mut output = Output { format, sink, records: 0, members: 0, expected: None };
+            let mut output = Output { format, sink, records: 0, kept_empty, members: 0, expected: None };
             output.text(&format.opening(R::COLUMNS))?;
             return Ok(output);
         };
@@ -164,8 +172,14 @@ impl OutputPlan {
             }
         };
         let begins = file.length() == 0;
-        let mut output =
-            Output { format, sink: Sink::File { file, path }, records, members: records, expected };
+        let mut output = Output {
+            format,
+            sink: Sink::File { file, path },
+            records,
+            kept_empty,
+            members: records,
+            expected,
+        };
         if begins {
             output.text(&format.opening(R::COLUMNS))?;
         }
@@ -278,7 +292,9 @@ impl Output {
                 };
                 Ok(Some(format!("results in {partial}{on}")))
             }
-            (End::Early | End::Nothing, Some(_)) if self.records == 0 => {
+            (End::Early | End::Nothing, Some(_))
+                if self.records == 0 && !(self.kept_empty && end == End::Nothing) =>
+            {
                 file.discard();
                 Ok(Some(if path.exists() {
                     format!("{name} is left as it was")

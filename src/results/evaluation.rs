@@ -18,7 +18,7 @@ pub struct Evaluation {
     /// other.
     pub weights_sha256: Option<String>,
     /// What decides the scores beside the images, in sixteen hexadecimal digits: weights, settings that are not of the
-    /// machine, names of the classes, version. Records of another one are not added up with these.
+    /// machine, names of the classes, content of the annotations, version. Records of another one are not added up with these.
     pub run: String,
     /// The scores.
     pub metrics: Metrics,

@@ -30,9 +30,10 @@ use super::super::verbosity::Verbosity;
 use super::extremes::{Extremes, ShownImage};
 use super::options::{DatasetOptions, OrientationOptions, PredictionOptions, ReportOptions, ResumeOptions};
 use super::page::{Pictures, SHOWN, page};
-use super::report::{check, evaluation, keep_time, of_model, run_of, write};
+use super::report::{REAL, check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
 use super::trial::{Trial, TrialOutcome, shard_run};
+use super::truth::sha256_of;
 
 /// Measure top-1 and top-5 accuracy on images in a folder for each class
 ///
@@ -96,6 +97,9 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
         Some(list) => ImageFolder::listed(data, list)?,
         None => ImageFolder::open(data)?,
     };
+    if !verbosity.quiet {
+        folder.passed_over.iter().for_each(|line| say(line));
+    }
     let numbered = arguments.annotations.is_some();
     let real =
         arguments.real.as_deref().map(|path| ReassessedLabels::open(path).map(|labels| (path, labels)));
@@ -106,7 +110,8 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
         dataset.options.insert(name.to_owned(), value);
     };
     if let Some((path, _)) = &real {
-        chosen("real", name_of(path).into());
+        chosen(REAL, name_of(path).into());
+        chosen("real_sha256", sha256_of(path)?.into());
     }
     if folder.images.iter().all(|image| image.source.is_err()) {
         bail!("{}: none of the images is there", name_of(data));
@@ -406,12 +411,13 @@ fn read_classifications(path: &Path) -> Result<Vec<Classification>> {
 impl Score for ClassifyScore {
     type Record = JudgedImage;
 
-    fn add(&mut self, mut image: JudgedImage) -> Result<()> {
-        // What an earlier run was told of the image may have been corrected since.
-        if let Some((class, real)) = self.truths.get(&image.image).cloned() {
-            let JudgedImage { image: name, model, run, top, .. } = image;
-            image = judged(name, [&model, &run], class, top, real);
-        }
+    fn corrected(&self, image: &JudgedImage) -> Option<JudgedImage> {
+        let (class, real) = self.truths.get(&image.image)?.clone();
+        let JudgedImage { image: name, model, run, top, .. } = image.clone();
+        Some(judged(name, [&model, &run], class, top, real)).filter(|corrected| corrected != image)
+    }
+
+    fn add(&mut self, image: JudgedImage) -> Result<()> {
         image.top.iter().try_for_each(|scored| self.know(scored.index, &scored.label))?;
         self.counts.add(&image);
         let name = |index: usize| self.labels.get(index).cloned().unwrap_or_else(|| index.to_string());

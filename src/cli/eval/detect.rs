@@ -14,7 +14,7 @@ use nat_infer::pipeline::name_of;
 use nat_infer::results::{
     ClassScores, CocoResult, Detection, Evaluation, FailedImage, Metrics, SearchedImage,
 };
-use nat_infer::tasks::{Detect, DetectOptions};
+use nat_infer::tasks::{Detect, DetectOptions, TaskError};
 use nat_infer::zoo::Task;
 
 use super::super::exit::{Exit, one_line, say};
@@ -30,12 +30,14 @@ use super::page::{Pictures, SHOWN, page};
 use super::report::{check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
 use super::trial::{Trial, TrialOutcome, shard_run};
+use super::truth::{ANNOTATIONS, sha256_of};
 
 /// Measure COCO's average precision of boxes and masks
 ///
 /// The twelve numbers of pycocotools for each, over all images of the annotations. Categories are a model's classes by their
-/// names, or where there are as many by their order. An image that can't be read is one in which nothing was found, and is
-/// named. --results scores a list of results in COCO's format, which anybody may have made.
+/// names, or where there are as many by their order. An image that can't be read, or is of another size than annotated, is one
+/// in which nothing was found, and is named. --results scores a list of results in COCO's format, which anybody may have made,
+/// or records of `detect`, whose classes are categories by their names.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct EvalDetectArguments {
@@ -102,6 +104,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
     let mut dataset = arguments.dataset.settings(data.as_deref().unwrap_or(&annotations));
     dataset.annotations = Some(name_of(&annotations));
     dataset.options.insert("masks".to_owned(), (!arguments.no_masks).into());
+    dataset.options.insert(ANNOTATIONS.to_owned(), sha256_of(&annotations)?.into());
     let (exif, called) = arguments.orientation.or(ExifName::Apply);
     let reader = Reader::new(exif, Limits::default());
     let mut ids: Vec<u64> = truth.images().iter().map(|image| image.id).collect();
@@ -113,14 +116,17 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
     arguments.dataset.take(&mut ids);
     arguments.dataset.take(&mut images);
     truth = truth.restrict(&ids);
+    if !arguments.no_masks {
+        truth.check_masks()?;
+    }
     let pictures = Pictures::of(images.iter().flatten(), reader);
     if let Some(path) = &arguments.predictions.results {
         let results = truth.results(path)?;
         dataset.results = Some(name_of(path));
-        if results.other_categories() > 0 && !verbosity.quiet {
+        if let Some(first) = results.first_other_category().filter(|_| !verbosity.quiet) {
             let (path, count) = (name_of(path), results.other_categories());
             say(&format!(
-                "warning: {path}: {count} results are of categories that the annotations do not have"
+                "warning: {path}: {count} results are of categories that the annotations do not have, the first of {first}"
             ));
         }
         let mut score =
@@ -175,11 +181,15 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
     let options = (&arguments.report, arguments.resume.resume);
     let trial = Trial::plan::<SearchedImage>(images, &recorded, options, reader, &read, verbosity)?;
     let mut score = DetectScore::new(truth, !arguments.no_masks);
-    let mut of_other_sizes = OtherSizes::default();
     let found = trial.run(&task, &settings, &mut score, |image, answer| {
         let name = image.name();
-        let (image_id, size) = numbers.get(&name).copied().unwrap_or_default();
-        of_other_sizes.see(&name, answer.size, size);
+        let (image_id, listed) = numbers.get(&name).copied().unwrap_or_default();
+        // Where annotations have no size there is nothing to compare.
+        if listed != [0, 0] && listed != answer.size {
+            let ([width, height], [w, h]) = (answer.size, listed);
+            let why = format!("has it as {w}x{h}, and it is {width}x{height}; see --exif");
+            return Err(TaskError::Truth { file: name_of(&annotations), why, for_all: false });
+        }
         let known = |object: nat_infer::tasks::detect::Object| {
             let id = categories.ids.get(object.detection.index).copied().flatten()?;
             Some(Detection { category_id: id as usize, ..object.detection })
@@ -188,7 +198,6 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         let model = task.model().name().to_owned();
         Ok(SearchedImage { image: name, model, run: recorded.clone(), image_id, detections })
     })?;
-    of_other_sizes.warn(verbosity);
     let found = match found {
         ControlFlow::Continue(found) => found,
         ControlFlow::Break(exit) => return Ok(exit),
@@ -199,33 +208,6 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
     keep_time(&mut evaluation, computed, &arguments.report);
     write(&evaluation, &arguments.report, || score.page(&evaluation, &pictures), verbosity)?;
     Ok(exit)
-}
-
-/// Images that are of another size than their annotations say, whose boxes lie elsewhere.
-#[derive(Default)]
-struct OtherSizes {
-    first: Option<String>,
-    count: usize,
-}
-
-impl OtherSizes {
-    fn see(&mut self, name: &str, [width, height]: [usize; 2], listed: [usize; 2]) {
-        // Where annotations have no size there is nothing to compare.
-        if listed != [0, 0] && listed != [width, height] {
-            self.count += 1;
-            let [w, h] = listed;
-            self.first.get_or_insert_with(|| format!("{name} is {width}x{height} and annotated as {w}x{h}"));
-        }
-    }
-
-    fn warn(&self, verbosity: Verbosity) {
-        if let Some(first) = self.first.as_ref().filter(|_| !verbosity.quiet) {
-            let count = self.count;
-            say(&format!(
-                "warning: {count} images have another size than the annotations say: {first}; see --exif"
-            ));
-        }
-    }
 }
 
 /// Collects what was found, and scores all of it at once.

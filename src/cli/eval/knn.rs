@@ -17,7 +17,7 @@ use nat_infer::tasks::Embed;
 use nat_infer::zoo::Task;
 use serde::Serialize;
 
-use super::super::exit::Exit;
+use super::super::exit::{Exit, say};
 use super::super::images::ExifName;
 use super::super::pooled::embedder;
 use super::super::record::Record;
@@ -109,6 +109,9 @@ pub fn run(arguments: EvalKnnArguments, verbosity: Verbosity) -> Result<Exit> {
     check(&arguments.report, false, &inputs)?;
     let mut folder = ImageFolder::open(&arguments.data)?;
     let train = arguments.train.as_deref().map(ImageFolder::open).transpose()?;
+    if !verbosity.quiet {
+        train.iter().chain([&folder]).flat_map(|folder| &folder.passed_over).for_each(|line| say(line));
+    }
     let names = train.as_ref().map_or(&folder.names, |train| &train.names).clone();
     let numbers: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
     if let Some(name) = folder.names.iter().find(|name| !numbers.contains_key(name.as_str())) {
@@ -181,11 +184,15 @@ pub fn run(arguments: EvalKnnArguments, verbosity: Verbosity) -> Result<Exit> {
     dataset.options.insert("temperature".to_owned(), options.temperature.into());
     let train_name = arguments.train.as_deref().map_or_else(|| "leave-one-out".to_owned(), name_of);
     dataset.options.insert("train".to_owned(), train_name.into());
+    // Of those that choose one that failed does not choose: no answer is wrong for it, but others may be.
+    let mute: Vec<&str> =
+        trained.iter().flat_map(|trained| &trained.failed).map(|(failed, _)| failed.image.as_str()).collect();
+    if !mute.is_empty() {
+        dataset.options.insert("train_failed".to_owned(), mute.clone().into());
+    }
     let dataset = of_model(task.model(), &settings, task.crop(), dataset);
-    // Of those that choose one that failed does not choose, and is named as well.
-    let missing = trained.iter().flat_map(|trained| &trained.failed).chain(&tested.failed);
-    let failed: Vec<FailedImage> = missing.map(|(failed, _)| failed.clone()).collect();
-    let exit = if failed.is_empty() { Exit::Success } else { Exit::Failed };
+    let failed: Vec<FailedImage> = tested.failed.iter().map(|(failed, _)| failed.clone()).collect();
+    let exit = if failed.is_empty() && mute.is_empty() { Exit::Success } else { Exit::Failed };
     let before =
         trained.as_ref().map_or((0, Duration::ZERO), |trained| (trained.images.len(), trained.elapsed));
     let found = TrialOutcome {

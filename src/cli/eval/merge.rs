@@ -23,11 +23,12 @@ use super::report::{check, write};
 use super::score::{ImageRecord, Score};
 use super::segment::SegmentScore;
 use super::trial::{each_record, records_path, shard_run};
+use super::truth::{ANNOTATIONS, sha256_of};
 
 /// Add the reports of all shards of a run up
 ///
 /// Each report of `eval ... --shard I/N --output REPORT` has what was found of its images beside it, in <stem>.images.jsonl;
-/// the result is the report of a run without shards. Of detect the annotations are read again. Pictures of a --report are of
+/// the result is the report of a run without shards. Of detect the same annotations are read again. Pictures of a --report are of
 /// images that are still where the shards found them.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -89,6 +90,10 @@ pub fn run(arguments: EvalMergeArguments, verbosity: Verbosity) -> Result<Exit> 
             let named = first.settings.annotations.as_deref().map(PathBuf::from);
             let path =
                 arguments.annotations.or(named).context("--annotations FILE has what there is to find")?;
+            let content = first.settings.options.get(ANNOTATIONS);
+            if content.and_then(Value::as_str) != Some(&sha256_of(&path)?) {
+                bail!("{}: is not the annotations that the shards were measured by", name_of(&path));
+            }
             let truth = CocoTruth::open(&path)?;
             let limit = first.settings.limit.unwrap_or(usize::MAX);
             let ids: Vec<u64> = truth.images().iter().take(limit).map(|image| image.id).collect();

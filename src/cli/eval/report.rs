@@ -24,6 +24,10 @@ use super::super::verbosity::Verbosity;
 use super::options::{ReportFormat, ReportOptions};
 use super::text::{markdown, table};
 use super::trial::{TrialOutcome, records_path, report_file};
+use super::truth::hex;
+
+/// What a report's options call the file of reassessed labels.
+pub const REAL: &str = "real";
 
 /// The file in the folder of --report.
 pub const PAGE: &str = "report.html";
@@ -98,7 +102,7 @@ pub fn run_of(task: &str, model: &Model, settings: &EvaluationSettings, labels: 
     /// Digits of the hash that are kept.
     const KEPT: usize = 16;
     // Where the data lie and which part of them is done is not of the machine's, and neither is how fast.
-    let decides = EvaluationSettings {
+    let mut decides = EvaluationSettings {
         data: String::new(),
         annotations: None,
         device: None,
@@ -107,9 +111,9 @@ pub fn run_of(task: &str, model: &Model, settings: &EvaluationSettings, labels: 
         shard: None,
         ..settings.clone()
     };
+    decides.options.remove(REAL);
     let all = (task, model.name(), model.weights_sha256()?, decides, labels, versions());
-    let hash = Sha256::digest(serde_json::to_vec(&all)?);
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()[..KEPT].to_owned())
+    Ok(hex(&Sha256::digest(serde_json::to_vec(&all)?))[..KEPT].to_owned())
 }
 
 /// What a report says of a model and of where it computed.

@@ -19,6 +19,12 @@ pub trait Score {
     /// What is found of an image.
     type Record: ImageRecord;
 
+    /// What the record of an earlier run says now that the dataset says something else of the image; `None` where it still
+    /// says the same.
+    fn corrected(&self, _record: &Self::Record) -> Option<Self::Record> {
+        None
+    }
+
     /// Adds what was found of an image.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ use super::page::{Pictures, SHOWN, page};
 use super::report::{check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
 use super::trial::{Trial, TrialOutcome, shard_run};
+use super::truth::{ANNOTATIONS, sha256_of_all};
 
 /// Measure mean intersection over union of label maps
 ///
@@ -106,11 +107,14 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
         (None, Some(labels), _) => pairs(labels, Some(labels))?,
         (None, None, _) => bail!("--annotations DIR has the label maps to compare with"),
     };
+    let maps = found.pairs.iter().map(|pair| (name_of(&pair.image.below), pair.labels.as_path()));
+    let content = sha256_of_all(maps);
     arguments.dataset.take(&mut found.pairs);
     let labelled: Arc<[LabelPair]> = found.pairs.into();
     let mut dataset = arguments.dataset.settings(arguments.data.as_deref().unwrap_or(&found.labels));
     dataset.annotations = Some(name_of(&found.labels));
     dataset.options.insert("reduce_zero_label".to_owned(), arguments.reduce_zero_label.into());
+    dataset.options.insert(ANNOTATIONS.to_owned(), content.into());
     let (exif, called) = arguments.orientation.or(ExifName::Apply);
     let reader = Reader::new(exif, Limits::default());
     let pictures = Pictures::of(labelled.iter().map(|pair| &pair.image), reader);

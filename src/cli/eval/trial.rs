@@ -17,7 +17,7 @@ use nat_infer::tasks::{ImageTask, TaskError};
 
 use super::super::exit::{Exit, OrFailed, say};
 use super::super::images::files;
-use super::super::output::{End, OutputPlan};
+use super::super::output::{End, Output, OutputPlan};
 use super::super::run::{Ended, Job};
 use super::super::settings::Settings;
 use super::super::shared::{OutputFormat, OutputOptions};
@@ -109,7 +109,8 @@ impl Trial {
                 overwrite: options.overwrite,
             };
             let inputs = files(&images).chain(read.iter().copied().flatten());
-            let mut planned = OutputPlan::new::<R>(&to, resume, false, inputs)?;
+            // Beside a report stand its own records, be there none.
+            let mut planned = OutputPlan::new::<R>(&to, resume, false, inputs)?.kept_empty();
             if resume {
                 same_run::<R>(path, run)?;
                 before = planned.resume::<R>(&mut left)?.len();
@@ -154,7 +155,7 @@ impl Trial {
             )?
         } else {
             // What is finished may have no name yet.
-            if let Some(plan) = plan.filter(|plan| before > 0 && plan.finished_before().is_none()) {
+            if let Some(plan) = plan.filter(|plan| plan.finished_before().is_none()) {
                 plan.open::<S::Record>(Some(task.model().name()))?.finish(End::Complete)?;
             }
             left.iter().filter_map(|image| image.as_ref().err()).for_each(|error| {
@@ -172,12 +173,18 @@ impl Trial {
         }
         if let Some(path) = records.filter(|path| path.is_file()) {
             let known: HashSet<String> = images.iter().flatten().map(Source::name).collect();
+            let mut corrected = false;
             each_record::<S::Record>(&path, &run, |record| {
-                match known.contains(record.image()) && seen.insert(record.image().to_owned()) {
-                    true => score.add(record),
-                    false => Ok(()),
+                if !known.contains(record.image()) || !seen.insert(record.image().to_owned()) {
+                    return Ok(());
                 }
+                let now = score.corrected(&record);
+                corrected |= now.is_some();
+                score.add(now.unwrap_or(record))
             })?;
+            if corrected {
+                correct(&path, &run, score)?;
+            }
         }
         let mut failed = Vec::new();
         for (image, number) in images.iter().zip(0..) {
@@ -217,7 +224,7 @@ pub fn shard_run(run: &str, shard: Option<ShardNumber>) -> String {
 
 /// What is said where records are of another run.
 const OTHER_RUN: &str =
-    "is of another run: weights, settings, names of classes, the shard or the program differ";
+    "is of another run: weights, settings, names of classes, annotations, the shard or the program differ";
 
 /// That what an interrupted or finished run left at `path` is of this one.
 fn same_run<R: ImageRecord>(path: &Path, run: &str) -> Result<()> {
@@ -232,6 +239,15 @@ fn same_run<R: ImageRecord>(path: &Path, run: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes the records of a file anew, as the dataset has their images now.
+fn correct<S: Score>(path: &Path, run: &str, score: &S) -> Result<()> {
+    let format = Some(OutputFormat::Jsonl);
+    let mut output =
+        Output::open::<S::Record>(&OutputOptions { format, output: Some(path.to_owned()), overwrite: true })?;
+    each_record::<S::Record>(path, run, |record| output.write(&score.corrected(&record).unwrap_or(record)))?;
+    output.finish(End::Complete).map(drop)
 }
 
 /// Gives each record of a file to `each`.
