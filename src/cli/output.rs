@@ -188,13 +188,25 @@ impl OutputPlan {
 }
 
 /// A file of results that this process has, or why it has not.
-fn claimed(path: &Path, partial: io::Result<Partial>) -> Result<Partial> {
+///
+/// # Errors
+/// When it has not.
+pub fn claimed(path: &Path, partial: io::Result<Partial>) -> Result<Partial> {
     match partial {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             bail!("{}: another process is writing it", name_of(&partial_path(path)))
         }
         partial => partial.with_context(|| cannot_write(path)),
     }
+}
+
+/// A record as a line of JSON.
+///
+/// # Errors
+/// When it can't be one.
+pub fn jsonl<R: Record>(record: &R) -> Result<String> {
+    // Read by a machine it is the same, and a terminal is not moved by it.
+    Ok(escape_json(&serde_json::to_string(record)?).into_owned() + "\n")
 }
 
 impl Output {
@@ -223,8 +235,7 @@ impl Output {
                 let members = record.coco().unwrap_or_default();
                 members.iter().map(|member| self.member(member)).collect()
             }
-            // Read by a machine it is the same, and a terminal is not moved by it.
-            OutputFormat::Jsonl => escape_json(&serde_json::to_string(record)?).into_owned() + "\n",
+            OutputFormat::Jsonl => jsonl(record)?,
             OutputFormat::Csv => csv_lines(&record.rows())?,
         };
         // Images that failed before come first, if they do not fail again.

@@ -21,6 +21,7 @@ use crate::results::{ClassScores, CocoMetrics, CocoResult, CocoSummary};
 #[derive(Clone)]
 pub struct CocoTruth {
     path: PathBuf,
+    sha256: String,
     coco: Arc<COCO>,
     images: Vec<CocoImage>,
     /// The images of the file, whatever is left of them here.
@@ -45,7 +46,7 @@ impl CocoTruth {
     /// When it can't be read, is of another kind, or has no image, no category, or a number twice.
     pub fn open(path: &Path) -> Result<Self, DatasetError> {
         let wrong = |why: &str| Err(DatasetError::new(path, why));
-        let file = annotations(path)?;
+        let (file, sha256) = annotations(path)?;
         if file.annotations.iter().any(|object| object.segments_info.is_some()) {
             return wrong("panoptic annotations; those of objects (instances_*.json) are wanted here");
         }
@@ -73,7 +74,7 @@ impl CocoTruth {
             if known.contains(&record.image_id) {
                 let Some(object) = object(record, category) else {
                     return wrong(&format!(
-                        "its annotation {number} (from 0) has neither a bbox nor a segmentation"
+                        "its annotation {number} (from 0) has neither a bbox nor a segmentation with one"
                     ));
                 };
                 objects.push(object);
@@ -81,6 +82,7 @@ impl CocoTruth {
         }
         Ok(Self {
             path: path.to_owned(),
+            sha256,
             coco: indexed(&file.images, &file.categories, objects),
             images: file.images.clone(),
             whole: Arc::new(DatasetImages::new(file.images)),
@@ -91,6 +93,11 @@ impl CocoTruth {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The SHA-256 of the file's bytes, in small hexadecimal digits.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     pub(super) fn dataset(&self) -> &COCO {
@@ -117,6 +124,7 @@ impl CocoTruth {
         let objects = objects.filter(|object| kept.contains(&object.image_id)).cloned().collect();
         Self {
             path: self.path.clone(),
+            sha256: self.sha256.clone(),
             coco: indexed(&images, &self.categories, objects),
             images,
             whole: self.whole.clone(),
@@ -137,6 +145,9 @@ impl CocoTruth {
     /// # Errors
     /// When images without a size have masks that need one.
     pub fn check_masks(&self) -> Result<(), DatasetError> {
+        if !self.has_masks() {
+            return Ok(());
+        }
         let ids: Vec<u64> = self.images.iter().map(|image| image.id).collect();
         self.coco.check_mask_dims(&ids, None).map_err(|error| self.error(&error))
     }
@@ -155,7 +166,7 @@ impl CocoTruth {
     ///
     /// # Errors
     /// When it can't be read, is of another kind, has results of other images, or a result that can't be one: without
-    /// a score, without box and mask, with a mask that is damaged or not of the image's size.
+    /// a score, without a box or mask that others have, with a mask that is damaged or not of the image's size.
     pub fn results(&self, path: &Path) -> Result<CocoResults, DatasetError> {
         let mut collected = Collected::new(path, &self.coco, &self.whole);
         super::coco_files::results(path, |record| collected.record(record))?;
@@ -336,9 +347,12 @@ fn object(record: TruthRecord, category_id: u64) -> Option<Annotation> {
     })
 }
 
-/// Left edge, top edge, width and height of a mask, as COCO's boxes are of their polygons; `None` of one without a pixel.
+/// Left edge, top edge, width and height of a mask, as COCO's boxes are of their polygons; `None` of one that is empty or
+/// damaged.
 fn box_around(mask: &Segmentation) -> Option<[f64; 4]> {
-    let Segmentation::Polygon(polygons) = mask else { return mask.rle_ref()?.to_bbox().ok() };
+    let Segmentation::Polygon(polygons) = mask else {
+        return mask.rle_ref()?.to_bbox().ok().filter(|[.., width, height]| width * height > 0.0);
+    };
     let bounds = |first: usize| {
         let edges = polygons.iter().flat_map(|polygon| polygon.iter().skip(first).step_by(2).copied());
         let bounds: Option<[f64; 2]> = edges.fold(None, |bounds, edge| match bounds {

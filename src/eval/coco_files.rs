@@ -9,9 +9,11 @@ use hotcoco::Segmentation;
 use hotcoco::panoptic::PanopticAnnotation;
 use serde::de::{DeserializeOwned, Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use sha2::{Digest, Sha256};
 
 use super::DatasetError;
 use super::read::whole_file;
+use crate::digest::hex;
 
 /// An image of a dataset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -94,6 +96,9 @@ pub struct ResultRecord {
     /// The class by its name, of an object in a record of `detect`.
     #[serde(default, deserialize_with = "text")]
     pub label: Option<String>,
+    /// The class by its place among the model's, of an object in a record of `detect`.
+    #[serde(default, deserialize_with = "maybe_whole")]
+    pub index: Option<u64>,
     /// Only annotations have it, which are no results.
     #[serde(default)]
     pub annotations: Option<IgnoredAny>,
@@ -127,12 +132,13 @@ impl PanopticCategory {
     }
 }
 
-/// The annotations of objects at `path`.
+/// The annotations of objects at `path`, and the SHA-256 of the file.
 ///
 /// # Errors
 /// When it can't be read or is no JSON of COCO's annotations.
-pub fn annotations(path: &Path) -> Result<AnnotationFile, DatasetError> {
-    one_object(path, "COCO's annotations")
+pub fn annotations(path: &Path) -> Result<(AnnotationFile, String), DatasetError> {
+    let bytes = whole_file(path)?;
+    Ok((one_object(path, &bytes, "COCO's annotations")?, hex(&Sha256::digest(&bytes))))
 }
 
 /// The panoptic annotations or predictions at `path`.
@@ -140,23 +146,22 @@ pub fn annotations(path: &Path) -> Result<AnnotationFile, DatasetError> {
 /// # Errors
 /// When it can't be read or is no JSON of these.
 pub fn panoptic_file(path: &Path) -> Result<PanopticFile, DatasetError> {
-    let file: PanopticFile = one_object(path, "COCO's panoptic format")?;
+    let file: PanopticFile = one_object(path, &whole_file(path)?, "COCO's panoptic format")?;
     if file.annotations.is_empty() {
         return Err(DatasetError::new(path, "it has no annotations; COCO's panoptic format is wanted here"));
     }
     Ok(file)
 }
 
-/// A file that is one object.
-fn one_object<T: DeserializeOwned>(path: &Path, format: &str) -> Result<T, DatasetError> {
+/// The object that a file of these bytes is.
+fn one_object<T: DeserializeOwned>(path: &Path, bytes: &[u8], format: &str) -> Result<T, DatasetError> {
     let wrong = |why: String| DatasetError::new(path, why);
-    let bytes = whole_file(path)?;
-    match first_byte(&bytes) {
+    match first_byte(bytes) {
         Some(b'{') => {}
         Some(b'[') => return Err(wrong(format!("a list, as of COCO's results, and not {format}"))),
         _ => return Err(wrong(format!("no JSON of {format}"))),
     }
-    serde_json::from_slice(bytes.strip_prefix(BOM).unwrap_or(&bytes))
+    serde_json::from_slice(bytes.strip_prefix(BOM).unwrap_or(bytes))
         .map_err(|error| wrong(format!("no JSON of {format}: {error}")))
 }
 

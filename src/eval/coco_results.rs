@@ -192,12 +192,18 @@ impl<'a> Collected<'a> {
     fn object(&mut self, image_id: u64, record: ResultRecord) -> Result<(), DatasetError> {
         // A class's number is the model's; its name says which category it is.
         let named = record.label.as_deref().and_then(|label| self.categories.find(label));
-        let (category, called) = match (named, record.label, record.category_id) {
-            (Some(id), ..) => (Some(id), String::new()),
-            (None, Some(label), _) if self.named => (None, label),
-            (None, _, Some(id)) => (Some(id).filter(|id| self.truth.get_cat(*id).is_some()), id.to_string()),
-            (None, _, None) => return Err(self.lacks("category_id")),
-        };
+        // Classes without a name are called by their places, as `eval detect` takes them where there are as many.
+        let placed = record.index.filter(|index| record.label.as_ref() == Some(&index.to_string()));
+        let placed = placed.and_then(|index| self.truth.dataset.categories.get(usize::try_from(index).ok()?));
+        let (category, called) =
+            match (named.or(placed.map(|category| category.id)), record.label, record.category_id) {
+                (Some(id), ..) => (Some(id), String::new()),
+                (None, Some(label), _) if self.named => (None, label),
+                (None, _, Some(id)) => {
+                    (Some(id).filter(|id| self.truth.get_cat(*id).is_some()), id.to_string())
+                }
+                (None, _, None) => return Err(self.lacks("category_id")),
+            };
         let Some(score) = record.score else { return Err(self.lacks("score")) };
         if record.bbox.is_none() && record.segmentation.is_none() {
             return Err(self.lacks("bbox and segmentation"));

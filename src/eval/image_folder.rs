@@ -442,7 +442,7 @@ mod tests {
         let classes: Vec<&str> =
             images.images.iter().map(|image| images.names[image.class].as_str()).collect();
         assert_eq!(classes[..2], ["a", "b\\\\x41"]);
-        assert_eq!(classes.get(2).is_none_or(|class| *class == "c\\xff"), true);
+        assert!(classes.get(2).is_none_or(|class| *class == "c\\xff"));
     }
 
     #[test]

@@ -31,6 +31,13 @@ struct ArchiveMember {
     place: MemberPlace,
 }
 
+impl ArchiveMember {
+    /// About how many bytes of memory it takes.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.name.as_os_str().len()
+    }
+}
+
 #[derive(Clone)]
 enum MemberPlace {
     /// Its first byte in the file.
@@ -70,11 +77,10 @@ pub enum ArchiveError {
         reason: String,
     },
     /// Its links to folders make more members of it than anybody means.
-    #[error("its links to folders make {most} files of it; unpack it, or make it without the links")]
-    Links {
-        /// How many there may be.
-        most: usize,
-    },
+    #[error(
+        "its links to folders make far more files of it than it has; unpack it, or make it without the links"
+    )]
+    Links,
 }
 
 impl From<io::Error> for ArchiveError {
@@ -95,9 +101,9 @@ const COMPRESSED: [(&[u8], &str); 5] = [
     (b"7z\xbc\xaf\x27\x1c", "7-zip"),
 ];
 
-/// Members that links to folders may make of any archive, and how many times its own of a large one.
-const MOST_MEMBERS: usize = 1 << 20;
-const MOST_TIMES: usize = 16;
+/// Bytes of memory that members of linked folders may take, of any archive, and how many times the others' of a large one.
+const MOST_LINKED: usize = 256 << 20;
+const LINKED_TIMES: usize = 16;
 
 /// Where the magic of POSIX and GNU tar stands.
 const TAR_MAGIC: std::ops::Range<usize> = 257..262;
@@ -125,7 +131,7 @@ impl ImageArchive {
         } else {
             return Err(ArchiveError::Other);
         };
-        let most = MOST_MEMBERS.max(MOST_TIMES * members.len());
+        let most = MOST_LINKED.max(LINKED_TIMES * members.iter().map(ArchiveMember::bytes).sum::<usize>());
         Ok(Arc::new(Self { path: path.to_owned(), kind, members: resolved(members, most)? }))
     }
 
@@ -297,7 +303,7 @@ fn joined(folder: &Path, path: &Path) -> PathBuf {
 /// Members whose links have become what they lead to. Of several of one name the last counts, as for who unpacks them.
 ///
 /// # Errors
-/// When links to folders make `most` members of them.
+/// When the members of linked folders take more than `most` bytes of memory.
 fn resolved(members: Vec<ArchiveMember>, most: usize) -> Result<Vec<ArchiveMember>, ArchiveError> {
     /// Links to links, of which some may lead in a circle.
     const DEEPEST: usize = 8;
@@ -317,7 +323,7 @@ fn resolved(members: Vec<ArchiveMember>, most: usize) -> Result<Vec<ArchiveMembe
     };
     let kept = members.iter().enumerate();
     let kept = kept.filter(|(number, member)| last.get(member.name.as_path()) == Some(number));
-    let mut all = Vec::new();
+    let (mut all, mut linked) = (Vec::new(), 0);
     for (number, member) in kept {
         let (size, place) = follow(number);
         if let MemberPlace::Link(target) = &place
@@ -326,15 +332,19 @@ fn resolved(members: Vec<ArchiveMember>, most: usize) -> Result<Vec<ArchiveMembe
         {
             // One to a folder has all that is in it.
             let inside = last.range(target.as_path()..).take_while(|(inner, _)| inner.starts_with(target));
-            let inside = inside.map(|(inner, &number)| {
-                let (size, place) = follow(number);
-                let below = inner.strip_prefix(target).unwrap_or(inner);
-                ArchiveMember { name: member.name.join(below), size, place }
-            });
             let before = all.len();
-            all.extend(inside.take(most.saturating_sub(before)));
-            if all.len() == most {
-                return Err(ArchiveError::Links { most });
+            for (inner, &number) in inside {
+                let Some(below) = inner.strip_prefix(target).ok().filter(|below| *below != Path::new(""))
+                else {
+                    continue;
+                };
+                let (size, place) = follow(number);
+                let inside = ArchiveMember { name: member.name.join(below), size, place };
+                linked += inside.bytes();
+                if linked > most {
+                    return Err(ArchiveError::Links);
+                }
+                all.push(inside);
             }
             if all.len() > before {
                 continue;
@@ -538,13 +548,20 @@ mod tests {
         // To what is around them there is none.
         let around = ["", "a", "a/b"].map(|target| link("a/b/up", target));
         for link in around {
-            let all = resolved(files().chain([link]).collect(), 1000).unwrap();
+            let all = resolved(files().chain([link]).collect(), 0).unwrap();
             assert_eq!(all.len(), 51);
         }
+        let most = 600 * file("c0/b/12.png".to_owned()).bytes();
         let links = |count: usize| (0..count).map(|number| link(&format!("c{number}"), "a"));
-        assert_eq!(resolved(files().chain(links(10)).collect(), 1000).unwrap().len(), 550);
-        let error = resolved(files().chain(links(20)).collect(), 1000).err().unwrap().to_string();
-        assert!(error.starts_with("its links to folders make 1000 files of it; "), "{error}");
+        assert_eq!(resolved(files().chain(links(10)).collect(), most).unwrap().len(), 550);
+        for count in [13, 14, 50] {
+            let error = resolved(files().chain(links(count)).collect(), most).err().unwrap().to_string();
+            assert!(error.starts_with("its links to folders make far more files"), "{error}");
+        }
+        // Links in a circle are no folders.
+        let all = resolved(vec![link("a.png", "b.png"), link("b.png", "a.png")], 1000).unwrap();
+        let names: Vec<&str> = all.iter().map(|member| member.name.to_str().unwrap()).collect();
+        assert_eq!(names, ["a.png", "b.png"]);
     }
 
     /// Any byte of an archive may be wrong: that is an error, or other bytes, and nothing worse.

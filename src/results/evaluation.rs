@@ -18,7 +18,7 @@ pub struct Evaluation {
     /// other.
     pub weights_sha256: Option<String>,
     /// What decides the scores beside the images, in sixteen hexadecimal digits: weights, settings that are not of the
-    /// machine, names of the classes, content of the annotations, version. Records of another one are not added up with these.
+    /// machine, names of the classes, version. Records of another one are not added up with these.
     pub run: String,
     /// The scores.
     pub metrics: Metrics,
@@ -308,6 +308,10 @@ pub struct SearchedImage {
     pub run: String,
     /// The image's number in the annotations.
     pub image_id: u64,
+    /// The image's width in pixels.
+    pub width: usize,
+    /// The image's height in pixels.
+    pub height: usize,
     /// What was found, highest score first, with the annotations' numbers of categories. What the annotations have no
     /// category for is left out.
     pub detections: Vec<Detection>,
@@ -322,6 +326,8 @@ pub struct SegmentedImage {
     pub model: String,
     /// As [`JudgedImage::run`].
     pub run: String,
+    /// SHA-256 of the file of its label map, as [`Evaluation::weights_sha256`]; empty of predictions that were there already.
+    pub labels_sha256: String,
     /// A class, what its pixels were taken for (as many as there are classes: for none), and how many of them were. The
     /// pixels that do not count are left out.
     pub pixels: Vec<(u16, u16, u64)>,

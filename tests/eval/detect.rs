@@ -41,7 +41,7 @@ fn a_detector_scores_what_its_results_score() {
     let mut objects = of_image(7, 0.9);
     objects.extend(of_image(9, 1.0));
     let truth = json!({
-        "images": [listed(7, "a.png"), listed(8, "b.png"), listed(9, "c.png")], "annotations": objects, "categories": categories
+        "images": [listed(7, "a.png"), listed(8, "b.png"), listed(9, "c.png")], "annotations": &objects, "categories": categories
     });
     place.file("truth.json", truth.to_string());
     place.file("results.json", Value::from(of_image(7, 1.0)).to_string());
@@ -94,40 +94,43 @@ fn a_detector_scores_what_its_results_score() {
         called["categories"][object.index]["name"] = json!(object.label);
     }
     place.file("called.json", called.to_string());
-    for (annotations, wanted) in [("called.json", Some(ap)), ("truth.json", None)] {
-        let done = place.run(&[
-            "eval",
-            "detect",
-            "--annotations",
-            annotations,
-            "--results",
-            "d.jsonl",
-            "--format",
-            "json",
-        ]);
-        let evaluation: Evaluation = serde_json::from_str(&done.stdout()).unwrap();
-        let got = evaluation.metrics.figures()[0].1.unwrap();
-        assert!((got - wanted.unwrap_or(0.0)).abs() < 2e-3, "{annotations}: {got}");
-        let told = format!("warning: d.jsonl: {} results are of categories", results.len());
-        assert_eq!(done.stderr().contains(&told), wanted.is_none(), "{}", done.stderr());
-    }
-    // Objects that were corrected since are other ones: nothing goes on with them, or is added up.
-    let shrunk = truth.to_string().replacen("\"area\":", "\"area\":1", 1);
-    assert_ne!(shrunk, truth.to_string());
-    place.file("other.json", &shrunk);
-    let done = place.run(&["eval", "merge", "part1.json", "part2.json", "--annotations", "other.json"]);
+    let score = |annotations: &str| {
+        let by_records = ["--annotations", annotations, "--results", "d.jsonl", "--format", "json"];
+        place.run(&[&["eval", "detect"], &by_records[..]].concat())
+    };
+    let of_records: Evaluation = serde_json::from_str(&score("called.json").success()).unwrap();
+    let got = of_records.metrics.figures()[0].1.unwrap();
+    assert!((got - ap).abs() < 2e-3, "{got}");
+    // Of names that the annotations do not have none is a category, whatever their numbers are.
+    let done = score("truth.json");
+    let says =
+        format!("d.jsonl: all {} results are of categories that the annotations do not have", results.len());
+    assert_eq!((done.status(), done.stdout().as_str()), (2, ""));
+    assert!(done.stderr().contains(&says), "{}", done.stderr());
+    // Annotations that were corrected are counted by, and nothing is computed for it.
+    let records = || fs::read_to_string(place.path("part1.images.jsonl")).unwrap();
+    let box_ap = || report(&place.path("part1.json")).metrics.figures()[0].1.unwrap();
+    let before = records();
+    assert!(box_ap() > 0.1);
+    objects.iter_mut().for_each(|object| object["category_id"] = json!(129));
+    let mut corrected = truth.clone();
+    corrected["annotations"] = objects.into();
+    place.file("truth.json", corrected.to_string());
+    let done = place.run(&["eval", "merge", "part1.json", "part2.json"]);
     assert!(
-        done.status() == 2 && done.stderr().contains("other.json: is not the annotations that the shards"),
+        done.status() == 2 && done.stderr().contains("truth.json: is not what the shards were measured by"),
         "{}",
         done.stderr()
     );
-    place.file("truth.json", &shrunk);
-    let done = place.run(&[&by_model[..], &model, &["--resume"]].concat());
-    assert!(
-        done.status() == 2 && done.stderr().contains("r.images.jsonl: is of another run"),
-        "{}",
-        done.stderr()
-    );
+    let arguments = ["--annotations", "truth.json", "--shard", "1/2", "-o", "part1.json", "--resume"];
+    place.run(&[&["eval", "detect", "--data", "images"], &arguments[..], &model].concat());
+    assert_eq!((box_ap(), records()), (0.0, before));
+    // An image that has another number now is computed again.
+    corrected["images"][0]["id"] = json!(70);
+    place.file("truth.json", corrected.to_string());
+    place.run(&[&["eval", "detect", "--data", "images"], &arguments[..], &model].concat());
+    let records = records();
+    assert!(records.lines().count() == 1 && records.contains("\"image_id\":70,"), "{records}");
     for (arguments, says) in [
         (&["--data", "none"][..], "none"),
         (&["--data", "images"], "there is no annotations/instances_val2017.json in it"),

@@ -190,21 +190,28 @@ fn corrected_classes_are_kept_with_what_was_found() {
     let [merged, whole] = ["merged.json", "whole.json"].map(|name| report(&place.path(name)));
     assert_eq!((&merged.metrics, &merged.classes), (&whole.metrics, &whole.classes));
     assert!(accuracy(&whole).0 > 90.0);
-    // Other reassessed labels are another run.
-    place.file("b/real.json", fs::read_to_string(place.path("a/real.json")).unwrap() + " ");
-    let done = eval(
-        &place,
-        &[
-            "--annotations",
-            "list.txt",
-            "--shard",
-            "1/2",
-            "-o",
-            "part1.json",
-            "--real",
-            "b/real.json",
-            "--resume",
-        ],
+    // Of shards that were told otherwise nothing is added up.
+    place.file("list.txt", list(2));
+    shard("1", "a", &["--resume"]);
+    let done = place.run(&["eval", "merge", "part1.json", "part2.json"]);
+    assert!(
+        done.status() == 2
+            && done.stderr().contains("part2.json: was measured by other annotations than part1.json"),
+        "{}",
+        done.stderr()
     );
-    assert!(done.status() == 2 && done.stderr().contains("is of another run"), "{}", done.stderr());
+    // Nor does an interrupted run lose anything by it: of the last image, which is computed again, the class is another.
+    place.file("list.txt", list(0));
+    shard("1", "a", &[]);
+    fs::rename(place.path("part1.images.jsonl"), place.path("part1.images.jsonl.partial")).unwrap();
+    place.file("list.txt", list(3));
+    shard("1", "a", &["--resume"]);
+    assert!(accuracy(&report(&place.path("part1.json"))).0 < 10.0);
+    // What an earlier run ended with is no matter where a later one was interrupted.
+    let partial = fs::read_to_string(place.path("part1.images.jsonl")).unwrap();
+    let lines: Vec<&str> = partial.split_inclusive('\n').collect();
+    place.file("part1.images.jsonl.partial", lines[..5].concat() + "{\"image\": \"da");
+    place.file("part1.images.jsonl", partial.replace("\"run\":\"", "\"run\":\"0"));
+    shard("1", "a", &["--resume"]);
+    assert_eq!(found(&place.path("part1.images.jsonl")).len(), lines.len());
 }

@@ -369,7 +369,7 @@ fn files_that_are_no_annotations_are_refused() {
         ),
         (
             with(json!({"image_id": 1, "category_id": 1, "segmentation": []})),
-            "its annotation 0 (from 0) has neither a bbox nor a segmentation",
+            "its annotation 0 (from 0) has neither a bbox nor a segmentation with one",
         ),
         (with(json!({"image_id": -1, "category_id": 1})), "no JSON of COCO's annotations: "),
         (with(json!({"image_id": 1, "category_id": 1, "bbox": [1, 2]})), "no JSON of COCO's annotations: "),
@@ -496,6 +496,17 @@ fn classes_that_annotations_do_not_name_do_not_count() {
         assert_eq!(results.first_other_category(), others, "{name}");
         assert_close(truth.score(&results, false).unwrap().metrics.bbox.unwrap().ap, &json!(ap), name);
     }
+    // Classes without names are called by their places, which are those of the categories.
+    let mut unnamed = found("1");
+    (unnamed["index"], unnamed["category_id"]) = (json!(1), json!(2));
+    let (_list, list) = json_file(&json!([{"image": "a.png", "detections": [unnamed]}]));
+    let (_truth, path) = json_file(&json!({
+        "images": [image], "annotations": [object],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
+    }));
+    let truth = CocoTruth::open(&path).unwrap();
+    let results = truth.results(&list).unwrap();
+    assert_close(truth.score(&results, false).unwrap().metrics.bbox.unwrap().ap, &json!(1.0), "by order");
 }
 
 /// An object that is annotated by its mask alone has the box around it.

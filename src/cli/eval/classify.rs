@@ -33,7 +33,7 @@ use super::page::{Pictures, SHOWN, page};
 use super::report::{REAL, check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
 use super::trial::{Trial, TrialOutcome, shard_run};
-use super::truth::sha256_of;
+use super::truth::{ANNOTATIONS, portable, sha256_of_lines};
 
 /// Measure top-1 and top-5 accuracy on images in a folder for each class
 ///
@@ -111,7 +111,6 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
     };
     if let Some((path, _)) = &real {
         chosen(REAL, name_of(path).into());
-        chosen("real_sha256", sha256_of(path)?.into());
     }
     if folder.images.iter().all(|image| image.source.is_err()) {
         bail!("{}: none of the images is there", name_of(data));
@@ -125,6 +124,7 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
         };
         let (mut images, rule) = folder.of_classes(&labels, numbered)?;
         chosen("classes", rule.name().into());
+        chosen(ANNOTATIONS, content_of(&images, real.as_ref()).into());
         dataset.results = Some(name_of(results));
         arguments.dataset.take(&mut images);
         let mut score = ClassifyScore::new(&images, labels, real, shown)?;
@@ -155,6 +155,7 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
     }
     verbosity.explain("classes", rule.name());
     chosen("classes", rule.name().into());
+    chosen(ANNOTATIONS, content_of(&images, real.as_ref()).into());
     let (exif, called) = arguments.orientation.or(ExifName::Ignore);
     dataset.exif = Some(called.to_owned());
     for (name, changed) in [
@@ -173,8 +174,8 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
     let read = [settings.file(), arguments.annotations.as_deref(), arguments.real.as_deref()];
     let sources: Vec<_> = images.iter().map(|image| image.source.clone()).collect();
     let options = (&arguments.report, arguments.resume.resume);
-    let trial = Trial::plan::<JudgedImage>(sources, &recorded, options, reader, &read, verbosity)?;
     let mut score = ClassifyScore::new(&images, task.labels().to_vec(), real, shown)?;
+    let trial = Trial::plan(&score, sources, &recorded, options, reader, &read, verbosity)?;
     let truths = score.truths.clone();
     let found = trial.run(&task, &settings, &mut score, |image, answer| {
         let name = image.name();
@@ -193,6 +194,20 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
     let pictures = Pictures::of(images.iter().flat_map(|image| &image.source), reader);
     write(&evaluation, &arguments.report, || Ok(score.page(&evaluation, &pictures)), verbosity)?;
     Ok(exit)
+}
+
+/// The SHA-256 of a line for each image: its path in the dataset, its class and its reassessed labels.
+fn content_of(images: &[LabelledImage], real: Option<&(&Path, ReassessedLabels)>) -> String {
+    let line = |image: &LabelledImage| {
+        let file = match &image.source {
+            Ok(source) => source.below.clone(),
+            // Where nothing is, its place is of one machine alone.
+            Err(error) => Path::new(error.name()).file_name().unwrap_or_default().into(),
+        };
+        let real = real.and_then(|(path, real)| real.of(path, &file).ok());
+        format!("{}\t{}\t{real:?}", portable(&file), image.class)
+    };
+    sha256_of_lines(images.iter().map(line))
 }
 
 fn judged(
@@ -411,10 +426,9 @@ fn read_classifications(path: &Path) -> Result<Vec<Classification>> {
 impl Score for ClassifyScore {
     type Record = JudgedImage;
 
-    fn corrected(&self, image: &JudgedImage) -> Option<JudgedImage> {
-        let (class, real) = self.truths.get(&image.image)?.clone();
-        let JudgedImage { image: name, model, run, top, .. } = image.clone();
-        Some(judged(name, [&model, &run], class, top, real)).filter(|corrected| corrected != image)
+    fn as_of_now(&self, image: JudgedImage) -> Option<JudgedImage> {
+        let Some((class, real)) = self.truths.get(&image.image).cloned() else { return Some(image) };
+        Some(judged(image.image, [&image.model, &image.run], class, image.top, real))
     }
 
     fn add(&mut self, image: JudgedImage) -> Result<()> {

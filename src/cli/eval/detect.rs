@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use nat_infer::eval::coco::{CategoryRule, CocoResults, CocoTruth};
 use nat_infer::eval::coco_images::{annotations_of, sources};
@@ -30,7 +30,7 @@ use super::page::{Pictures, SHOWN, page};
 use super::report::{check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
 use super::trial::{Trial, TrialOutcome, shard_run};
-use super::truth::{ANNOTATIONS, sha256_of};
+use super::truth::ANNOTATIONS;
 
 /// Measure COCO's average precision of boxes and masks
 ///
@@ -104,7 +104,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
     let mut dataset = arguments.dataset.settings(data.as_deref().unwrap_or(&annotations));
     dataset.annotations = Some(name_of(&annotations));
     dataset.options.insert("masks".to_owned(), (!arguments.no_masks).into());
-    dataset.options.insert(ANNOTATIONS.to_owned(), sha256_of(&annotations)?.into());
+    dataset.options.insert(ANNOTATIONS.to_owned(), truth.sha256().into());
     let (exif, called) = arguments.orientation.or(ExifName::Apply);
     let reader = Reader::new(exif, Limits::default());
     let mut ids: Vec<u64> = truth.images().iter().map(|image| image.id).collect();
@@ -116,18 +116,21 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
     arguments.dataset.take(&mut ids);
     arguments.dataset.take(&mut images);
     truth = truth.restrict(&ids);
-    if !arguments.no_masks {
-        truth.check_masks()?;
-    }
     let pictures = Pictures::of(images.iter().flatten(), reader);
     if let Some(path) = &arguments.predictions.results {
         let results = truth.results(path)?;
         dataset.results = Some(name_of(path));
-        if let Some(first) = results.first_other_category().filter(|_| !verbosity.quiet) {
+        if let Some(first) = results.first_other_category() {
             let (path, count) = (name_of(path), results.other_categories());
-            say(&format!(
-                "warning: {path}: {count} results are of categories that the annotations do not have, the first of {first}"
-            ));
+            let what = format!(
+                "{count} results are of categories that the annotations do not have, the first of `{first}`"
+            );
+            if results.is_empty() {
+                bail!("{path}: all {what}; `detect --format coco` numbers them instead of naming them");
+            }
+            if !verbosity.quiet {
+                say(&format!("warning: {path}: {what}"));
+            }
         }
         let mut score =
             DetectScore { results: Some(results), ..DetectScore::new(truth, !arguments.no_masks) };
@@ -135,6 +138,9 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         let evaluation = evaluation("detect", None, score.scores()?, found, dataset)?;
         write(&evaluation, &arguments.report, || score.page(&evaluation, &pictures), verbosity)?;
         return Ok(Exit::Success);
+    }
+    if !arguments.no_masks {
+        truth.check_masks().context("masks can't be scored; --no-masks scores boxes alone")?;
     }
     let settings = Settings::resolve(arguments.model, Some(Task::Detect), verbosity)?;
     let mut options = DetectOptions::default();
@@ -169,7 +175,10 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         dataset.options.insert(name.to_owned(), value);
     }
     let dataset = of_model(task.model(), &settings, task.fit(), dataset);
-    let run = run_of("detect", task.model(), &dataset, task.labels())?;
+    // Numbers of categories are in the records.
+    let numbered = |(label, id): (&String, &Option<u64>)| format!("{label}\t{id:?}");
+    let classes: Vec<String> = task.labels().iter().zip(&categories.ids).map(numbered).collect();
+    let run = run_of("detect", task.model(), &dataset, &classes)?;
     let recorded = shard_run(&run, dataset.shard);
     let read = [settings.file(), Some(annotations.as_path()), arguments.names.labels.as_deref()];
     let numbers: HashMap<String, (u64, [usize; 2])> = (images.iter().zip(truth.images()))
@@ -179,14 +188,14 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         })
         .collect();
     let options = (&arguments.report, arguments.resume.resume);
-    let trial = Trial::plan::<SearchedImage>(images, &recorded, options, reader, &read, verbosity)?;
-    let mut score = DetectScore::new(truth, !arguments.no_masks);
+    let mut score = DetectScore { listed: numbers.clone(), ..DetectScore::new(truth, !arguments.no_masks) };
+    let trial = Trial::plan(&score, images, &recorded, options, reader, &read, verbosity)?;
     let found = trial.run(&task, &settings, &mut score, |image, answer| {
         let name = image.name();
         let (image_id, listed) = numbers.get(&name).copied().unwrap_or_default();
-        // Where annotations have no size there is nothing to compare.
-        if listed != [0, 0] && listed != answer.size {
-            let ([width, height], [w, h]) = (answer.size, listed);
+        let [width, height] = answer.size;
+        if !fits(answer.size, listed) {
+            let [w, h] = listed;
             let why = format!("has it as {w}x{h}, and it is {width}x{height}; see --exif");
             return Err(TaskError::Truth { file: name_of(&annotations), why, for_all: false });
         }
@@ -196,7 +205,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         };
         let detections = answer.output.into_iter().filter_map(known).collect();
         let model = task.model().name().to_owned();
-        Ok(SearchedImage { image: name, model, run: recorded.clone(), image_id, detections })
+        Ok(SearchedImage { image: name, model, run: recorded.clone(), image_id, width, height, detections })
     })?;
     let found = match found {
         ControlFlow::Continue(found) => found,
@@ -210,6 +219,11 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
     Ok(exit)
 }
 
+/// Whether an image can be the one that annotations say is of this size, where they say so.
+fn fits(size: [usize; 2], listed: [usize; 2]) -> bool {
+    listed.contains(&0) || listed == size
+}
+
 /// Collects what was found, and scores all of it at once.
 pub struct DetectScore {
     truth: CocoTruth,
@@ -220,12 +234,14 @@ pub struct DetectScore {
     results: Option<CocoResults>,
     /// The images' names by their numbers.
     names: HashMap<u64, String>,
+    /// The images' numbers and sizes in the annotations by their names; empty where shards are added up.
+    listed: HashMap<String, (u64, [usize; 2])>,
 }
 
 impl DetectScore {
     /// Scores objects against those of `truth`, with masks or boxes alone.
     pub fn new(truth: CocoTruth, masks: bool) -> Self {
-        Self { truth, masks, list: Vec::new(), results: None, names: HashMap::new() }
+        Self { truth, masks, list: Vec::new(), results: None, names: HashMap::new(), listed: HashMap::new() }
     }
 
     /// The report as a page, with what was found on the worst and best images beside what there is.
@@ -254,6 +270,12 @@ impl DetectScore {
 
 impl Score for DetectScore {
     type Record = SearchedImage;
+
+    fn as_of_now(&self, image: SearchedImage) -> Option<SearchedImage> {
+        let same =
+            |&(id, size): &(u64, [usize; 2])| id == image.image_id && fits([image.width, image.height], size);
+        self.listed.get(&image.image).is_none_or(same).then_some(image)
+    }
 
     fn add(&mut self, image: SearchedImage) -> Result<()> {
         let SearchedImage { image, image_id, detections, .. } = image;

@@ -23,7 +23,7 @@ use super::report::{check, write};
 use super::score::{ImageRecord, Score};
 use super::segment::SegmentScore;
 use super::trial::{each_record, records_path, shard_run};
-use super::truth::{ANNOTATIONS, sha256_of};
+use super::truth::ANNOTATIONS;
 
 /// Add the reports of all shards of a run up
 ///
@@ -90,11 +90,13 @@ pub fn run(arguments: EvalMergeArguments, verbosity: Verbosity) -> Result<Exit> 
             let named = first.settings.annotations.as_deref().map(PathBuf::from);
             let path =
                 arguments.annotations.or(named).context("--annotations FILE has what there is to find")?;
-            let content = first.settings.options.get(ANNOTATIONS);
-            if content.and_then(Value::as_str) != Some(&sha256_of(&path)?) {
-                bail!("{}: is not the annotations that the shards were measured by", name_of(&path));
-            }
             let truth = CocoTruth::open(&path)?;
+            if first.settings.options.get(ANNOTATIONS) != Some(&truth.sha256().into()) {
+                bail!(
+                    "{}: is not what the shards were measured by; --resume brings each up to date",
+                    name_of(&path)
+                );
+            }
             let limit = first.settings.limit.unwrap_or(usize::MAX);
             let ids: Vec<u64> = truth.images().iter().take(limit).map(|image| image.id).collect();
             let images = total(&parts);
@@ -132,6 +134,13 @@ fn all_of_one_run(parts: &[ShardReport]) -> Result<()> {
         if let Some(what) = differs(&parts[0].evaluation, &part.evaluation) {
             bail!(
                 "{name}: {what} is another than in {}, so the two can't be added up",
+                name_of(&parts[0].path)
+            );
+        }
+        let content = |part: &ShardReport| part.evaluation.settings.options.get(ANNOTATIONS).cloned();
+        if content(&parts[0]) != content(part) {
+            bail!(
+                "{name}: was measured by other annotations than {}; --resume brings each up to date",
                 name_of(&parts[0].path)
             );
         }

@@ -24,7 +24,7 @@ use super::super::verbosity::Verbosity;
 use super::options::{ReportFormat, ReportOptions};
 use super::text::{markdown, table};
 use super::trial::{TrialOutcome, records_path, report_file};
-use super::truth::hex;
+use super::truth::{ANNOTATIONS, hex};
 
 /// What a report's options call the file of reassessed labels.
 pub const REAL: &str = "real";
@@ -111,7 +111,8 @@ pub fn run_of(task: &str, model: &Model, settings: &EvaluationSettings, labels: 
         shard: None,
         ..settings.clone()
     };
-    decides.options.remove(REAL);
+    // By what an image's class is said to be is counted anew.
+    [REAL, ANNOTATIONS].iter().for_each(|name| drop(decides.options.remove(*name)));
     let all = (task, model.name(), model.weights_sha256()?, decides, labels, versions());
     Ok(hex(&Sha256::digest(serde_json::to_vec(&all)?))[..KEPT].to_owned())
 }

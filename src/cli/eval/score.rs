@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::super::record::Record;
 
 /// What is kept of an image while a dataset is evaluated: a line of `<stem>.images.jsonl`.
-pub trait ImageRecord: Record + DeserializeOwned + Clone {
+pub trait ImageRecord: Record + DeserializeOwned + Clone + PartialEq {
     /// The image.
     fn image(&self) -> &str;
 
@@ -19,11 +19,8 @@ pub trait Score {
     /// What is found of an image.
     type Record: ImageRecord;
 
-    /// What the record of an earlier run says now that the dataset says something else of the image; `None` where it still
-    /// says the same.
-    fn corrected(&self, _record: &Self::Record) -> Option<Self::Record> {
-        None
-    }
+    /// The record of an earlier run, by what the dataset says of the image now; `None` where that takes computing it again.
+    fn as_of_now(&self, record: Self::Record) -> Option<Self::Record>;
 
     /// Adds what was found of an image.
     ///

@@ -33,7 +33,7 @@ use super::page::{Pictures, SHOWN, page};
 use super::report::{check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
 use super::trial::{Trial, TrialOutcome, shard_run};
-use super::truth::{ANNOTATIONS, sha256_of_all};
+use super::truth::{ANNOTATIONS, portable, sha256_of, sha256_of_lines};
 
 /// Measure mean intersection over union of label maps
 ///
@@ -107,8 +107,8 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
         (None, Some(labels), _) => pairs(labels, Some(labels))?,
         (None, None, _) => bail!("--annotations DIR has the label maps to compare with"),
     };
-    let maps = found.pairs.iter().map(|pair| (name_of(&pair.image.below), pair.labels.as_path()));
-    let content = sha256_of_all(maps);
+    let line = |pair: &LabelPair| format!("{}\t{}", portable(&pair.image.below), sha256_of(&pair.labels));
+    let content = sha256_of_lines(found.pairs.iter().map(line));
     arguments.dataset.take(&mut found.pairs);
     let labelled: Arc<[LabelPair]> = found.pairs.into();
     let mut dataset = arguments.dataset.settings(arguments.data.as_deref().unwrap_or(&found.labels));
@@ -175,13 +175,14 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
     let read = [settings.file(), arguments.names.labels.as_deref()];
     let images: Vec<_> = labelled.iter().map(|pair| Ok(pair.image.clone())).collect();
     let options = (&arguments.report, arguments.resume.resume);
-    let trial = Trial::plan::<SegmentedImage>(images, &recorded, options, reader, &read, verbosity)?;
+    let trial = Trial::plan(&score, images, &recorded, options, reader, &read, verbosity)?;
     let mut counts = PixelCounts::new(rules)?;
     let found = trial.run(&task, &settings, &mut score, |image, Answer { output: map, .. }| {
         let name = image.name();
         let missing =
             || TaskError::Truth { file: name.clone(), why: "it has no label map".to_owned(), for_all: false };
-        let truth = by_name.get(&name).ok_or_else(missing)?.read().map_err(unusable)?;
+        let pair = by_name.get(&name).ok_or_else(missing)?;
+        let truth = pair.read().map_err(unusable)?;
         let predicted = label_image(&name, &map);
         if truth.size != predicted.size {
             let ([w, h], [width, height]) = (truth.size, predicted.size);
@@ -190,7 +191,8 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
         }
         let pixels = counts.add(&truth, Some(&predicted)).map_err(unusable)?;
         let model = task.model().name().to_owned();
-        Ok(SegmentedImage { image: name, model, run: recorded.clone(), pixels })
+        let labels_sha256 = sha256_of(&pair.labels);
+        Ok(SegmentedImage { image: name, model, run: recorded.clone(), labels_sha256, pixels })
     })?;
     let found = match found {
         ControlFlow::Continue(found) => found,
@@ -227,6 +229,8 @@ pub struct SegmentScore {
     labels: Vec<String>,
     /// In the order of the run.
     pairs: Arc<[LabelPair]>,
+    /// By the names of the images.
+    label_files: HashMap<String, PathBuf>,
     extremes: Extremes,
 }
 
@@ -242,7 +246,8 @@ impl SegmentScore {
         shown: usize,
     ) -> Result<Self> {
         let extremes = Extremes::of(shown);
-        Ok(Self { counts: PixelCounts::new(rules)?, labels, pairs, extremes })
+        let label_files = pairs.iter().map(|pair| (pair.image.name(), pair.labels.clone())).collect();
+        Ok(Self { counts: PixelCounts::new(rules)?, labels, pairs, label_files, extremes })
     }
 
     /// The report as a page, with the worst and best images: what `predicted` gives for them beside what there is.
@@ -273,8 +278,8 @@ impl SegmentScore {
                 Ok(predicted) => {
                     let mut one = PixelCounts::new(self.counts.rules())?;
                     let pixels = one.add(&truth, Some(&predicted))?;
-                    let (image, model) = (pair.image.name(), String::new());
-                    self.add(SegmentedImage { image, model, run: String::new(), pixels })?;
+                    let [model, run, labels_sha256] = [const { String::new() }; 3];
+                    self.add(SegmentedImage { image: pair.image.name(), model, run, labels_sha256, pixels })?;
                 }
                 Err(error) => {
                     say(&error.to_string());
@@ -316,6 +321,11 @@ const NAMED: usize = 4;
 
 impl Score for SegmentScore {
     type Record = SegmentedImage;
+
+    fn as_of_now(&self, image: SegmentedImage) -> Option<SegmentedImage> {
+        let labels = self.label_files.get(&image.image);
+        labels.is_none_or(|labels| sha256_of(labels) == image.labels_sha256).then_some(image)
+    }
 
     fn add(&mut self, image: SegmentedImage) -> Result<()> {
         self.counts.add_sparse(&image.pixels).with_context(|| image.image.clone())?;

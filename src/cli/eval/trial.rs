@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nat_infer::images::Reader;
-use nat_infer::pipeline::partial::partial_path;
+use nat_infer::pipeline::partial::{Partial, partial_path};
 use nat_infer::pipeline::{Answer, Source, SourceError, name_of};
 use nat_infer::results::{FailedImage, ShardNumber};
+use nat_infer::tasks::files::NewFile;
 use nat_infer::tasks::{ImageTask, TaskError};
 
 use super::super::exit::{Exit, OrFailed, say};
 use super::super::images::files;
-use super::super::output::{End, Output, OutputPlan};
+use super::super::output::{End, OutputPlan, claimed, jsonl};
 use super::super::run::{Ended, Job};
 use super::super::settings::Settings;
 use super::super::shared::{OutputFormat, OutputOptions};
@@ -81,12 +82,13 @@ impl TrialOutcome {
 }
 
 impl Trial {
-    /// Plans a run over `images`, and takes out what an interrupted one finished that was the same `run`. `read` are the
-    /// other files that the command reads.
+    /// Plans a run over `images`, and takes out what an interrupted one finished that was the same `run`, by what `score` says
+    /// of it now. `read` are the other files that the command reads.
     ///
     /// # Errors
     /// When an image is there twice, something would be lost, or there is nothing to go on with.
-    pub fn plan<R: ImageRecord>(
+    pub fn plan<S: Score>(
+        score: &S,
         images: Vec<Result<Source, SourceError>>,
         run: &str,
         (options, resume): (&ReportOptions, bool),
@@ -110,10 +112,10 @@ impl Trial {
             };
             let inputs = files(&images).chain(read.iter().copied().flatten());
             // Beside a report stand its own records, be there none.
-            let mut planned = OutputPlan::new::<R>(&to, resume, false, inputs)?.kept_empty();
+            let mut planned = OutputPlan::new::<S::Record>(&to, resume, false, inputs)?.kept_empty();
             if resume {
-                same_run::<R>(path, run)?;
-                before = planned.resume::<R>(&mut left)?.len();
+                refresh(path, run, score)?;
+                before = planned.resume::<S::Record>(&mut left)?.len();
             }
             plan = Some(planned);
         }
@@ -173,18 +175,12 @@ impl Trial {
         }
         if let Some(path) = records.filter(|path| path.is_file()) {
             let known: HashSet<String> = images.iter().flatten().map(Source::name).collect();
-            let mut corrected = false;
             each_record::<S::Record>(&path, &run, |record| {
-                if !known.contains(record.image()) || !seen.insert(record.image().to_owned()) {
-                    return Ok(());
+                match known.contains(record.image()) && seen.insert(record.image().to_owned()) {
+                    true => score.add(record),
+                    false => Ok(()),
                 }
-                let now = score.corrected(&record);
-                corrected |= now.is_some();
-                score.add(now.unwrap_or(record))
             })?;
-            if corrected {
-                correct(&path, &run, score)?;
-            }
         }
         let mut failed = Vec::new();
         for (image, number) in images.iter().zip(0..) {
@@ -224,30 +220,77 @@ pub fn shard_run(run: &str, shard: Option<ShardNumber>) -> String {
 
 /// What is said where records are of another run.
 const OTHER_RUN: &str =
-    "is of another run: weights, settings, names of classes, annotations, the shard or the program differ";
+    "is of another run: weights, settings, names of classes, the shard or the program differ";
 
-/// That what an interrupted or finished run left at `path` is of this one.
-fn same_run<R: ImageRecord>(path: &Path, run: &str) -> Result<()> {
-    let partial = partial_path(path);
-    for path in [path, &partial].into_iter().filter(|path| path.is_file()) {
-        let file = File::open(path).with_context(|| name_of(path))?;
-        let mut first = String::new();
-        BufReader::new(file).read_line(&mut first).with_context(|| name_of(path))?;
-        // What else may be wrong with it is said where it is read.
-        if serde_json::from_str::<R>(&first).is_ok_and(|record| record.run() != run) {
-            bail!("{}: {OTHER_RUN}; --overwrite without --resume begins anew", name_of(path));
-        }
+/// Brings what an interrupted or finished run left for `path` up to date: records that the dataset says something else of
+/// now are corrected, and those are taken out that have to be computed again.
+///
+/// # Errors
+/// When they are of another run, another process is at them, or they can't be written.
+fn refresh<S: Score>(path: &Path, run: &str, score: &S) -> Result<()> {
+    let claim = claimed(path, Partial::claim(path, ""))?;
+    let file = if claim.length() > 0 { partial_path(path) } else { path.to_owned() };
+    if !file.is_file() {
+        return Ok(());
     }
-    Ok(())
+    let mut changed = false;
+    each_refreshed(&file, run, score, |_, line| {
+        changed |= !matches!(line, Refreshed::Same);
+        Ok(())
+    })
+    .with_context(|| name_of(&file))?;
+    if !changed {
+        return Ok(());
+    }
+    let write = || {
+        let mut new = NewFile::create(&file)?;
+        each_refreshed(&file, run, score, |text, line| match line {
+            Refreshed::Same => Ok(new.write_all(text)?),
+            Refreshed::Changed(record) => Ok(new.write_all(jsonl(&record)?.as_bytes())?),
+            Refreshed::Gone => Ok(()),
+        })?;
+        // A file that is open can't be replaced everywhere.
+        drop(claim);
+        anyhow::Ok(new.keep()?)
+    };
+    write().with_context(|| format!("{}: can't be brought up to date", name_of(&file))).or_failed()
 }
 
-/// Writes the records of a file anew, as the dataset has their images now.
-fn correct<S: Score>(path: &Path, run: &str, score: &S) -> Result<()> {
-    let format = Some(OutputFormat::Jsonl);
-    let mut output =
-        Output::open::<S::Record>(&OutputOptions { format, output: Some(path.to_owned()), overwrite: true })?;
-    each_record::<S::Record>(path, run, |record| output.write(&score.corrected(&record).unwrap_or(record)))?;
-    output.finish(End::Complete).map(drop)
+/// What becomes of a line of records.
+enum Refreshed<R> {
+    /// It is as it was.
+    Same,
+    /// The dataset says something else of its image now.
+    Changed(R),
+    /// Its image has to be computed again.
+    Gone,
+}
+
+/// Gives each line of a file of records to `each`, with what becomes of it.
+fn each_refreshed<S: Score>(
+    file: &Path,
+    run: &str,
+    score: &S,
+    mut each: impl FnMut(&[u8], Refreshed<S::Record>) -> Result<()>,
+) -> Result<()> {
+    let (mut reader, mut line) = (BufReader::new(File::open(file)?), Vec::new());
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let refreshed = match serde_json::from_slice::<S::Record>(&line) {
+            Ok(record) if record.run() != run => {
+                bail!("{OTHER_RUN}; --overwrite without --resume begins anew")
+            }
+            Ok(record) => match score.as_of_now(record.clone()) {
+                Some(now) if now == record => Refreshed::Same,
+                Some(now) => Refreshed::Changed(now),
+                None => Refreshed::Gone,
+            },
+            // What is cut, or no record, is told of where it is gone on with.
+            Err(_) => Refreshed::Same,
+        };
+        each(&line, refreshed)?;
+        line.clear();
+    }
+    Ok(())
 }
 
 /// Gives each record of a file to `each`.

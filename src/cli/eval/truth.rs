@@ -1,31 +1,29 @@
-//! Which annotations a run was measured by: where files have another content, what was found is compared anew.
+//! Which annotations a run was measured by. What was found does not depend on them, but the scores do: shards are added up
+//! that were measured by the same ones.
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use nat_infer::pipeline::name_of;
 use sha2::{Digest, Sha256};
 
-/// What a report's options call the content of the annotations.
+/// What a report's options call the SHA-256 of the annotations: of the file, or of a line for each image.
 pub const ANNOTATIONS: &str = "annotations_sha256";
 
-/// The SHA-256 of a file's bytes, in small hexadecimal digits.
-///
-/// # Errors
-/// When it can't be read.
-pub fn sha256_of(path: &Path) -> Result<String> {
-    Ok(hex(&Sha256::digest(std::fs::read(path).with_context(|| name_of(path))?)))
+/// The SHA-256 of a file's bytes; empty where it can't be read, which is told of where it is wanted.
+pub fn sha256_of(path: &Path) -> String {
+    std::fs::read(path).map(|bytes| hex(&Sha256::digest(bytes))).unwrap_or_default()
 }
 
-/// One of many files: of the lines that `sha256sum` would write, with these names.
-pub fn sha256_of_all<'a>(files: impl Iterator<Item = (String, &'a Path)>) -> String {
+/// The SHA-256 of lines.
+pub fn sha256_of_lines(lines: impl Iterator<Item = String>) -> String {
     let mut hash = Sha256::new();
-    for (name, path) in files {
-        // Those that can't be read are told of where they are wanted.
-        let content = sha256_of(path).unwrap_or_default();
-        hash.update(format!("{content}  {name}\n"));
-    }
+    lines.for_each(|line| hash.update(line + "\n"));
     hex(&hash.finalize())
+}
+
+/// A path as it is called on every system.
+pub fn portable(path: &Path) -> String {
+    name_of(path).replace('\\', "/")
 }
 
 /// Bytes in small hexadecimal digits.
