@@ -20,6 +20,7 @@ pub struct CocoResults {
     boxes: bool,
     masks: bool,
     other_categories: OtherCategories,
+    known_categories: bool,
 }
 
 /// Results of categories that a dataset doesn't have.
@@ -28,6 +29,13 @@ struct OtherCategories {
     count: usize,
     /// The category of the first.
     first: Option<String>,
+}
+
+impl OtherCategories {
+    fn add(&mut self, category: String) {
+        self.count += 1;
+        self.first.get_or_insert(category);
+    }
 }
 
 impl CocoResults {
@@ -54,6 +62,11 @@ impl CocoResults {
     /// How many more there were of categories that the dataset doesn't have. They don't count, as with pycocotools.
     pub fn other_categories(&self) -> usize {
         self.other_categories.count
+    }
+
+    /// Whether any result is of a category of the dataset, be it of an image that doesn't count.
+    pub fn has_known_categories(&self) -> bool {
+        self.known_categories
     }
 
     /// The category of the first of these: its name, or its number.
@@ -119,8 +132,13 @@ pub struct Collected<'a> {
     named: bool,
     /// With the place in the file of each, from 0.
     found: Vec<(usize, Annotation)>,
+    /// The same of classes that have no name, with their places among a model's.
+    unnamed: Vec<(usize, usize, Annotation)>,
+    /// The last place of such a class.
+    last_place: Option<usize>,
     number: usize,
     other_categories: OtherCategories,
+    known_categories: bool,
     /// Results of images that the dataset doesn't have, and the first of these images.
     strangers: Option<(usize, String)>,
 }
@@ -128,9 +146,10 @@ pub struct Collected<'a> {
 impl<'a> Collected<'a> {
     /// Nothing yet of the results at `path`; `truth` has the images that count, `images` all that there are.
     pub fn new(path: &'a Path, truth: &'a Arc<COCO>, images: &'a DatasetImages) -> Self {
-        let categories = &truth.dataset.categories;
-        let named = categories.iter().any(|category| category.name != category.id.to_string());
-        let categories = categories.iter();
+        // A category without a name has its number for one.
+        let categories = truth.dataset.categories.iter();
+        let categories = categories.filter(|category| category.name != category.id.to_string());
+        let named = categories.clone().next().is_some();
         Self {
             named,
             path,
@@ -138,7 +157,10 @@ impl<'a> Collected<'a> {
             images,
             categories: CategoryNames::new(categories.map(|category| (category.name.as_str(), category.id))),
             found: Vec::new(),
+            unnamed: Vec::new(),
+            last_place: None,
             number: 0,
+            known_categories: false,
             other_categories: OtherCategories::default(),
             strangers: None,
         }
@@ -190,45 +212,57 @@ impl<'a> Collected<'a> {
     }
 
     fn object(&mut self, image_id: u64, record: ResultRecord) -> Result<(), DatasetError> {
-        // A class's number is the model's; its name says which category it is.
         let named = record.label.as_deref().and_then(|label| self.categories.find(label));
-        // Classes without a name are called by their places, as `eval detect` takes them where there are as many.
-        let placed = record.index.filter(|index| record.label.as_ref() == Some(&index.to_string()));
-        let placed = placed.and_then(|index| self.truth.dataset.categories.get(usize::try_from(index).ok()?));
-        let (category, called) =
-            match (named.or(placed.map(|category| category.id)), record.label, record.category_id) {
-                (Some(id), ..) => (Some(id), String::new()),
-                (None, Some(label), _) if self.named => (None, label),
-                (None, _, Some(id)) => {
-                    (Some(id).filter(|id| self.truth.get_cat(*id).is_some()), id.to_string())
-                }
-                (None, _, None) => return Err(self.lacks("category_id")),
-            };
+        // A class without a name is called by its place among the model's.
+        let place = record.index.filter(|index| record.label.as_ref() == Some(&index.to_string()));
+        let (category, called) = match (named, record.label, record.category_id) {
+            (None, Some(label), _) if self.named || place.is_some() => (None, label),
+            (Some(id), ..) | (None, _, Some(id)) => {
+                (Some(id).filter(|id| self.truth.get_cat(*id).is_some()), id.to_string())
+            }
+            (None, _, None) => return Err(self.lacks("category_id")),
+        };
         let Some(score) = record.score else { return Err(self.lacks("score")) };
         if record.bbox.is_none() && record.segmentation.is_none() {
             return Err(self.lacks("bbox and segmentation"));
         }
+        self.known_categories |= category.is_some();
+        let place = place.filter(|_| category.is_none()).and_then(|place| usize::try_from(place).ok());
+        self.last_place = self.last_place.max(place);
         if !self.images.by_id.contains_key(&image_id) {
             self.stranger(&image_id.to_string());
         } else if self.truth.get_img(image_id).is_some() {
-            let Some(category_id) = category else {
-                self.other_categories.count += 1;
-                self.other_categories.first.get_or_insert(called);
-                self.number += 1;
-                return Ok(());
-            };
             let found = Annotation {
                 image_id,
-                category_id,
+                category_id: category.unwrap_or_default(),
                 bbox: record.bbox,
                 segmentation: record.segmentation,
                 score: Some(score),
                 ..Annotation::default()
             };
-            self.found.push((self.number, found));
+            match (category, place) {
+                (Some(_), _) => self.found.push((self.number, found)),
+                (None, Some(place)) => self.unnamed.push((self.number, place, found)),
+                (None, None) => self.other_categories.add(called),
+            }
         }
         self.number += 1;
         Ok(())
+    }
+
+    /// Classes without names are the categories in their order, as far as there can be as many of them.
+    fn place_unnamed(&mut self) {
+        let categories = &self.truth.dataset.categories;
+        let ordered = !self.known_categories && self.last_place.is_some_and(|last| last < categories.len());
+        self.known_categories |= ordered;
+        for (number, place, found) in std::mem::take(&mut self.unnamed) {
+            match categories.get(place).filter(|_| ordered) {
+                Some(category) => self.found.push((number, Annotation { category_id: category.id, ..found })),
+                None => self.other_categories.add(place.to_string()),
+            }
+        }
+        // Of results that are alike the first counts.
+        self.found.sort_by_key(|(number, _)| *number);
     }
 
     fn stranger(&mut self, image: &str) {
@@ -239,7 +273,8 @@ impl<'a> Collected<'a> {
     ///
     /// # Errors
     /// When images are not of the dataset, or masks are damaged or not of their image's size.
-    pub fn finish(self) -> Result<CocoResults, DatasetError> {
+    pub fn finish(mut self) -> Result<CocoResults, DatasetError> {
+        self.place_unnamed();
         if let Some((count, first)) = &self.strangers {
             return Err(self.error(&format!(
                 "{count} of its results are of images that the annotations don't list, the first of image {first}; \
@@ -263,7 +298,13 @@ impl<'a> Collected<'a> {
         let (boxes, masks) = (boxes?, masks?);
         let loaded = self.truth.load_res_anns(completed);
         let coco = loaded.map_err(|error| DatasetError::new(path, error.to_string()))?;
-        Ok(CocoResults { coco: Arc::new(coco), boxes, masks, other_categories: self.other_categories })
+        Ok(CocoResults {
+            coco: Arc::new(coco),
+            boxes,
+            masks,
+            other_categories: self.other_categories,
+            known_categories: self.known_categories,
+        })
     }
 
     /// Whether all results have something, rather than none.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use zip::ZipArchive;
 
-use super::listing::PassedOver;
 use super::names::{is_hidden, is_image, name_of, plain};
+use super::passed_over::PassedOver;
 use super::source_error::reason;
 
 /// A tar or zip file, and where its members are.
@@ -34,7 +34,8 @@ struct ArchiveMember {
 impl ArchiveMember {
     /// About how many bytes of memory it takes.
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.name.as_os_str().len()
+        let target = if let MemberPlace::Link(target) = &self.place { target.as_os_str().len() } else { 0 };
+        size_of::<Self>() + self.name.as_os_str().len() + target
     }
 }
 

@@ -10,6 +10,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::glob::Glob;
 use super::names::{is_hidden, is_image, name_of, plain};
+use super::passed_over::PassedOver;
 use super::source::{Location, Source};
 use super::source_error::{SourceError, reason};
 use crate::zoo::is_web_address;
@@ -21,31 +22,6 @@ pub struct Listing {
     pub sources: Vec<Result<Source, SourceError>>,
     /// What was passed over without being wrong: folders in a folder, files of other kinds. A line each.
     pub passed_over: Vec<String>,
-}
-
-/// How many names of an argument are no images, without being wrong.
-#[derive(Default)]
-pub(super) struct PassedOver {
-    pub(super) folders: usize,
-    pub(super) files: usize,
-    pub(super) hidden: usize,
-}
-
-impl PassedOver {
-    /// In words, of an argument; `None` of nothing.
-    pub(super) fn told(&self, argument: &Path) -> Option<String> {
-        let Self { folders, files, hidden } = *self;
-        let counts: Vec<String> = [
-            (folders, "folder", "folders"),
-            (files, "file of another kind", "files of other kinds"),
-            (hidden, "hidden name", "hidden names"),
-        ]
-        .into_iter()
-        .filter(|(n, ..)| *n > 0)
-        .map(|(n, one, many)| format!("{n} {}", if n == 1 { one } else { many }))
-        .collect();
-        (!counts.is_empty()).then(|| format!("{}: passed over {}", name_of(argument), counts.join(", ")))
-    }
 }
 
 impl Listing {

@@ -31,6 +31,7 @@ mod glob;
 mod listing;
 mod names;
 pub mod partial;
+mod passed_over;
 mod queue;
 mod read;
 mod run;

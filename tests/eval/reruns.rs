@@ -200,6 +200,24 @@ fn corrected_classes_are_kept_with_what_was_found() {
         "{}",
         done.stderr()
     );
+    // Where an image goes, every shard has others, and those that one has no more are another's.
+    let shorter: String = list(0).split_inclusive('\n').skip(1).collect();
+    for number in ["1", "2"] {
+        place.file("list.txt", &shorter);
+        shard(number, "a", &["--resume"]);
+    }
+    // The last, of shard 1, that is not there on this machine alone fails, and is no other annotation.
+    let gone =
+        digits().into_iter().next_back().map(|(name, truth, _)| format!("data/{truth}/0-{name}")).unwrap();
+    fs::rename(place.path(&gone), place.path("gone.png")).unwrap();
+    let arguments = ["--annotations", "list.txt", "--real", "a/real.json", "--resume"];
+    let done = eval(&place, &[&arguments[..], &["--shard", "1/2", "-o", "part1.json"]].concat());
+    assert_eq!(done.status(), 1, "{}", done.stderr());
+    let done = place.run(&["eval", "merge", "part1.json", "part2.json", "-o", "merged.json"]);
+    assert_eq!(done.status(), 1, "{}", done.stderr());
+    let merged = report(&place.path("merged.json"));
+    assert_eq!((merged.images, merged.failed.len()), (digits().len() - 1, 1));
+    fs::rename(place.path("gone.png"), place.path(&gone)).unwrap();
     // Nor does an interrupted run lose anything by it: of the last image, which is computed again, the class is another.
     place.file("list.txt", list(0));
     shard("1", "a", &[]);

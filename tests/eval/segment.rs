@@ -80,6 +80,21 @@ fn a_segmenter_scores_what_its_label_maps_score() {
     assert!(after.contains(&before[1]) && !after.contains(&before[0]));
     let accuracy = |evaluation: &Evaluation| evaluation.metrics.figures()[2].1.unwrap();
     assert!(accuracy(&report(&place.path("r.json"))) > accuracy(&evaluation));
+    // Where none is left, it begins anew, whatever an earlier run ended with.
+    let ended = fs::read(place.path("r.images.jsonl")).unwrap();
+    place.file("r.images.jsonl.partial", after[0].clone() + "\n" + &after[1] + "\n");
+    for name in ["a", "b"] {
+        place.file(
+            &format!("data/annotations/{name}.png"),
+            grey_png(image_size(&folder.join("image.png")), 3),
+        );
+    }
+    let done = place.run(&[&by_model[..], &["--resume"]].concat());
+    assert!(done.stderr().contains("2 records are not of the annotations of now"), "{}", done.stderr());
+    let pixels: u64 = report(&place.path("r.json")).classes[3].count;
+    let [width, height] = image_size(&folder.join("image.png")).map(u64::from);
+    assert_eq!((done.status(), pixels >= 2 * width * height), (1, true));
+    assert_ne!(fs::read(place.path("r.images.jsonl")).unwrap(), ended);
     // A label that is no class ends the run: what it means for the others nobody knows.
     place.file("data/annotations/a.png", grey_png([347, 239], 21));
     fs::remove_file(place.path("data/images/broken.png")).unwrap();

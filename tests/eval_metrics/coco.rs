@@ -496,17 +496,35 @@ fn classes_that_annotations_do_not_name_do_not_count() {
         assert_eq!(results.first_other_category(), others, "{name}");
         assert_close(truth.score(&results, false).unwrap().metrics.bbox.unwrap().ap, &json!(ap), name);
     }
-    // Classes without names are called by their places, which are those of the categories.
-    let mut unnamed = found("1");
-    (unnamed["index"], unnamed["category_id"]) = (json!(1), json!(2));
-    let (_list, list) = json_file(&json!([{"image": "a.png", "detections": [unnamed]}]));
-    let (_truth, path) = json_file(&json!({
-        "images": [image], "annotations": [object],
-        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
-    }));
-    let truth = CocoTruth::open(&path).unwrap();
-    let results = truth.results(&list).unwrap();
-    assert_close(truth.score(&results, false).unwrap().metrics.bbox.unwrap().ap, &json!(1.0), "by order");
+    // Classes without names are called by their places, which are those of the categories, as far as there are as many.
+    let unnamed = |index: usize| {
+        json!({
+            "category_id": index + 1, "index": index, "label": index.to_string(), "score": 0.5,
+            "bbox": [20 * index, 0, 10, 10]
+        })
+    };
+    for (ids, named, places, ap) in [
+        ([0, 1, 2], true, [0, 1, 2], Some(1.0)),
+        ([1, 2, 3], false, [0, 1, 2], Some(1.0)),
+        ([7, 5, 6], false, [2, 1, 0], Some(1.0)),
+        ([1, 2, 3], true, [0, 1, 3], None),
+    ] {
+        let category = |id: &u64| match named {
+            true => json!({"id": id, "name": format!("kind {id}")}),
+            false => json!({"id": id}),
+        };
+        let object = |(place, id): (usize, &u64)| json!({"image_id": 1, "category_id": id, "bbox": [20 * place, 0, 10, 10]});
+        let objects: Vec<Value> = ids.iter().enumerate().map(object).collect();
+        let categories: Vec<Value> = ids.iter().map(category).collect();
+        let (_truth, path) =
+            json_file(&json!({"images": [image], "annotations": objects, "categories": categories}));
+        let (_list, list) = json_file(&json!([{"image": "a.png", "detections": places.map(unnamed)}]));
+        let truth = CocoTruth::open(&path).unwrap();
+        let results = truth.results(&list).unwrap();
+        assert_eq!(results.has_known_categories(), ap.is_some(), "{ids:?}");
+        let got = truth.score(&results, false).unwrap().metrics.bbox.unwrap().ap;
+        assert_close(got, &json!(ap.unwrap_or(0.0)), "by order");
+    }
 }
 
 /// An object that is annotated by its mask alone has the box around it.

@@ -33,7 +33,7 @@ use super::page::{Pictures, SHOWN, page};
 use super::report::{REAL, check, evaluation, keep_time, of_model, run_of, write};
 use super::score::{ImageRecord, Score};
 use super::trial::{Trial, TrialOutcome, shard_run};
-use super::truth::{ANNOTATIONS, portable, sha256_of_lines};
+use super::truth::{ANNOTATIONS, sha256_of_lines};
 
 /// Measure top-1 and top-5 accuracy on images in a folder for each class
 ///
@@ -168,14 +168,15 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
     verbosity.explain("input", task.crop());
     let report_settings = of_model(task.model(), &settings, task.crop(), dataset);
     let run = run_of("classify", task.model(), &report_settings, task.labels())?;
-    let recorded = shard_run(&run, report_settings.shard);
+    let shard = report_settings.shard;
+    let recorded = shard_run(&run, shard);
     arguments.dataset.take(&mut images);
     let reader = Reader::new(exif, Limits::default());
     let read = [settings.file(), arguments.annotations.as_deref(), arguments.real.as_deref()];
     let sources: Vec<_> = images.iter().map(|image| image.source.clone()).collect();
     let options = (&arguments.report, arguments.resume.resume);
     let mut score = ClassifyScore::new(&images, task.labels().to_vec(), real, shown)?;
-    let trial = Trial::plan(&score, sources, &recorded, options, reader, &read, verbosity)?;
+    let trial = Trial::plan(&score, sources, (&run, shard), options, reader, &read, verbosity)?;
     let truths = score.truths.clone();
     let found = trial.run(&task, &settings, &mut score, |image, answer| {
         let name = image.name();
@@ -196,16 +197,14 @@ pub fn run(arguments: EvalClassifyArguments, verbosity: Verbosity) -> Result<Exi
     Ok(exit)
 }
 
-/// The SHA-256 of a line for each image: its path in the dataset, its class and its reassessed labels.
+/// The SHA-256 of a line for each image: its file's name, its class and its reassessed labels. Where images lie, and which of
+/// them are there, is of one machine alone.
 fn content_of(images: &[LabelledImage], real: Option<&(&Path, ReassessedLabels)>) -> String {
     let line = |image: &LabelledImage| {
-        let file = match &image.source {
-            Ok(source) => source.below.clone(),
-            // Where nothing is, its place is of one machine alone.
-            Err(error) => Path::new(error.name()).file_name().unwrap_or_default().into(),
-        };
-        let real = real.and_then(|(path, real)| real.of(path, &file).ok());
-        format!("{}\t{}\t{real:?}", portable(&file), image.class)
+        let path = image.source.as_ref().map_or_else(|error| Path::new(error.name()), |source| &source.below);
+        let file = Path::new(path.file_name().unwrap_or_default());
+        let real = real.and_then(|(path, real)| real.of(path, file).ok());
+        format!("{}\t{}\t{real:?}", name_of(file), image.class)
     };
     sha256_of_lines(images.iter().map(line))
 }
@@ -426,9 +425,9 @@ fn read_classifications(path: &Path) -> Result<Vec<Classification>> {
 impl Score for ClassifyScore {
     type Record = JudgedImage;
 
-    fn as_of_now(&self, image: JudgedImage) -> Option<JudgedImage> {
-        let Some((class, real)) = self.truths.get(&image.image).cloned() else { return Some(image) };
-        Some(judged(image.image, [&image.model, &image.run], class, image.top, real))
+    fn as_of_now(&self, image: JudgedImage) -> Result<Option<JudgedImage>> {
+        let Some((class, real)) = self.truths.get(&image.image).cloned() else { return Ok(Some(image)) };
+        Ok(Some(judged(image.image, [&image.model, &image.run], class, image.top, real)))
     }
 
     fn add(&mut self, image: JudgedImage) -> Result<()> {

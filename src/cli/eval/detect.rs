@@ -37,7 +37,7 @@ use super::truth::ANNOTATIONS;
 /// The twelve numbers of pycocotools for each, over all images of the annotations. Categories are a model's classes by their
 /// names, or where there are as many by their order. An image that can't be read, or is of another size than annotated, is one
 /// in which nothing was found, and is named. --results scores a list of results in COCO's format, which anybody may have made,
-/// or records of `detect`, whose classes are categories by their names.
+/// or records of `detect`, whose classes are categories by their names, or where they have none by their order.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct EvalDetectArguments {
@@ -125,8 +125,8 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
             let what = format!(
                 "{count} results are of categories that the annotations do not have, the first of `{first}`"
             );
-            if results.is_empty() {
-                bail!("{path}: all {what}; `detect --format coco` numbers them instead of naming them");
+            if !results.has_known_categories() {
+                bail!("{path}: {what}, and no others; use annotations that call, or number, them so");
             }
             if !verbosity.quiet {
                 say(&format!("warning: {path}: {what}"));
@@ -179,7 +179,8 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
     let numbered = |(label, id): (&String, &Option<u64>)| format!("{label}\t{id:?}");
     let classes: Vec<String> = task.labels().iter().zip(&categories.ids).map(numbered).collect();
     let run = run_of("detect", task.model(), &dataset, &classes)?;
-    let recorded = shard_run(&run, dataset.shard);
+    let shard = dataset.shard;
+    let recorded = shard_run(&run, shard);
     let read = [settings.file(), Some(annotations.as_path()), arguments.names.labels.as_deref()];
     let numbers: HashMap<String, (u64, [usize; 2])> = (images.iter().zip(truth.images()))
         .filter_map(|(image, listed)| {
@@ -189,7 +190,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         .collect();
     let options = (&arguments.report, arguments.resume.resume);
     let mut score = DetectScore { listed: numbers.clone(), ..DetectScore::new(truth, !arguments.no_masks) };
-    let trial = Trial::plan(&score, images, &recorded, options, reader, &read, verbosity)?;
+    let trial = Trial::plan(&score, images, (&run, shard), options, reader, &read, verbosity)?;
     let found = trial.run(&task, &settings, &mut score, |image, answer| {
         let name = image.name();
         let (image_id, listed) = numbers.get(&name).copied().unwrap_or_default();
@@ -271,10 +272,10 @@ impl DetectScore {
 impl Score for DetectScore {
     type Record = SearchedImage;
 
-    fn as_of_now(&self, image: SearchedImage) -> Option<SearchedImage> {
+    fn as_of_now(&self, image: SearchedImage) -> Result<Option<SearchedImage>> {
         let same =
             |&(id, size): &(u64, [usize; 2])| id == image.image_id && fits([image.width, image.height], size);
-        self.listed.get(&image.image).is_none_or(same).then_some(image)
+        Ok(self.listed.get(&image.image).is_none_or(same).then_some(image))
     }
 
     fn add(&mut self, image: SearchedImage) -> Result<()> {

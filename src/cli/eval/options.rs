@@ -98,7 +98,8 @@ pub struct ReportOptions {
 #[derive(Args)]
 #[command(next_help_heading = "Report")]
 pub struct ResumeOptions {
-    /// Go on with what an interrupted run left in <stem>.images.jsonl.partial: images in it are not computed again
+    /// Go on with what an interrupted run left in <stem>.images.jsonl.partial: images in it are not computed again unless
+    /// their annotations are others now
     #[arg(long, requires = "output", conflicts_with = "overwrite")]
     pub resume: bool,
 }

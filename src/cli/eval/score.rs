@@ -20,7 +20,10 @@ pub trait Score {
     type Record: ImageRecord;
 
     /// The record of an earlier run, by what the dataset says of the image now; `None` where that takes computing it again.
-    fn as_of_now(&self, record: Self::Record) -> Option<Self::Record>;
+    ///
+    /// # Errors
+    /// When what it is compared with can't be read.
+    fn as_of_now(&self, record: Self::Record) -> anyhow::Result<Option<Self::Record>>;
 
     /// Adds what was found of an image.
     ///

@@ -107,7 +107,10 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
         (None, Some(labels), _) => pairs(labels, Some(labels))?,
         (None, None, _) => bail!("--annotations DIR has the label maps to compare with"),
     };
-    let line = |pair: &LabelPair| format!("{}\t{}", portable(&pair.image.below), sha256_of(&pair.labels));
+    // What can't be read is told of where it is wanted.
+    let line = |pair: &LabelPair| {
+        format!("{}\t{}", portable(&pair.image.below), sha256_of(&pair.labels).unwrap_or_default())
+    };
     let content = sha256_of_lines(found.pairs.iter().map(line));
     arguments.dataset.take(&mut found.pairs);
     let labelled: Arc<[LabelPair]> = found.pairs.into();
@@ -167,7 +170,8 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
     }
     let dataset = of_model(task.model(), &settings, fits.join("; "), dataset);
     let run = run_of("segment", task.model(), &dataset, task.labels())?;
-    let recorded = shard_run(&run, dataset.shard);
+    let shard = dataset.shard;
+    let recorded = shard_run(&run, shard);
     let rules = LabelRules::new(classes, arguments.reduce_zero_label);
     let mut score = SegmentScore::new(rules, task.labels().to_vec(), labelled.clone(), shown)?;
     let by_name: HashMap<String, &LabelPair> =
@@ -175,7 +179,7 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
     let read = [settings.file(), arguments.names.labels.as_deref()];
     let images: Vec<_> = labelled.iter().map(|pair| Ok(pair.image.clone())).collect();
     let options = (&arguments.report, arguments.resume.resume);
-    let trial = Trial::plan(&score, images, &recorded, options, reader, &read, verbosity)?;
+    let trial = Trial::plan(&score, images, (&run, shard), options, reader, &read, verbosity)?;
     let mut counts = PixelCounts::new(rules)?;
     let found = trial.run(&task, &settings, &mut score, |image, Answer { output: map, .. }| {
         let name = image.name();
@@ -191,7 +195,12 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
         }
         let pixels = counts.add(&truth, Some(&predicted)).map_err(unusable)?;
         let model = task.model().name().to_owned();
-        let labels_sha256 = sha256_of(&pair.labels);
+        let unreadable = |error: anyhow::Error| TaskError::Truth {
+            file: name_of(&pair.labels),
+            why: error.root_cause().to_string(),
+            for_all: true,
+        };
+        let labels_sha256 = sha256_of(&pair.labels).map_err(unreadable)?;
         Ok(SegmentedImage { image: name, model, run: recorded.clone(), labels_sha256, pixels })
     })?;
     let found = match found {
@@ -322,9 +331,9 @@ const NAMED: usize = 4;
 impl Score for SegmentScore {
     type Record = SegmentedImage;
 
-    fn as_of_now(&self, image: SegmentedImage) -> Option<SegmentedImage> {
-        let labels = self.label_files.get(&image.image);
-        labels.is_none_or(|labels| sha256_of(labels) == image.labels_sha256).then_some(image)
+    fn as_of_now(&self, image: SegmentedImage) -> Result<Option<SegmentedImage>> {
+        let labels = self.label_files.get(&image.image).map(|labels| sha256_of(labels)).transpose()?;
+        Ok(labels.is_none_or(|labels| labels == image.labels_sha256).then_some(image))
     }
 
     fn add(&mut self, image: SegmentedImage) -> Result<()> {

@@ -82,20 +82,21 @@ impl TrialOutcome {
 }
 
 impl Trial {
-    /// Plans a run over `images`, and takes out what an interrupted one finished that was the same `run`, by what `score` says
-    /// of it now. `read` are the other files that the command reads.
+    /// Plans a run over `images`, or a shard of it, and takes out what an interrupted one finished that was the same `run`, by
+    /// what `score` says of it now. `read` are the other files that the command reads.
     ///
     /// # Errors
     /// When an image is there twice, something would be lost, or there is nothing to go on with.
     pub fn plan<S: Score>(
         score: &S,
         images: Vec<Result<Source, SourceError>>,
-        run: &str,
+        (run, shard): (&str, Option<ShardNumber>),
         (options, resume): (&ReportOptions, bool),
         reader: Reader,
         read: &[Option<&Path>],
         verbosity: Verbosity,
     ) -> Result<Self> {
+        let run = shard_run(run, shard);
         let mut names = HashSet::new();
         if let Some(twice) =
             images.iter().flatten().map(Source::name).find(|name| !names.insert(name.clone()))
@@ -114,12 +115,14 @@ impl Trial {
             // Beside a report stand its own records, be there none.
             let mut planned = OutputPlan::new::<S::Record>(&to, resume, false, inputs)?.kept_empty();
             if resume {
-                refresh(path, run, score)?;
-                before = planned.resume::<S::Record>(&mut left)?.len();
+                let images = shard.map(|_| &names);
+                if (Refresh { score, run: &run, images, quiet: verbosity.quiet }).of(path)? {
+                    before = planned.resume::<S::Record>(&mut left)?.len();
+                }
             }
             plan = Some(planned);
         }
-        Ok(Self { images, left, before, plan, records, run: run.to_owned(), reader, verbosity })
+        Ok(Self { images, left, before, plan, records, run, reader, verbosity })
     }
 
     /// Computes the images through `record`, and adds them up. Breaks with the exit status where the run ended early;
@@ -220,40 +223,97 @@ pub fn shard_run(run: &str, shard: Option<ShardNumber>) -> String {
 
 /// What is said where records are of another run.
 const OTHER_RUN: &str =
-    "is of another run: weights, settings, names of classes, the shard or the program differ";
+    "is of another run: weights, settings, names of classes or categories, the shard or the program differ";
 
-/// Brings what an interrupted or finished run left for `path` up to date: records that the dataset says something else of
-/// now are corrected, and those are taken out that have to be computed again.
-///
-/// # Errors
-/// When they are of another run, another process is at them, or they can't be written.
-fn refresh<S: Score>(path: &Path, run: &str, score: &S) -> Result<()> {
-    let claim = claimed(path, Partial::claim(path, ""))?;
-    let file = if claim.length() > 0 { partial_path(path) } else { path.to_owned() };
-    if !file.is_file() {
-        return Ok(());
-    }
-    let mut changed = false;
-    each_refreshed(&file, run, score, |_, line| {
-        changed |= !matches!(line, Refreshed::Same);
-        Ok(())
-    })
-    .with_context(|| name_of(&file))?;
-    if !changed {
-        return Ok(());
-    }
-    let write = || {
-        let mut new = NewFile::create(&file)?;
-        each_refreshed(&file, run, score, |text, line| match line {
-            Refreshed::Same => Ok(new.write_all(text)?),
-            Refreshed::Changed(record) => Ok(new.write_all(jsonl(&record)?.as_bytes())?),
-            Refreshed::Gone => Ok(()),
+impl<S: Score> Refresh<'_, S> {
+    /// Brings what an interrupted or finished run left for `path` up to date, and says whether there is something to go on
+    /// with: records that the dataset says something else of now are corrected, and those are taken out that have to be
+    /// computed again. What is finished stays where it is until the run ends.
+    ///
+    /// # Errors
+    /// When they are of another run, another process is at them, or they can't be read or written.
+    fn of(&self, path: &Path) -> Result<bool> {
+        let claim = claimed(path, Partial::claim(path, ""))?;
+        let partial = partial_path(path);
+        let file = if claim.length() > 0 { partial.clone() } else { path.to_owned() };
+        if !file.is_file() {
+            return Ok(true);
+        }
+        let [mut same, mut changed, mut gone] = [0; 3];
+        self.each(&file, |_, line| {
+            match line {
+                Refreshed::Same => same += 1,
+                Refreshed::Changed(_) => changed += 1,
+                Refreshed::Gone => gone += 1,
+            }
+            Ok(())
         })?;
-        // A file that is open can't be replaced everywhere.
-        drop(claim);
-        anyhow::Ok(new.keep()?)
-    };
-    write().with_context(|| format!("{}: can't be brought up to date", name_of(&file))).or_failed()
+        if gone > 0 && !self.quiet {
+            let name = name_of(&file);
+            say(&format!(
+                "{name}: {gone} records are not of the annotations of now; what they are of is computed again"
+            ));
+        }
+        if same + changed == 0 {
+            return Ok(gone == 0);
+        }
+        if changed + gone == 0 {
+            return Ok(true);
+        }
+        let write = || {
+            let mut new = NewFile::create(if gone > 0 { &partial } else { &file })?;
+            self.each(&file, |text, line| match line {
+                Refreshed::Same => Ok(new.write_all(text)?),
+                Refreshed::Changed(record) => Ok(new.write_all(jsonl(&record)?.as_bytes())?),
+                Refreshed::Gone => Ok(()),
+            })?;
+            // A file that is open can't be replaced everywhere.
+            drop(claim);
+            anyhow::Ok(new.keep()?)
+        };
+        write().with_context(|| format!("{}: can't be brought up to date", name_of(&file))).or_failed()?;
+        Ok(true)
+    }
+
+    /// Gives each line of a file of records to `each`, with what becomes of it.
+    fn each(
+        &self,
+        file: &Path,
+        mut each: impl FnMut(&[u8], Refreshed<S::Record>) -> Result<()>,
+    ) -> Result<()> {
+        let named = || name_of(file);
+        let mut reader = BufReader::new(File::open(file).with_context(named)?);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).with_context(named)? > 0 {
+            let refreshed = match serde_json::from_slice::<S::Record>(&line) {
+                Ok(record) if record.run() != self.run => {
+                    bail!("{}: {OTHER_RUN}; --overwrite without --resume begins anew", named())
+                }
+                Ok(record) if self.images.is_some_and(|images| !images.contains(record.image())) => {
+                    Refreshed::Gone
+                }
+                Ok(record) => match self.score.as_of_now(record.clone())? {
+                    Some(now) if now == record => Refreshed::Same,
+                    Some(now) => Refreshed::Changed(now),
+                    None => Refreshed::Gone,
+                },
+                // What is cut, or no record, is told of where it is gone on with.
+                Err(_) => Refreshed::Same,
+            };
+            each(&line, refreshed)?;
+            line.clear();
+        }
+        Ok(())
+    }
+}
+
+/// What records of an earlier run are compared with.
+struct Refresh<'a, S> {
+    score: &'a S,
+    run: &'a str,
+    /// The images of a shard, which counts no others.
+    images: Option<&'a HashSet<String>>,
+    quiet: bool,
 }
 
 /// What becomes of a line of records.
@@ -262,35 +322,8 @@ enum Refreshed<R> {
     Same,
     /// The dataset says something else of its image now.
     Changed(R),
-    /// Its image has to be computed again.
+    /// Its image is computed again, or is of another shard now.
     Gone,
-}
-
-/// Gives each line of a file of records to `each`, with what becomes of it.
-fn each_refreshed<S: Score>(
-    file: &Path,
-    run: &str,
-    score: &S,
-    mut each: impl FnMut(&[u8], Refreshed<S::Record>) -> Result<()>,
-) -> Result<()> {
-    let (mut reader, mut line) = (BufReader::new(File::open(file)?), Vec::new());
-    while reader.read_until(b'\n', &mut line)? > 0 {
-        let refreshed = match serde_json::from_slice::<S::Record>(&line) {
-            Ok(record) if record.run() != run => {
-                bail!("{OTHER_RUN}; --overwrite without --resume begins anew")
-            }
-            Ok(record) => match score.as_of_now(record.clone()) {
-                Some(now) if now == record => Refreshed::Same,
-                Some(now) => Refreshed::Changed(now),
-                None => Refreshed::Gone,
-            },
-            // What is cut, or no record, is told of where it is gone on with.
-            Err(_) => Refreshed::Same,
-        };
-        each(&line, refreshed)?;
-        line.clear();
-    }
-    Ok(())
 }
 
 /// Gives each record of a file to `each`.

@@ -3,15 +3,19 @@
 
 use std::path::Path;
 
+use anyhow::{Context, Result};
 use nat_infer::pipeline::name_of;
 use sha2::{Digest, Sha256};
 
 /// What a report's options call the SHA-256 of the annotations: of the file, or of a line for each image.
 pub const ANNOTATIONS: &str = "annotations_sha256";
 
-/// The SHA-256 of a file's bytes; empty where it can't be read, which is told of where it is wanted.
-pub fn sha256_of(path: &Path) -> String {
-    std::fs::read(path).map(|bytes| hex(&Sha256::digest(bytes))).unwrap_or_default()
+/// The SHA-256 of a file's bytes.
+///
+/// # Errors
+/// When it can't be read.
+pub fn sha256_of(path: &Path) -> Result<String> {
+    Ok(hex(&Sha256::digest(std::fs::read(path).with_context(|| name_of(path))?)))
 }
 
 /// The SHA-256 of lines.
