@@ -178,7 +178,7 @@ fn images_of_other_sizes_fail_by_name() {
         assert_eq!(run(more).status(), 1);
         let failed = report(&place.path("r.json")).failed;
         assert_eq!((failed.len(), failed[0].image.as_str()), (1, "images/b.png"));
-        assert_eq!(failed[0].error, "truth.json: has it as 207x229, and it is 229x207; see --exif");
+        assert_eq!(failed[0].error, "truth.json: says 207x229, and the image is 229x207; see --exif");
     }
     fs::remove_file(place.path("r.json")).unwrap();
     fs::remove_file(place.path("r.images.jsonl")).unwrap();

@@ -90,7 +90,7 @@ fn a_segmenter_scores_what_its_label_maps_score() {
         );
     }
     let done = place.run(&[&by_model[..], &["--resume"]].concat());
-    assert!(done.stderr().contains("2 records are not of the annotations of now"), "{}", done.stderr());
+    assert!(done.stderr().contains("the annotations of 2 images have changed since"), "{}", done.stderr());
     let pixels: u64 = report(&place.path("r.json")).classes[3].count;
     let [width, height] = image_size(&folder.join("image.png")).map(u64::from);
     assert_eq!((done.status(), pixels >= 2 * width * height), (1, true));

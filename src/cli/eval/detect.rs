@@ -37,7 +37,7 @@ use super::truth::ANNOTATIONS;
 /// The twelve numbers of pycocotools for each, over all images of the annotations. Categories are a model's classes by their
 /// names, or where there are as many by their order. An image that can't be read, or is of another size than annotated, is one
 /// in which nothing was found, and is named. --results scores a list of results in COCO's format, which anybody may have made,
-/// or records of `detect`, whose classes are categories by their names, or where they have none by their order.
+/// or records of `detect`, whose classes become categories by their names, or by their order if the classes have no names.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct EvalDetectArguments {
@@ -126,7 +126,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
                 "{count} results are of categories that the annotations do not have, the first of `{first}`"
             );
             if !results.has_known_categories() {
-                bail!("{path}: {what}, and no others; use annotations that call, or number, them so");
+                bail!("{path}: {what}, and no others; use annotations that have these categories");
             }
             if !verbosity.quiet {
                 say(&format!("warning: {path}: {what}"));
@@ -197,7 +197,7 @@ pub fn run(arguments: EvalDetectArguments, verbosity: Verbosity) -> Result<Exit>
         let [width, height] = answer.size;
         if !fits(answer.size, listed) {
             let [w, h] = listed;
-            let why = format!("has it as {w}x{h}, and it is {width}x{height}; see --exif");
+            let why = format!("says {w}x{h}, and the image is {width}x{height}; see --exif");
             return Err(TaskError::Truth { file: name_of(&annotations), why, for_all: false });
         }
         let known = |object: nat_infer::tasks::detect::Object| {
@@ -272,10 +272,10 @@ impl DetectScore {
 impl Score for DetectScore {
     type Record = SearchedImage;
 
-    fn as_of_now(&self, image: SearchedImage) -> Result<Option<SearchedImage>> {
+    fn as_of_now(&self, image: SearchedImage) -> Option<SearchedImage> {
         let same =
             |&(id, size): &(u64, [usize; 2])| id == image.image_id && fits([image.width, image.height], size);
-        Ok(self.listed.get(&image.image).is_none_or(same).then_some(image))
+        self.listed.get(&image.image).is_none_or(same).then_some(image)
     }
 
     fn add(&mut self, image: SearchedImage) -> Result<()> {

@@ -99,7 +99,7 @@ pub struct ReportOptions {
 #[command(next_help_heading = "Report")]
 pub struct ResumeOptions {
     /// Go on with what an interrupted run left in <stem>.images.jsonl.partial: images in it are not computed again unless
-    /// their annotations are others now
+    /// their annotations have changed
     #[arg(long, requires = "output", conflicts_with = "overwrite")]
     pub resume: bool,
 }

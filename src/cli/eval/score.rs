@@ -20,10 +20,7 @@ pub trait Score {
     type Record: ImageRecord;
 
     /// The record of an earlier run, by what the dataset says of the image now; `None` where that takes computing it again.
-    ///
-    /// # Errors
-    /// When what it is compared with can't be read.
-    fn as_of_now(&self, record: Self::Record) -> anyhow::Result<Option<Self::Record>>;
+    fn as_of_now(&self, record: Self::Record) -> Option<Self::Record>;
 
     /// Adds what was found of an image.
     ///

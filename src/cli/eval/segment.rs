@@ -107,17 +107,18 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
         (None, Some(labels), _) => pairs(labels, Some(labels))?,
         (None, None, _) => bail!("--annotations DIR has the label maps to compare with"),
     };
-    // What can't be read is told of where it is wanted.
-    let line = |pair: &LabelPair| {
-        format!("{}\t{}", portable(&pair.image.below), sha256_of(&pair.labels).unwrap_or_default())
-    };
-    let content = sha256_of_lines(found.pairs.iter().map(line));
+    let mut content = HashMap::new();
+    for pair in &found.pairs {
+        content.insert(pair.image.name(), sha256_of(&pair.labels)?);
+    }
+    let line = |pair: &LabelPair| format!("{}\t{}", portable(&pair.image.below), content[&pair.image.name()]);
+    let annotations = sha256_of_lines(found.pairs.iter().map(line));
     arguments.dataset.take(&mut found.pairs);
     let labelled: Arc<[LabelPair]> = found.pairs.into();
     let mut dataset = arguments.dataset.settings(arguments.data.as_deref().unwrap_or(&found.labels));
     dataset.annotations = Some(name_of(&found.labels));
     dataset.options.insert("reduce_zero_label".to_owned(), arguments.reduce_zero_label.into());
-    dataset.options.insert(ANNOTATIONS.to_owned(), content.into());
+    dataset.options.insert(ANNOTATIONS.to_owned(), annotations.into());
     let (exif, called) = arguments.orientation.or(ExifName::Apply);
     let reader = Reader::new(exif, Limits::default());
     let pictures = Pictures::of(labelled.iter().map(|pair| &pair.image), reader);
@@ -173,7 +174,10 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
     let shard = dataset.shard;
     let recorded = shard_run(&run, shard);
     let rules = LabelRules::new(classes, arguments.reduce_zero_label);
-    let mut score = SegmentScore::new(rules, task.labels().to_vec(), labelled.clone(), shown)?;
+    let mut score = SegmentScore {
+        content: content.clone(),
+        ..SegmentScore::new(rules, task.labels().to_vec(), labelled.clone(), shown)?
+    };
     let by_name: HashMap<String, &LabelPair> =
         labelled.iter().map(|pair| (pair.image.name(), pair)).collect();
     let read = [settings.file(), arguments.names.labels.as_deref()];
@@ -185,8 +189,7 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
         let name = image.name();
         let missing =
             || TaskError::Truth { file: name.clone(), why: "it has no label map".to_owned(), for_all: false };
-        let pair = by_name.get(&name).ok_or_else(missing)?;
-        let truth = pair.read().map_err(unusable)?;
+        let truth = by_name.get(&name).ok_or_else(missing)?.read().map_err(unusable)?;
         let predicted = label_image(&name, &map);
         if truth.size != predicted.size {
             let ([w, h], [width, height]) = (truth.size, predicted.size);
@@ -195,12 +198,7 @@ pub fn run(arguments: EvalSegmentArguments, verbosity: Verbosity) -> Result<Exit
         }
         let pixels = counts.add(&truth, Some(&predicted)).map_err(unusable)?;
         let model = task.model().name().to_owned();
-        let unreadable = |error: anyhow::Error| TaskError::Truth {
-            file: name_of(&pair.labels),
-            why: error.root_cause().to_string(),
-            for_all: true,
-        };
-        let labels_sha256 = sha256_of(&pair.labels).map_err(unreadable)?;
+        let labels_sha256 = content.get(&name).cloned().unwrap_or_default();
         Ok(SegmentedImage { image: name, model, run: recorded.clone(), labels_sha256, pixels })
     })?;
     let found = match found {
@@ -238,8 +236,8 @@ pub struct SegmentScore {
     labels: Vec<String>,
     /// In the order of the run.
     pairs: Arc<[LabelPair]>,
-    /// By the names of the images.
-    label_files: HashMap<String, PathBuf>,
+    /// SHA-256 of the label maps by the names of the images; empty where shards are added up.
+    content: HashMap<String, String>,
     extremes: Extremes,
 }
 
@@ -255,8 +253,8 @@ impl SegmentScore {
         shown: usize,
     ) -> Result<Self> {
         let extremes = Extremes::of(shown);
-        let label_files = pairs.iter().map(|pair| (pair.image.name(), pair.labels.clone())).collect();
-        Ok(Self { counts: PixelCounts::new(rules)?, labels, pairs, label_files, extremes })
+        let (counts, content) = (PixelCounts::new(rules)?, HashMap::new());
+        Ok(Self { counts, labels, pairs, content, extremes })
     }
 
     /// The report as a page, with the worst and best images: what `predicted` gives for them beside what there is.
@@ -331,9 +329,9 @@ const NAMED: usize = 4;
 impl Score for SegmentScore {
     type Record = SegmentedImage;
 
-    fn as_of_now(&self, image: SegmentedImage) -> Result<Option<SegmentedImage>> {
-        let labels = self.label_files.get(&image.image).map(|labels| sha256_of(labels)).transpose()?;
-        Ok(labels.is_none_or(|labels| labels == image.labels_sha256).then_some(image))
+    fn as_of_now(&self, image: SegmentedImage) -> Option<SegmentedImage> {
+        let content = self.content.get(&image.image);
+        content.is_none_or(|content| *content == image.labels_sha256).then_some(image)
     }
 
     fn add(&mut self, image: SegmentedImage) -> Result<()> {

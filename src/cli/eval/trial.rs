@@ -225,6 +225,15 @@ pub fn shard_run(run: &str, shard: Option<ShardNumber>) -> String {
 const OTHER_RUN: &str =
     "is of another run: weights, settings, names of classes or categories, the shard or the program differ";
 
+/// What records of an earlier run are compared with.
+struct Refresh<'a, S> {
+    score: &'a S,
+    run: &'a str,
+    /// The images of a shard, which counts no others.
+    images: Option<&'a HashSet<String>>,
+    quiet: bool,
+}
+
 impl<S: Score> Refresh<'_, S> {
     /// Brings what an interrupted or finished run left for `path` up to date, and says whether there is something to go on
     /// with: records that the dataset says something else of now are corrected, and those are taken out that have to be
@@ -251,7 +260,7 @@ impl<S: Score> Refresh<'_, S> {
         if gone > 0 && !self.quiet {
             let name = name_of(&file);
             say(&format!(
-                "{name}: {gone} records are not of the annotations of now; what they are of is computed again"
+                "{name}: the annotations of {gone} images have changed since; they are computed again"
             ));
         }
         if same + changed == 0 {
@@ -292,7 +301,7 @@ impl<S: Score> Refresh<'_, S> {
                 Ok(record) if self.images.is_some_and(|images| !images.contains(record.image())) => {
                     Refreshed::Gone
                 }
-                Ok(record) => match self.score.as_of_now(record.clone())? {
+                Ok(record) => match self.score.as_of_now(record.clone()) {
                     Some(now) if now == record => Refreshed::Same,
                     Some(now) => Refreshed::Changed(now),
                     None => Refreshed::Gone,
@@ -305,15 +314,6 @@ impl<S: Score> Refresh<'_, S> {
         }
         Ok(())
     }
-}
-
-/// What records of an earlier run are compared with.
-struct Refresh<'a, S> {
-    score: &'a S,
-    run: &'a str,
-    /// The images of a shard, which counts no others.
-    images: Option<&'a HashSet<String>>,
-    quiet: bool,
 }
 
 /// What becomes of a line of records.
