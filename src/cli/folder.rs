@@ -163,7 +163,7 @@ fn whole_path(source: &Source, real: bool) -> PathBuf {
             let address = address.split(['?', '#']).next().unwrap_or(address);
             plain(Path::new(address.split_once("://").map_or(address, |(_, rest)| rest)))
         }
-        Location::Memory { .. } | Location::Member { .. } => source.below.clone(),
+        Location::Memory { .. } | Location::Member { .. } | Location::Pixels { .. } => source.below.clone(),
     }
 }
 

@@ -137,7 +137,7 @@ pub fn files(sources: &[Result<Source, SourceError>]) -> impl Iterator<Item = &P
     sources.iter().flatten().filter_map(|source| match &source.place {
         Location::File(path) => Some(path.as_path()),
         Location::Member { archive, .. } => Some(archive.path()),
-        Location::Url(_) | Location::Memory { .. } => None,
+        Location::Url(_) | Location::Memory { .. } | Location::Pixels { .. } => None,
     })
 }
 

@@ -135,7 +135,7 @@ pub fn run(arguments: SaliencyArguments, verbosity: Verbosity) -> Result<Exit> {
             [file("saliency.png")?, file(format.extension())?, file("saliency.safetensors")?];
         map.save_grey(&grey)?;
         if let Some(picture) = picture {
-            save_picture(&task.picture(picture, &map, legend), format, &drawn)?;
+            save_picture(&map.picture(picture, task.crop(), legend), format, &drawn)?;
         }
         if arguments.raw {
             map.save_tensor(&tensor)?;

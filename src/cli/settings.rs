@@ -11,7 +11,7 @@ use nat_convert::report::{Remedy, Warning};
 use nat_infer::models::classifier::MOST_GRADIENTS;
 use nat_infer::pipeline::Fetch;
 use nat_infer::simd::Isa;
-use nat_infer::tasks::{Classify, LoadOptions, Model, TaskError};
+use nat_infer::tasks::{Classify, LoadOptions, Model, TaskError, usual_batch_size};
 use nat_infer::zoo::{self, Bars, Entry, Env, Located, Reference, Repository, Task, ZooError};
 
 use super::exit::say;
@@ -103,13 +103,7 @@ impl Settings {
                 .context("can't start the threads of --threads")?;
         }
         let threads = rayon::current_num_threads();
-        // A batch costs memory, and on few threads one image keeps all of them busy.
-        let default_batch = match task {
-            // Photographs at the size of detectors are another load than crops.
-            Some(Task::Detect | Task::Segment) => 1,
-            _ if device.is_cpu() => threads.div_ceil(4).min(8),
-            _ => 32,
-        };
+        let default_batch = usual_batch_size(task, &device, threads);
         let mut load = LoadOptions::on(device, dtype);
         load.arch = options.arch.map(|entry| entry.name.clone());
         load.dilations = options.dilations;

@@ -25,6 +25,11 @@ pub enum MaskError {
     #[error("a mask of {size:?} pixels at {origin:?} is not one of a picture of {picture:?}")]
     #[allow(missing_docs)]
     Outside { origin: [usize; 2], size: [usize; 2], picture: [usize; 2] },
+    /// A text that is no encoding of a mask of this size.
+    #[error(
+        "the counts of a mask of {0}x{1} pixels are not COCO's compressed run lengths, or not of so many pixels"
+    )]
+    Counts(usize, usize),
 }
 
 /// Where a pixel's centre lies on one axis of the grid: between two cells, `None` outside, `part` of
@@ -76,6 +81,55 @@ fn places(low: f32, high: f32, side: usize, size: usize) -> (usize, Vec<CellPosi
 }
 
 impl Mask {
+    /// The mask that [`Mask::encode`] made the encoding of, in the smallest rectangle that holds it.
+    ///
+    /// # Errors
+    /// When the text is no encoding, or one of a mask of another size.
+    pub fn decode(rle: &Rle) -> Result<Self, MaskError> {
+        let [height, width] = rle.size;
+        let lengths = lengths(&rle.counts).filter(|lengths| {
+            let sum = lengths.iter().try_fold(0usize, |sum, &length| sum.checked_add(length as usize));
+            sum.is_some_and(|sum| Some(sum) == width.checked_mul(height))
+        });
+        let lengths = lengths.ok_or(MaskError::Counts(width, height))?;
+        // The runs that are on, from the first pixel of each to the one after its last, column by column.
+        let mut end = 0;
+        let runs = lengths.iter().enumerate().filter_map(|(i, &length)| {
+            end += length as usize;
+            (i % 2 == 1 && length > 0).then(|| end - length as usize..end)
+        });
+        let runs: Vec<_> = runs.collect();
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+            return Ok(Self { origin: [0; 2], size: [0; 2], pixels: Vec::new() });
+        };
+        let columns = first.start / height..last.end.div_ceil(height);
+        // A run that goes on in the next column has pixels at the top and at the bottom.
+        let rows = runs.iter().fold([height, 0], |[top, bottom], run| {
+            let one_column = run.start / height == (run.end - 1) / height;
+            let rows = if one_column { run.start % height..(run.end - 1) % height + 1 } else { 0..height };
+            [top.min(rows.start), bottom.max(rows.end)]
+        });
+        let size = [columns.len(), rows[1] - rows[0]];
+        let mut pixels = vec![false; size[0] * size[1]];
+        for pixel in runs.into_iter().flatten() {
+            pixels[(pixel % height - rows[0]) * size[0] + pixel / height - columns.start] = true;
+        }
+        Ok(Self { origin: [columns.start, rows[0]], size, pixels })
+    }
+
+    /// The pixels of the whole picture of `size` (width, height), row by row.
+    ///
+    /// # Panics
+    /// When the mask is not one of such a picture.
+    pub fn whole(&self, size: [usize; 2]) -> Vec<bool> {
+        let mut pixels = vec![false; size[0] * size[1]];
+        let [[x, y], [columns, _]] = [self.origin, self.size];
+        for (row, from) in self.pixels.chunks_exact(columns.max(1)).enumerate() {
+            pixels[(y + row) * size[0] + x..][..columns].copy_from_slice(from);
+        }
+        pixels
+    }
+
     /// The mask of the whole picture of `size` (width, height) in COCO's compressed form.
     ///
     /// # Errors
@@ -145,6 +199,31 @@ fn compressed(lengths: &[u32]) -> String {
     text
 }
 
+/// The run lengths of COCO's text (`rleFrString` of its `maskApi.c`), `None` where it is none.
+fn lengths(text: &str) -> Option<Vec<u32>> {
+    // Twelve bits more than a length can have.
+    const MOST_GROUPS: u32 = 9;
+    let mut lengths: Vec<u32> = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(mut byte) = bytes.next() {
+        let (mut value, mut groups) = (0i64, 0);
+        loop {
+            let bits = byte.checked_sub(b'0').filter(|bits| *bits < 0x40 && groups < MOST_GROUPS)?;
+            value |= i64::from(bits & 0x1f) << (5 * groups);
+            groups += 1;
+            if bits & 0x20 == 0 {
+                // The last group's highest bit is the sign.
+                value -= i64::from(bits & 0x10) << (5 * groups - 4);
+                break;
+            }
+            byte = bytes.next()?;
+        }
+        let before = if lengths.len() > 2 { lengths[lengths.len() - 2] } else { 0 };
+        lengths.push(u32::try_from(value + i64::from(before)).ok()?);
+    }
+    Some(lengths)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,9 +268,29 @@ mod tests {
                 }
                 let expected = hotcoco::mask::rle_to_string(&hotcoco::mask::encode(&whole, 4, 5).unwrap());
                 let got = mask.encode([5, 4]).unwrap();
-                assert_eq!((got.size, got.counts), ([4, 5], expected), "{mask:?}");
+                assert_eq!((got.size, &got.counts), ([4, 5], &expected), "{mask:?}");
+                assert!(
+                    mask.whole([5, 4])
+                        .iter()
+                        .enumerate()
+                        .all(|(i, on)| u8::from(*on) == whole[i % 5 * 4 + i / 5])
+                );
+                // And back, to the smallest rectangle.
+                let back = Mask::decode(&got).unwrap();
+                assert!(back.size.iter().zip(mask.size).all(|(back, whole)| *back <= whole), "{back:?}");
+                assert_eq!(back.encode([5, 4]).unwrap(), got, "{mask:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_text_that_encodes_no_mask_is_an_error() {
+        for counts in ["", "!", "d", "P", "oooooooooooooooooo", "\u{e9}", "e01", "d1"] {
+            let error = Mask::decode(&Rle { size: [4, 5], counts: counts.to_owned() });
+            assert!(matches!(error, Err(MaskError::Counts(5, 4))), "{counts}: {error:?}");
+        }
+        let none = Mask::decode(&Rle { size: [4, 5], counts: "d0".to_owned() }).unwrap();
+        assert_eq!(none, Mask { origin: [0; 2], size: [0; 2], pixels: Vec::new() });
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! OpenCV's bilinear resize of 8-bit images, equal to the bit (`cv2.resize` with `INTER_LINEAR`, OpenCV 4.8):
 //! half-pixel centres, no antialiasing, weights of 11 bits.
 
+use std::ops::Deref;
+
 use image::RgbImage;
 use rayon::prelude::*;
+
+use super::pixels::RgbPixels;
 
 /// One of the weights that are spread over two pixels: 1 is 2048.
 const ONE: f32 = 2048.0;
@@ -36,12 +40,12 @@ fn taps(from: usize, to: usize, columns: bool) -> Vec<PixelPair> {
 ///
 /// # Panics
 /// When either has no pixels, or `size` does not fit into an image.
-pub fn resize(image: &RgbImage, size: [usize; 2]) -> RgbImage {
+pub fn resize<P: Deref<Target = [u8]>>(image: &RgbPixels<P>, size: [usize; 2]) -> RgbImage {
     let [width, height] = size;
     let from = [image.width() as usize, image.height() as usize];
     assert!(width > 0 && height > 0 && from[0] > 0 && from[1] > 0);
     let (columns, rows) = (taps(from[0], width, true), taps(from[1], height, false));
-    let pixels = image.as_raw();
+    let pixels: &[u8] = image.as_raw();
     let mut out = vec![0; width * height * 3];
     out.par_chunks_exact_mut(width * 3).zip(&rows).for_each(|(out, row)| {
         let [above, below] = row.at.map(|y| &pixels[y * from[0] * 3..][..from[0] * 3]);

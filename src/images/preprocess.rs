@@ -6,12 +6,13 @@
 //! normalise, pad (`Resize`, `Normalize` and `Pad` of the published configurations).
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use image::RgbImage;
 use nat_convert::arch::{Geometry, Preprocessing};
 
 use super::opencv;
+use super::pixels::RgbPixels;
 use super::resize::{Filter, Region, resize};
 
 /// Resize, centre crop and normalisation, for one resolution.
@@ -19,6 +20,7 @@ use super::resize::{Filter, Region, resize};
 pub struct CenterCrop {
     /// Side of the square crop.
     resolution: usize,
+    crop_pct: f64,
     /// The short side after the resize.
     short_side: usize,
     filter: Filter,
@@ -60,7 +62,7 @@ impl CenterCrop {
         let value = |c: usize, byte: usize| (byte as f32 / 255.0 - of.mean[c] as f32) / of.std[c] as f32;
         let values = std::array::from_fn(|c| std::array::from_fn(|byte| value(c, byte)));
         let &Preprocessing { filter, bgr, .. } = of;
-        Ok(Self { resolution, short_side: short_side as usize, filter, bgr, values })
+        Ok(Self { resolution, crop_pct, short_side: short_side as usize, filter, bgr, values })
     }
 
     /// Side of the square input in pixels.
@@ -68,11 +70,16 @@ impl CenterCrop {
         self.resolution
     }
 
+    /// Share of the resized short side that the crop keeps.
+    pub fn crop_pct(&self) -> f64 {
+        self.crop_pct
+    }
+
     /// The network's input of one image: [3, resolution, resolution].
     ///
     /// # Panics
     /// When the image has no pixels.
-    pub fn apply(&self, image: &RgbImage) -> Vec<f32> {
+    pub fn apply<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> Vec<f32> {
         let cropped = self.crop(image);
         let plane = |c: usize| {
             let bytes = cropped.as_raw().iter().skip(channel(c, self.bgr)).step_by(3);
@@ -84,7 +91,7 @@ impl CenterCrop {
     }
 
     /// The 8-bit crop before normalisation.
-    fn crop(&self, image: &RgbImage) -> RgbImage {
+    fn crop<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> RgbImage {
         let (size, region) = self.plan([image.width() as usize, image.height() as usize]);
         resize(image, size, self.filter, region)
     }
@@ -192,7 +199,7 @@ impl KeepRatio {
     ///
     /// # Panics
     /// When the picture has no pixels.
-    pub fn apply(&self, image: &RgbImage) -> Fitted {
+    pub fn apply<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> Fitted {
         let original = [image.width() as usize, image.height() as usize];
         let resized = self.fit(original);
         let [width, height] = resized.map(|side| side.next_multiple_of(self.divisor));

@@ -4,12 +4,13 @@
 //! 13.0. Only the part of the result that is asked for is computed, so a crop costs its own size.
 
 use std::f64::consts::PI;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use image::RgbImage;
 pub use nat_convert::arch::Filter;
 use rayon::prelude::*;
 
+use super::pixels::RgbPixels;
 use crate::simd::{Isa, Kernel, Simd};
 
 /// How far a filter reaches, in input pixels where nothing is lost.
@@ -62,7 +63,12 @@ pub struct Region {
 ///
 /// # Panics
 /// When `region` is empty or not inside the resized image, or `image` is empty.
-pub fn resize(image: &RgbImage, [width, height]: [usize; 2], filter: Filter, region: Region) -> RgbImage {
+pub fn resize<P: Deref<Target = [u8]>>(
+    image: &RgbPixels<P>,
+    [width, height]: [usize; 2],
+    filter: Filter,
+    region: Region,
+) -> RgbImage {
     let (in_width, in_height) = (image.width() as usize, image.height() as usize);
     assert!(in_width > 0 && in_height > 0, "an empty image can't be resized");
     assert!(!region.x.is_empty() && region.x.end <= width, "columns {:?} of {width}", region.x);
@@ -91,7 +97,11 @@ pub fn resize(image: &RgbImage, [width, height]: [usize; 2], filter: Filter, reg
 }
 
 /// As [`resize`], each pixel one of the image's. Pillow adds up where it looks, and so rounds.
-fn nearest(image: &RgbImage, [width, height]: [usize; 2], region: Region) -> RgbImage {
+fn nearest<P: Deref<Target = [u8]>>(
+    image: &RgbPixels<P>,
+    [width, height]: [usize; 2],
+    region: Region,
+) -> RgbImage {
     let places = |input: u32, output: usize, wanted: Range<usize>| {
         let step = f64::from(input) / output as f64;
         let places = std::iter::successors(Some(step * 0.5), move |place| Some(place + step));

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
+use rayon::ThreadPoolBuilder;
 
 use super::failure::Failure;
 
@@ -106,21 +106,21 @@ impl<I: Send + 'static> Queue<I> {
         for started in 0..threads.clamp(1, count.max(1)) {
             let (queue, make) = (Arc::clone(&queue), Arc::clone(&make));
             let work = move || {
-                // As every core has a thread like this one, a thread does an image on its own.
-                let alone = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
-                let _alone = alone.ok();
                 while let Some(index) = queue.claim() {
                     let worker = Worker { queue: &queue, index, admitted: Cell::new(0) };
                     let made = make(index, &worker);
                     queue.put(index, made, worker.admitted.get());
                 }
             };
-            // The threads are not waited for: one that hangs in a read must not keep the program from ending.
-            match thread::Builder::new().name(format!("images {started}")).spawn(work) {
-                Err(error) if started == 0 => return Err(error),
+            // As every core has a thread like this one, a thread does an image on its own: it is all of its pool, which ends
+            // with its work. It is not waited for: one that hangs in a read must not keep the program from ending.
+            let alone =
+                ThreadPoolBuilder::new().num_threads(1).thread_name(move |_| format!("images {started}"));
+            match alone.build() {
+                Ok(alone) => alone.spawn(work),
+                Err(error) if started == 0 => return Err(io::Error::other(error)),
                 // With fewer threads it takes longer.
                 Err(_) => break,
-                Ok(_) => {}
             }
         }
         Ok(queue)
@@ -201,6 +201,7 @@ impl<I: Send + 'static> Queue<I> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
+    use std::thread;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::io;
 use image::RgbImage;
 
 use super::source::{Location, Source};
-use crate::images::{ImageError, ImageErrorKind, Reader};
+use crate::images::{ImageError, ImageErrorKind, Reader, SharedPixels};
 
 /// Reads the bytes behind an address, at most so many.
 pub type Fetch = dyn Fn(&str, u64) -> Result<Vec<u8>, String> + Send + Sync;
@@ -16,7 +16,23 @@ impl Source {
     /// # Errors
     /// When it is not there, or no image.
     pub fn read(&self, reader: &Reader) -> Result<RgbImage, ImageError> {
-        read(self, reader, None, |_| {})
+        read(self, reader, None, |_| {}).map(Picture::into_image)
+    }
+}
+
+/// The pixels of a source.
+pub(super) enum Picture {
+    Decoded(RgbImage),
+    Shared(SharedPixels),
+}
+
+impl Picture {
+    /// An image of its own.
+    pub(super) fn into_image(self) -> RgbImage {
+        match self {
+            Self::Decoded(image) => image,
+            Self::Shared(pixels) => pixels.to_image(),
+        }
     }
 }
 
@@ -26,7 +42,7 @@ pub(super) fn read(
     reader: &Reader,
     fetch: Option<&Fetch>,
     admit: impl FnOnce(u64),
-) -> Result<RgbImage, ImageError> {
+) -> Result<Picture, ImageError> {
     let named = |kind| ImageError { name: source.name(), kind };
     let fetched;
     let bytes: &[u8] = match &source.place {
@@ -35,6 +51,7 @@ pub(super) fn read(
             &fetched
         }
         Location::Memory { bytes, .. } => bytes,
+        Location::Pixels { pixels, .. } => return Ok(Picture::Shared(pixels.clone())),
         Location::Member { archive, number } => {
             let limit = reader.limits.memory;
             let bytes = archive.read(*number, limit).map_err(|e| named(ImageErrorKind::Unreadable(e)))?;
@@ -49,5 +66,5 @@ pub(super) fn read(
         }
     };
     admit(bytes.len() as u64 + reader.decoded_bytes(bytes));
-    reader.bytes(&source.name(), bytes)
+    reader.bytes(&source.name(), bytes).map(Picture::Decoded)
 }

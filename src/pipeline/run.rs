@@ -12,7 +12,7 @@ use image::RgbImage;
 
 use super::failure::Failure;
 use super::queue::{Bounds, PreparedImage, Queue, Worker};
-use super::read::{Fetch, read};
+use super::read::{Fetch, Picture, read};
 use super::source::Source;
 use super::source_error::SourceError;
 use crate::crash::panic_message;
@@ -148,10 +148,16 @@ impl<T: ImageTask> Pipeline<T> {
                 let middle = Instant::now();
                 worker.took([middle - begin, Duration::ZERO]);
                 let picture = picture?;
-                let input = task.prepare(&picture);
+                let (input, [width, height]) = match &picture {
+                    Picture::Decoded(image) => (task.prepare(image), [image.width(), image.height()]),
+                    Picture::Shared(pixels) => {
+                        let image = pixels.view();
+                        (task.prepare(&image), [image.width(), image.height()])
+                    }
+                };
                 worker.took([Duration::ZERO, middle.elapsed()]);
-                let size = [picture.width() as usize, picture.height() as usize];
-                let picture = keep_pictures.then_some(picture);
+                let size = [width as usize, height as usize];
+                let picture = keep_pictures.then(|| picture.into_image());
                 let held = picture.as_ref().map_or(0, |picture| picture.as_raw().len());
                 let bytes = (task.bytes(&input) + held) as u64;
                 Ok(PreparedImage { input, picture, size, bytes })
@@ -328,11 +334,13 @@ impl<T: ImageTask> Drop for Pipeline<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Deref;
     use std::sync::Mutex;
 
     use image::Rgb;
 
     use super::*;
+    use crate::images::{RgbPixels, SharedPixels};
     use crate::tasks::{LoadOptions, Model};
     use crate::zoo::{self, Located};
 
@@ -351,9 +359,9 @@ mod tests {
             &self.model
         }
 
-        fn prepare(&self, image: &RgbImage) -> RgbImage {
+        fn prepare<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> RgbImage {
             assert_ne!(image.get_pixel(0, 0)[1], 4, "as asked");
-            image.clone()
+            RgbImage::from_raw(image.width(), image.height(), image.as_raw().to_vec()).unwrap()
         }
 
         fn goes_with(&self, a: &RgbImage, b: &RgbImage) -> bool {
@@ -442,6 +450,22 @@ mod tests {
                 assert!(said.starts_with(start), "{batch_size}: {said}");
             }
         }
+    }
+
+    #[test]
+    fn pixels_that_others_hold_are_an_image_as_any_other() {
+        let pixels = |number: u8| SharedPixels::new([2, 1], [number, 0, 0].repeat(2)).unwrap();
+        let sources = || vec![source(0, 0, 2), Ok(Source::pixels("1", pixels(1))), source(2, 0, 2)];
+        assert_eq!(run(&mock(), sources(), 4), ["0 of 2", "1 of 2", "2 of 2"]);
+        let options = PipelineOptions { keep_pictures: true, ..PipelineOptions::default() };
+        let kept: Vec<RgbImage> = Pipeline::new(mock(), sources(), options)
+            .unwrap()
+            .map(|done| done.result.unwrap().picture.unwrap())
+            .collect();
+        assert!(kept[1] == pixels(1).to_image() && kept[0].get_pixel(1, 0).0 == [0; 3]);
+        let failed =
+            run(&mock(), vec![Ok(Source::pixels("a", SharedPixels::new([1, 1], [9u8, 2, 0]).unwrap()))], 1);
+        assert!(failed[0].starts_with("a: `mock` answers with what is no number"), "{failed:?}");
     }
 
     #[test]

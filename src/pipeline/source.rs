@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::archive::ImageArchive;
 use super::names::name_of;
+use crate::images::SharedPixels;
 
 /// One image: where it is, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,13 @@ pub enum Location {
         archive: Arc<ImageArchive>,
         /// The image's number among its members.
         number: usize,
+    },
+    /// Decoded already, in memory that others hold too.
+    Pixels {
+        /// What records and messages call it.
+        name: String,
+        /// The image, upright.
+        pixels: SharedPixels,
     },
     /// In memory, as of an image that came through standard input.
     Memory {
@@ -58,8 +66,13 @@ impl Source {
         }
     }
 
-    /// An image at an address.
-    pub(super) fn url(address: &str) -> Self {
+    /// An image that is decoded already, under the name that records and messages use.
+    pub fn pixels(name: &str, pixels: SharedPixels) -> Self {
+        Self { place: Location::Pixels { name: name.to_owned(), pixels }, below: PathBuf::from(name) }
+    }
+
+    /// An image at an address, `http://…` or `https://…`.
+    pub fn url(address: &str) -> Self {
         let path = address.split(['?', '#']).next().unwrap_or(address);
         let path =
             path.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
@@ -72,7 +85,7 @@ impl Source {
         match &self.place {
             Location::File(path) => name_of(path),
             Location::Url(address) => without_login(address),
-            Location::Memory { name, .. } => name.clone(),
+            Location::Memory { name, .. } | Location::Pixels { name, .. } => name.clone(),
             Location::Member { archive, number } => archive.member_name(*number),
         }
     }

@@ -1,6 +1,6 @@
 //! Classification: the most probable classes of an image.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::sync::Arc;
 
 use image::RgbImage;
@@ -9,7 +9,7 @@ use nat_convert::zoo::Task;
 
 use super::image_task::all;
 use super::{ImageTask, Model, TaskError};
-use crate::images::CenterCrop;
+use crate::images::{CenterCrop, RgbPixels};
 use crate::layers::softmax::likeliest;
 use crate::results::Scored;
 
@@ -175,7 +175,7 @@ impl ImageTask for Classify {
         &self.model
     }
 
-    fn prepare(&self, image: &RgbImage) -> Self::Input {
+    fn prepare<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> Self::Input {
         self.crop.apply(image)
     }
 

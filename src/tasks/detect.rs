@@ -1,6 +1,6 @@
 //! Detection: the objects on an image, with their boxes and masks.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::image_task::{one, unwatched};
 use super::{ImageTask, Model, TaskError};
 use crate::images::mask::{Mask, paste};
-use crate::images::{Fitted, KeepRatio};
+use crate::images::{Fitted, KeepRatio, RgbPixels};
 use crate::models::Network;
 use crate::models::detector::{Detected, Found, Picture, Selection};
 use crate::results::Detection;
@@ -189,7 +189,7 @@ impl ImageTask for Detect {
         &self.model
     }
 
-    fn prepare(&self, image: &RgbImage) -> Self::Input {
+    fn prepare<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> Self::Input {
         self.fit.apply(image)
     }
 

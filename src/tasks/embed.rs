@@ -1,6 +1,6 @@
 //! Embeddings: the one vector that a classifier makes of an image before it names a class.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -10,7 +10,7 @@ use nat_convert::zoo::Task;
 
 use super::image_task::all;
 use super::{ImageTask, Model, TaskError};
-use crate::images::CenterCrop;
+use crate::images::{CenterCrop, RgbPixels};
 use crate::models::classifier::Classifier;
 
 /// A classifier with its preprocessing, asked for its pooled features: the last map, normed and averaged over its
@@ -81,7 +81,7 @@ impl ImageTask for Embed {
         &self.model
     }
 
-    fn prepare(&self, image: &RgbImage) -> Self::Input {
+    fn prepare<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> Self::Input {
         self.crop.apply(image)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::Write;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use nat_convert::zoo::Task;
 use super::files::{NewFile, SOFTWARE_METADATA};
 use super::image_task::all;
 use super::{ImageTask, Model, TaskError};
-use crate::images::{CenterCrop, KeepRatio};
+use crate::images::{CenterCrop, KeepRatio, RgbPixels};
 use crate::tensors::with_all_f32;
 
 /// A network with its preprocessing.
@@ -49,7 +49,7 @@ impl Preparation {
     ///
     /// # Panics
     /// When the image has no pixels.
-    pub fn apply(&self, image: &RgbImage) -> FeatureInput {
+    pub fn apply<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> FeatureInput {
         match self {
             Self::Crop(crop) => FeatureInput { values: crop.apply(image), size: [crop.resolution(); 2] },
             Self::Fit(fit) => {
@@ -141,7 +141,7 @@ impl ImageTask for ExtractFeatures {
         &self.model
     }
 
-    fn prepare(&self, image: &RgbImage) -> Self::Input {
+    fn prepare<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> Self::Input {
         self.preparation.apply(image)
     }
 

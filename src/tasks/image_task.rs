@@ -1,10 +1,12 @@
 //! What all tasks have in common: images are prepared one by one, and computed together.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 
-use image::RgbImage;
+use candle_core::Device;
+use nat_convert::zoo::Task;
 
 use super::{Model, TaskError};
+use crate::images::RgbPixels;
 
 /// What turns images into results, in two steps that run at the same time on different images: [`prepare`]
 /// makes a network's input of an image, on the threads that decode images; [`infer`] makes results of inputs,
@@ -28,7 +30,7 @@ pub trait ImageTask: Send + Sync + 'static {
     ///
     /// # Panics
     /// When the image has no pixels.
-    fn prepare(&self, image: &RgbImage) -> Self::Input;
+    fn prepare<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> Self::Input;
 
     /// Whether two inputs can go through the network together: whether they are of one size.
     fn goes_with(&self, a: &Self::Input, b: &Self::Input) -> bool;
@@ -55,6 +57,17 @@ pub trait ImageTask: Send + Sync + 'static {
     ) -> Result<Vec<Result<Self::Output, TaskError>>, TaskError>;
 }
 
+/// Images that go through a network of `task` together where nobody chooses: as many as suit the device and the threads.
+pub fn usual_batch_size(task: Option<Task>, device: &Device, threads: usize) -> usize {
+    // A batch costs memory, and on few threads one image keeps all of them busy.
+    match task {
+        // Photographs at the size of detectors are another load than crops.
+        Some(Task::Detect | Task::Segment) => 1,
+        _ if device.is_cpu() => threads.div_ceil(4).min(8),
+        _ => 32,
+    }
+}
+
 /// The results of inputs that go together, where an error of one is an error of all.
 pub(super) fn all<T: ImageTask>(task: &T, inputs: &[T::Input]) -> Result<Vec<T::Output>, TaskError> {
     task.infer(inputs, &mut unwatched)?.into_iter().collect()
@@ -79,6 +92,7 @@ mod tests {
     use std::fmt::Debug;
     use std::path::Path;
 
+    use image::RgbImage;
     use image::imageops::{flip_horizontal, flip_vertical, invert, rotate180};
 
     use nat_testing::golden;

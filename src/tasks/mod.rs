@@ -23,7 +23,7 @@ pub use detect::{Detect, DetectOptions};
 pub use embed::Embed;
 pub use error::TaskError;
 pub use features::ExtractFeatures;
-pub use image_task::ImageTask;
+pub use image_task::{ImageTask, usual_batch_size};
 pub use model::{LoadOptions, Model};
 #[cfg(feature = "draw")]
 pub use pictures::{DetectPicture, SegmentPicture};

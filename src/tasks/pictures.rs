@@ -2,10 +2,11 @@
 
 use image::RgbImage;
 
+use super::Segment;
 use super::detect::Object;
 use super::saliency::SaliencyMap;
 use super::segment::LabelMap;
-use super::{Saliency, Segment};
+use crate::images::CenterCrop;
 use crate::images::draw::{self, Legend};
 use crate::images::mask::Mask;
 use crate::results::{ClassShare, Detection};
@@ -89,13 +90,13 @@ impl Segment {
     }
 }
 
-impl Saliency {
-    /// The map over its image: small images enlarged, what the network did not see darkened. Beside it stands, or
+impl SaliencyMap {
+    /// The map over the image that it is of: small images enlarged, what the network did not see darkened. Beside it stands, or
     /// inside, the class that the map is about, its probability and a bar of the map's colours.
-    pub fn picture(&self, image: RgbImage, map: &SaliencyMap, legend: Legend) -> RgbImage {
+    pub fn picture(&self, image: RgbImage, crop: &CenterCrop, legend: Legend) -> RgbImage {
         let mut picture = draw::canvas(image);
-        let region = self.crop().region([picture.width() as usize, picture.height() as usize]);
-        draw::heat(&mut picture, &map.values, map.size, &region);
-        draw::caption(picture, &map.class.label, map.class.score, legend)
+        let region = crop.region([picture.width() as usize, picture.height() as usize]);
+        draw::heat(&mut picture, &self.values, self.size, &region);
+        draw::caption(picture, &self.class.label, self.class.score, legend)
     }
 }

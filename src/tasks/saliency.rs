@@ -5,7 +5,7 @@
 //! channels of the last level's map with their mean gradients: coarse, and of a single forward pass.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::classify::ClassifyOptions;
 use super::files::save_png;
 use super::image_task::one;
 use super::{Classify, ImageTask, Model, TaskError, features};
-use crate::images::{CenterCrop, heat};
+use crate::images::{CenterCrop, RgbPixels, heat};
 use crate::layers::{bilinear, in_words};
 use crate::models::classifier::{Classifier, MOST_GRADIENTS};
 use crate::results::Scored;
@@ -195,7 +195,7 @@ impl ImageTask for Saliency {
         self.classify.model()
     }
 
-    fn prepare(&self, image: &RgbImage) -> Self::Input {
+    fn prepare<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> Self::Input {
         self.classify.prepare(image)
     }
 
@@ -241,6 +241,15 @@ impl ImageTask for Saliency {
 }
 
 impl SaliencyMap {
+    /// A map of `size` (width, height) from its values, row by row.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn new(class: Scored, size: [usize; 2], values: Vec<f32>) -> Self {
+        assert_eq!(values.len(), size[0] * size[1]);
+        Self { class, size, values }
+    }
+
     /// Writes the map as a grey PNG of its own size, whole or not at all; [`heat::to_bytes`] says how values are
     /// scaled.
     ///

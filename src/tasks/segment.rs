@@ -1,6 +1,6 @@
 //! Segmentation: a class for every pixel of an image.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::files::NewFile;
 use super::image_task::{one, unwatched};
 use super::{ImageTask, Model, TaskError};
 use crate::images::colours::colour;
-use crate::images::{Fitted, KeepRatio, palette};
+use crate::images::{Fitted, KeepRatio, RgbPixels, palette};
 use crate::layers::softmax::likeliest;
 use crate::models::Network;
 use crate::models::segmenter::Segmenter;
@@ -218,7 +218,7 @@ impl Segment {
     }
 
     /// The colour of each class: the model's own, or ADE20K's where these are its classes.
-    pub(super) fn colours(&self) -> Vec<[u8; 3]> {
+    pub fn colours(&self) -> Vec<[u8; 3]> {
         let own = self.model.metadata.palette.as_ref();
         if let Some(own) = own.filter(|own| own.len() == self.labels.len()) {
             return own.clone();
@@ -258,7 +258,7 @@ impl ImageTask for Segment {
         &self.model
     }
 
-    fn prepare(&self, image: &RgbImage) -> Self::Input {
+    fn prepare<P: Deref<Target = [u8]>>(&self, image: &RgbPixels<P>) -> Self::Input {
         self.fits.iter().map(|fit| fit.apply(image)).collect()
     }
 
