@@ -106,6 +106,16 @@ pub enum AttentionError {
         /// Type of rpb.
         rpb: DType,
     },
+    /// A slice does not have the values that its tensor's shape says.
+    #[error("{tensor} has {got} values, expected {expected}")]
+    Length {
+        /// Which tensor.
+        tensor: &'static str,
+        /// Values of the slice.
+        got: usize,
+        /// Values of the tensor.
+        expected: usize,
+    },
     /// candle could not prepare the tensors.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -25,16 +25,20 @@
 //!
 //! `reference.rs` computes both in f64, plainly; `cpu/` is the fast path in f32, and `cuda.rs` launches the kernels of
 //! the crate nat-cuda. None of them stores anything of size H·W·K². `operator.rs` is what candle and users see of them:
-//! it checks a computation's sizes, which are a `Problem` then, and chooses the path.
+//! it checks a computation's sizes, which are a `Problem` then, and chooses the path. `slices.rs` is the same for arrays
+//! that are not candle's, and `halves.rs` has the products before and after the softmax on their own, for code that puts
+//! something between them: what lies between is of size H·W·K².
 #[cfg(feature = "cuda")]
 mod biased;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod error;
+mod halves;
 mod operator;
 mod problem;
 mod reference;
+mod slices;
 #[cfg(test)]
 mod tests;
 pub mod window;
@@ -42,4 +46,6 @@ pub mod window;
 #[cfg(feature = "cuda")]
 pub(crate) use biased::BiasedAttention;
 pub use error::AttentionError;
+pub use halves::AttentionHalves;
 pub use operator::NeighborhoodAttention;
+pub use slices::AttentionNumber;

@@ -5,9 +5,10 @@ use candle_core::{Shape, Tensor};
 use super::error::AttentionError;
 use super::window::MOST_PADDED;
 
-/// What a computation is about, checked.
+/// What a computation is about, checked. No user gets at it, though a trait that they may name in bounds has methods with
+/// it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Problem {
+pub struct Problem {
     pub(super) batch: usize,
     pub(super) height: usize,
     pub(super) width: usize,

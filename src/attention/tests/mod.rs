@@ -3,7 +3,9 @@
 mod golden;
 mod gpu;
 mod gradients;
+mod halves;
 mod operator;
 mod padding;
 pub(super) mod shapes;
+mod slices;
 pub(super) mod tools;
