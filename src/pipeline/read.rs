@@ -16,17 +16,17 @@ impl Source {
     /// # Errors
     /// When it is not there, or no image.
     pub fn read(&self, reader: &Reader) -> Result<RgbImage, ImageError> {
-        read(self, reader, None, |_| {}).map(Picture::into_image)
+        read(self, reader, None, |_| {}).map(SourcePicture::into_image)
     }
 }
 
 /// The pixels of a source.
-pub(super) enum Picture {
+pub(super) enum SourcePicture {
     Decoded(RgbImage),
     Shared(SharedPixels),
 }
 
-impl Picture {
+impl SourcePicture {
     /// An image of its own.
     pub(super) fn into_image(self) -> RgbImage {
         match self {
@@ -42,7 +42,7 @@ pub(super) fn read(
     reader: &Reader,
     fetch: Option<&Fetch>,
     admit: impl FnOnce(u64),
-) -> Result<Picture, ImageError> {
+) -> Result<SourcePicture, ImageError> {
     let named = |kind| ImageError { name: source.name(), kind };
     let fetched;
     let bytes: &[u8] = match &source.place {
@@ -51,7 +51,7 @@ pub(super) fn read(
             &fetched
         }
         Location::Memory { bytes, .. } => bytes,
-        Location::Pixels { pixels, .. } => return Ok(Picture::Shared(pixels.clone())),
+        Location::Pixels { pixels, .. } => return Ok(SourcePicture::Shared(pixels.clone())),
         Location::Member { archive, number } => {
             let limit = reader.limits.memory;
             let bytes = archive.read(*number, limit).map_err(|e| named(ImageErrorKind::Unreadable(e)))?;
@@ -66,5 +66,5 @@ pub(super) fn read(
         }
     };
     admit(bytes.len() as u64 + reader.decoded_bytes(bytes));
-    reader.bytes(&source.name(), bytes).map(Picture::Decoded)
+    reader.bytes(&source.name(), bytes).map(SourcePicture::Decoded)
 }

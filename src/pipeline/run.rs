@@ -12,7 +12,7 @@ use image::RgbImage;
 
 use super::failure::Failure;
 use super::queue::{Bounds, PreparedImage, Queue, Worker};
-use super::read::{Fetch, Picture, read};
+use super::read::{Fetch, SourcePicture, read};
 use super::source::Source;
 use super::source_error::SourceError;
 use crate::crash::panic_message;
@@ -149,8 +149,8 @@ impl<T: ImageTask> Pipeline<T> {
                 worker.took([middle - begin, Duration::ZERO]);
                 let picture = picture?;
                 let (input, [width, height]) = match &picture {
-                    Picture::Decoded(image) => (task.prepare(image), [image.width(), image.height()]),
-                    Picture::Shared(pixels) => {
+                    SourcePicture::Decoded(image) => (task.prepare(image), [image.width(), image.height()]),
+                    SourcePicture::Shared(pixels) => {
                         let image = pixels.view();
                         (task.prepare(&image), [image.width(), image.height()])
                     }

@@ -12,7 +12,7 @@ mod text;
 mod tokens;
 
 /// The rooms, lowest first: none imports one that comes after it. ARCHITECTURE.md draws them in this order.
-const ROOMS: [&str; 23] = [
+const ROOMS: [&str; 24] = [
     "convert/src/",
     "cuda/src/",
     "src/crash.rs",
@@ -36,19 +36,21 @@ const ROOMS: [&str; 23] = [
     "src/lib.rs",
     "src/cli/",
     "src/main.rs",
+    "python/src/",
 ];
 
 /// Where the crates begin.
-const CRATES: [modules::Root; 5] = [
+const CRATES: [modules::Root; 6] = [
     (Some("nat_convert"), "convert/src/lib.rs"),
     (None, "convert/src/main.rs"),
     (Some("nat_cuda"), "cuda/src/lib.rs"),
     (Some("nat_infer"), "src/lib.rs"),
     (None, "src/main.rs"),
+    (None, "python/src/lib.rs"),
 ];
 
 /// The folders of the crates.
-const SOURCES: [&str; 3] = ["src", "convert/src", "cuda/src"];
+const SOURCES: [&str; 4] = ["src", "convert/src", "cuda/src", "python/src"];
 
 /// What has to stay true as files move.
 const DOCUMENTS: [&str; 2] = ["ARCHITECTURE.md", "CONTRIBUTING.md"];

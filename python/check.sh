@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds the wheel, installs it where nothing is but what its tests take, and tests it there.
+# usage: python/check.sh [OPTIONS OF PYTEST]
+#   PROFILE=dist          how it is built; without it as tests are, with the programs of `cargo build` in target/debug
+#   PYTHON=python3.13     which Python; it needs venv
+# PyTorch is Debian's, which is for CPUs; where that can't be had, PyTorch's own for CPUs.
+set -euo pipefail
+cd "$(dirname "$0")"
+python=${PYTHON:-/usr/bin/python3}
+venv=$PWD/../target/python
+quietly() { "$@" > "$venv.log" 2>&1 || { tail -n 40 "$venv.log" >&2; return 1; }; }
+
+mkdir -p ../target
+if ! "$python" -c 'import torch, venv, ensurepip' 2> "$venv.log" && command -v apt-get > /dev/null; then
+    # Where there is no such package, the next step is another way.
+    { apt-get update -qq && apt-get install -qq -y python3-torch python3-venv; } > "$venv.log" 2>&1 || true
+fi
+"$python" -m venv --system-site-packages "$venv"
+export PATH=$venv/bin:$PATH
+python -c 'import torch' 2> "$venv.log" || quietly pip install torch --index-url https://download.pytorch.org/whl/cpu
+quietly pip install -r requirements.txt
+python -c 'import torch, transformers'
+
+if [ -z "${PROFILE:-}" ]; then
+    (cd .. && cargo build --locked -p nat-infer -p nat-convert --bins)
+    export NAT_INFER_PROGRAMS=$PWD/../target/debug
+fi
+rm -rf "$venv/wheels"
+maturin build --locked --profile "${PROFILE:-dev}" --out "$venv/wheels"
+quietly pip install --force-reinstall --no-deps "$venv"/wheels/*.whl
+# From a folder without the sources, so that the package is the one that was installed.
+cd "$venv"
+python -m pytest -q -p no:cacheprovider "$OLDPWD/tests" "$@"
