@@ -4,13 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-linked=$(cargo tree --locked -p nat-infer -p nat-convert --features nat-infer/cuda -e normal --target all --prefix none --format '{p}' |
+linked=$(cargo tree --locked -p nat-infer -p nat-convert -p nat-infer-python --features nat-infer/cuda -e normal --target all --prefix none --format '{p}' |
   cut -d' ' -f1,2 | sed 's/ v/ /' | sort -u)
 packages=$(cargo metadata --locked --format-version 1 |
   jq -r '.packages[] | select(.source != null) | [.name + " " + .version, .license // "see its text", .manifest_path] | @tsv')
 
 declare -A texts names
-echo 'nat-infer and nat-convert contain these crates:'
+echo 'nat-infer, nat-convert and the wheel contain these crates:'
 echo
 while IFS=$'\t' read -r name licence manifest; do
   grep -qxF "$name" <<< "$linked" || continue
