@@ -20,6 +20,8 @@ export PATH=$venv/bin:$PATH
 python -c 'import torch' 2> "$venv.log" || quietly pip install torch --index-url https://download.pytorch.org/whl/cpu
 quietly pip install -r requirements.txt
 python -c 'import torch, transformers'
+ruff check --quiet .
+ruff format --quiet --check .
 
 if [ -z "${PROFILE:-}" ]; then
     (cd .. && cargo build --locked -p nat-infer -p nat-convert --bins)

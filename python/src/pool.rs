@@ -15,9 +15,16 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::errors::NatInferError;
 
-/// Threads that compute, by the process that has them and by their number. Python forks processes, and threads stay with the
-/// one that started them: those of another process are no use, and are left alone.
-static POOLS: Mutex<Vec<(u32, Option<usize>, Arc<ThreadPool>)>> = Mutex::new(Vec::new());
+/// Threads that compute, of one process and by their number.
+struct ProcessPool {
+    process: u32,
+    threads: Option<usize>,
+    pool: Arc<ThreadPool>,
+}
+
+/// Python forks processes, and threads stay with the one that started them: those of another process are no use, and are
+/// left alone.
+static POOLS: Mutex<Vec<ProcessPool>> = Mutex::new(Vec::new());
 
 /// So many threads, or one for each core.
 ///
@@ -26,13 +33,13 @@ static POOLS: Mutex<Vec<(u32, Option<usize>, Arc<ThreadPool>)>> = Mutex::new(Vec
 pub fn pool(threads: Option<usize>) -> PyResult<Arc<ThreadPool>> {
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let process = process::id();
-    if let Some((.., pool)) = pools.iter().find(|(owner, n, _)| *owner == process && *n == threads) {
-        return Ok(Arc::clone(pool));
+    if let Some(found) = pools.iter().find(|pool| pool.process == process && pool.threads == threads) {
+        return Ok(Arc::clone(&found.pool));
     }
     let pool = ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build();
     let pool = pool.map_err(|error| PyRuntimeError::new_err(format!("can't start threads: {error}")))?;
     let pool = Arc::new(pool);
-    pools.push((process, threads, Arc::clone(&pool)));
+    pools.push(ProcessPool { process, threads, pool: Arc::clone(&pool) });
     Ok(pool)
 }
 
