@@ -13,6 +13,7 @@ quietly() { "$@" > "$venv.log" 2>&1 || { tail -n 40 "$venv.log" >&2; return 1; }
 mkdir -p ../target
 if ! "$python" -c 'import torch, venv, ensurepip' 2> "$venv.log" && command -v apt-get > /dev/null; then
     # Where there is no such package, the next step is another way.
+    export DEBIAN_FRONTEND=noninteractive
     { apt-get update -qq && apt-get install -qq -y python3-torch python3-venv; } > "$venv.log" 2>&1 || true
 fi
 "$python" -m venv --system-site-packages "$venv"
@@ -25,11 +26,14 @@ ruff format --quiet --check .
 
 if [ -z "${PROFILE:-}" ]; then
     (cd .. && cargo build --locked -p nat-infer -p nat-convert --bins)
-    export NAT_INFER_PROGRAMS=$PWD/../target/debug
+    NAT_INFER_PROGRAMS=$(realpath "${CARGO_TARGET_DIR:-../target}")/debug
+    export NAT_INFER_PROGRAMS
 fi
 rm -rf "$venv/wheels"
 maturin build --locked --profile "${PROFILE:-dev}" --out "$venv/wheels"
-quietly pip install --force-reinstall --no-deps "$venv"/wheels/*.whl
+NAT_INFER_WHEEL=$(ls "$venv"/wheels/*.whl)
+export NAT_INFER_WHEEL
+quietly pip install --force-reinstall --no-deps "$NAT_INFER_WHEEL"
 # From a folder without the sources, so that the package is the one that was installed.
 cd "$venv"
 python -m pytest -q -p no:cacheprovider "$OLDPWD/tests" "$@"

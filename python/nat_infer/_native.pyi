@@ -82,7 +82,7 @@ def segment(
 def saliency(
     model: Model,
     images: list[Any],
-    target: str | None,
+    target: int | str | None,
     method: str,
     samples: int,
     noise: float,
@@ -153,6 +153,7 @@ def na2d_mix(
 ) -> _Floats: ...
 def na2d_bias_gradient(grad: _Floats, kernel_size: int, dilation: int, threads: int | None) -> _Floats: ...
 def start_candles_pool() -> None: ...
+def python_ends() -> None: ...
 def is_model_name(name: str) -> bool: ...
 def list_models(task: str | None = None) -> list[str]:
     """The names of the published models, of one task (`classify`, `detect` or `segment`) if it is named."""

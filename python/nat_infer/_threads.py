@@ -1,10 +1,13 @@
-"""The threads of candle, on which the native part stands, beside its own.
+"""What the native part has to know of threads.
 
 candle computes sums and products of large tensors on a pool that the first of them starts, as large as the machine. A
 process that is forked later has that pool without its threads and waits for them for ever; and ``threads`` of a model does
 not count them. So it is started here, with none.
+
+Threads that compute when Python ends must not come back to it.
 """
 
+import atexit
 import os
 
 from . import _native
@@ -19,3 +22,5 @@ finally:
         del os.environ[VARIABLE]
     else:
         os.environ[VARIABLE] = before
+
+atexit.register(_native.python_ends)

@@ -22,7 +22,11 @@ def said(
     arch: str | None, dilations: str | None, weights_key: str | None, ignore: str | Sequence[str]
 ) -> dict[str, Any]:
     """What a file can't say of itself, as the native part takes it."""
+    if not isinstance(dilations, (str, type(None))):
+        raise TypeError(f'dilations {dilations!r}: they are written, levels split by `/`: "1,8/1,4/1,2/1"')
     ignore = [ignore] if isinstance(ignore, str) else list(ignore)
+    if not all(isinstance(pattern, str) for pattern in ignore):
+        raise TypeError(f"ignore {ignore!r}: names of tensors are wanted")
     return {"arch": arch, "dilations": dilations, "weights_key": weights_key, "ignore": ignore}
 
 

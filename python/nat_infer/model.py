@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _native
-from ._native import ImageError, list_models, model_info
+from ._native import ImageError, ModelError, list_models, model_info
 from .checkpoints import said, warn
-from .images import Image, as_input, as_list
+from .images import MOST_BYTES, MOST_IMAGES, Image, as_images, as_input
 from .results import Classification, Detections, Features, Record, Saliency, Segmentation
 
 __all__ = ["Model", "list_models", "load", "model_info"]
 
 OneImage = TypeVar("OneImage", bound=Image)
-# Several images. Of an array [N, H, W, 3] each is one too.
-Images = list[OneImage] | tuple[OneImage, ...] | Iterator[OneImage]
+# Several images. A text or an array is an iterable too, which overloads below have in common: the first that fits is meant.
+Images = Iterable[OneImage]
 Answered = TypeVar("Answered")
 
 # The largest side that an image is resized to.
@@ -61,17 +64,12 @@ def load(
     Raises:
         ModelError: the model can't be had or loaded.
     """
-    args = (
-        source,
-        device,
-        dtype,
-        threads,
-        said(arch, dilations, weights_key, ignore),
-        labels,
-        offline,
-        quiet,
-    )
-    native, warned = _native.Model.load(_asked(source), *_checked(*args[1:]))
+    source = _asked(source)
+    names = None if labels is None else _names(labels)
+    _count("threads", threads)
+    options = said(arch, dilations, weights_key, ignore)
+    args = (source, options, names, device, dtype, threads, offline, quiet)
+    native, warned = _native.Model.load(*args)
     warn(warned)
     if native.task == "classify" and native.labels is None:
         warn(
@@ -85,48 +83,58 @@ def load(
 
 def _asked(source: Any) -> Any:
     """A name, a path or bytes, as the native part tells them apart."""
-    if isinstance(source, str) and not _native.is_model_name(source):
-        path = os.path.expanduser(source)
-        named = path.startswith((".", os.sep)) or path != source or path.lower().endswith(ENDINGS)
-        is_address = "://" in source
-        if not is_address and (named or os.path.exists(path)):
-            return _Path(path)
+    if isinstance(source, bytearray):
+        return bytes(source)
     if not isinstance(source, (str, bytes, os.PathLike)):
         raise TypeError(f"{type(source).__name__} is no model; a name, a path or the bytes of a file is")
-    return source
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, str):
+        try:
+            source.encode()
+        except UnicodeEncodeError:
+            # A path of bytes that are no text; names are text.
+            return Path(os.path.abspath(source))
+        path = os.path.expanduser(source)
+        named = path.startswith((".", os.sep)) or path != source or path.lower().endswith(ENDINGS)
+        is_path = "://" not in source and (named or os.path.exists(path))
+        if _native.is_model_name(source) or not is_path:
+            return source
+        source = path
+    # The same file wherever the process is by the time that it is opened again.
+    return Path(os.path.abspath(source))
 
 
-class _Path(os.PathLike[str]):
-    """A path that is not taken for a name."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __fspath__(self) -> str:
-        return self.path
+def _names(labels: Any) -> list[str]:
+    if isinstance(labels, (str, bytes)):
+        raise TypeError("labels is a text; a list of the classes' names is wanted")
+    return [str(label) for label in labels]
 
 
-def _checked(
-    device: str,
-    dtype: str | None,
-    threads: int | None,
-    options: dict[str, Any],
-    labels: Sequence[str] | None,
-    offline: bool,
-    quiet: bool,
-) -> tuple[Any, ...]:
-    names = None if labels is None else [str(label) for label in labels]
-    _count("threads", threads)
-    return options, names, device, dtype, threads, offline, quiet
+def _count(name: str, value: Any, most: int = 1024, least: int = 1) -> None:
+    """Refuses what is no number in these bounds; None is left to the model."""
+    if value is None:
+        return
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name} {value!r} is no integer")
+    if not least <= value <= most:
+        raise ValueError(f"{name} {value} is not from {least} to {most}")
 
 
-def _count(name: str, value: int | None, most: int = 1024) -> None:
-    if value is not None and not 1 <= value <= most:
-        raise ValueError(f"{name} {value} is not from 1 to {most}")
+def _share(name: str, value: Any, most: float = 1) -> None:
+    """Refuses what is no number from 0 on; None is left to the model."""
+    if value is None:
+        return
+    if not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name} {value!r} is no number")
+    if not 0 <= value <= most:
+        raise ValueError(f"{name} {value} is not from 0 to {most:g}")
 
 
-def _reload(args: tuple[Any, ...]) -> Model:
-    native, _ = _native.Model.load(_asked(args[0]), *_checked(*args[1:]))
+def _reload(args: tuple[Any, ...], name: str) -> Model:
+    native, _ = _native.Model.load(*args)
+    if native.name != name:
+        raise ModelError(f"{name} is {native.name} where it was sent to: load the model again")
     return Model(native, args)
 
 
@@ -149,7 +157,7 @@ class Model:
         self._args = args
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reload, (self._args,)
+        return _reload, (self._args, self.name)
 
     def __repr__(self) -> str:
         return f"<nat_infer.Model {self.name}: {self.task}, {self.parameters / 1e6:.1f} M parameters>"
@@ -180,7 +188,7 @@ class Model:
         return {key: json.loads(value) if value[:1] in ("{", "[") else value for key, value in found.items()}
 
     @overload
-    def classify(
+    def classify(  # type: ignore[overload-overlap]
         self,
         images: Image,
         *,
@@ -223,6 +231,7 @@ class Model:
             ImageError: images failed.
         """
         _count("top_k", top_k, 1 << 30)
+        _count("resolution", resolution, MOST_PIXELS)
         _count("batch_size", batch_size)
 
         def answers(inputs: list[Any]) -> list[Any]:
@@ -231,7 +240,7 @@ class Model:
         return self._ask(images, answers, lambda record: Classification(json.loads(record)))
 
     @overload
-    def detect(
+    def detect(  # type: ignore[overload-overlap]
         self,
         images: Image,
         *,
@@ -280,8 +289,7 @@ class Model:
         """
         if masks not in ("array", "rle", None):
             raise ValueError(f"masks {masks!r}: array, rle and None are possible")
-        if score_threshold is not None and not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold {score_threshold} is not from 0 to 1")
+        _share("score_threshold", score_threshold)
         _count("max_detections", max_detections, 1 << 30)
         _count("batch_size", batch_size)
         bounds = _scale(scale)
@@ -301,7 +309,7 @@ class Model:
         return self._ask(images, answers, record)
 
     @overload
-    def segment(
+    def segment(  # type: ignore[overload-overlap]
         self,
         images: Image,
         *,
@@ -357,7 +365,7 @@ class Model:
         return self._ask(images, answers, record)
 
     @overload
-    def saliency(
+    def saliency(  # type: ignore[overload-overlap]
         self,
         images: Image,
         *,
@@ -415,23 +423,25 @@ class Model:
             ImageError: images failed.
         """
         _count("samples", samples, 1 << 20)
-        if not (0 <= noise < float("inf")):
-            raise ValueError(f"noise {noise} is not a number from 0")
-        name = None if target is None else str(target)
+        _share("noise", noise, most=sys.float_info.max)
+        _count("seed", seed, (1 << 64) - 1, least=0)
+        _count("resolution", resolution, MOST_PIXELS)
+        if isinstance(target, int) and target < 0:
+            raise ValueError(f"target {target} is no class")
 
         def answers(inputs: list[Any]) -> list[Any]:
-            chosen = (name, method, samples, noise, seed, signed, resolution, crop_pct)
+            chosen = (target, method, samples, noise, seed, signed, resolution, crop_pct)
             return _native.saliency(self._native, inputs, *chosen)
 
         def record(answer: Any) -> Saliency:
             found = Saliency(json.loads(answer[0]))
-            found["map"], found._crop_pct = answer[1:]
+            found["map"], found._crop_pct, found._size = answer[1:]
             return found
 
         return self._ask(images, answers, record)
 
     @overload
-    def features(
+    def features(  # type: ignore[overload-overlap]
         self,
         images: Image,
         *,
@@ -466,6 +476,7 @@ class Model:
         Raises:
             ImageError: images failed.
         """
+        _count("resolution", resolution, MOST_PIXELS)
         _count("batch_size", batch_size)
 
         def answers(inputs: list[Any]) -> list[Any]:
@@ -497,6 +508,7 @@ class Model:
             ModelError: the model is no classifier.
             ImageError: images failed.
         """
+        _count("resolution", resolution, MOST_PIXELS)
         _count("batch_size", batch_size)
 
         def answers(inputs: list[Any]) -> list[Any]:
@@ -511,15 +523,23 @@ class Model:
         self, images: Any, answers: Callable[[list[Any]], list[Any]], answered: Callable[[Any], Answered]
     ) -> Answered | list[Answered]:
         """Asks the native part, and makes a record of each answer."""
-        given, alone = as_list(images)
-        found = answers([as_input(image, f"image {i}") for i, image in enumerate(given)])
+        given, alone, lazy = as_images(images)
         results: list[Any] = []
-        for image, answer in zip(given, found, strict=True):
-            if not isinstance(answer, ImageError):
-                answer = answered(answer)
-                if isinstance(answer, Record):
-                    answer._image = image
-            results.append(answer)
+        while True:
+            chunk, inputs = _chunk(given, len(results), lazy)
+            if not chunk and results:
+                break
+            # Of no images too, so that a model that can't do it says so.
+            found = iter(answers([one for one in inputs if not isinstance(one, ImageError)]))
+            for image, one in zip(chunk, inputs, strict=True):
+                answer = one if isinstance(one, ImageError) else next(found)
+                if not isinstance(answer, ImageError):
+                    answer = answered(answer)
+                    if isinstance(answer, Record):
+                        answer._keep(image, lazy)
+                results.append(answer)
+            if not chunk:
+                break
         failed = [result for result in results if isinstance(result, ImageError)]
         if failed:
             words = str(failed[0])
@@ -531,10 +551,32 @@ class Model:
         return results[0] if alone else results
 
 
+def _chunk(images: Iterator[Any], first: int, lazy: bool) -> tuple[list[Any], list[Any]]:
+    """Some of the images, and for each what the native part takes, with its name, or the exception that it met."""
+    chunk: list[Any] = []
+    inputs: list[Any] = []
+    made = 0
+    for image in itertools.islice(images, MOST_IMAGES):
+        name = f"image {first + len(chunk)}"
+        chunk.append(image)
+        try:
+            given = as_input(image, name)
+            inputs.append((name, given))
+        except ImageError as error:
+            inputs.append(error)
+            continue
+        if isinstance(given, np.ndarray) and (lazy or given is not image):
+            made += given.nbytes
+        if made > MOST_BYTES:
+            break
+    return chunk, inputs
+
+
 def _scale(scale: Sequence[int] | None) -> tuple[int, int] | None:
     if scale is None:
         return None
-    if len(scale) != 2 or not all(1 <= side <= MOST_PIXELS for side in scale):
+    right = isinstance(scale, Sequence) and len(scale) == 2 and all(isinstance(side, int) for side in scale)
+    if not right or not all(1 <= side <= MOST_PIXELS for side in scale):
         raise ValueError(
             f"scale {scale!r}: two sides from 1 to {MOST_PIXELS} pixels are wanted, as (1333, 800)"
         )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -17,7 +18,7 @@ from .images import Image, read_image
 
 if TYPE_CHECKING:
     import PIL.Image
-    from typing_extensions import NotRequired
+    from typing_extensions import Self
 
 
 class Scored(TypedDict):
@@ -35,27 +36,37 @@ class Rle(TypedDict):
     counts: str
 
 
-class Detection(TypedDict):
-    """An object. ``bbox`` is left, top, width and height in pixels of the image; ``category_id`` is COCO's number of the
-    class for models of COCO, ``index + 1`` otherwise; ``mask`` is an array [H, W] of bool."""
+class BoxDetection(TypedDict):
+    """An object's class and box. ``bbox`` is left, top, width and height in pixels of the image; ``category_id`` is COCO's
+    number of the class for models of COCO, ``index + 1`` otherwise."""
 
     category_id: int
     index: int
     label: str
     score: float
     bbox: list[float]
-    segmentation: NotRequired[Rle]
-    mask: NotRequired[npt.NDArray[np.bool_]]
 
 
-class CocoResult(TypedDict):
-    """An object in COCO's list of results, which ``COCO.loadRes`` takes."""
+class Detection(BoxDetection, total=False):
+    """An object. Its ``mask`` is an array [H, W] of bool, its ``segmentation`` the same in COCO's run lengths."""
+
+    segmentation: Rle
+    mask: npt.NDArray[np.bool_]
+
+
+class BoxCocoResult(TypedDict):
+    """An object's class and box in COCO's list of results."""
 
     image_id: int
     category_id: int
     bbox: list[float]
     score: float
-    segmentation: NotRequired[Rle]
+
+
+class CocoResult(BoxCocoResult, total=False):
+    """An object in COCO's list of results, which ``COCO.loadRes`` takes."""
+
+    segmentation: Rle
 
 
 class Segment(TypedDict):
@@ -70,7 +81,8 @@ class Segment(TypedDict):
 class Record(dict[str, Any]):
     """What a model says of an image."""
 
-    _image: Image
+    _image: Image | None = None
+    _size: tuple[int, int] | None = None
 
     @property
     def image(self) -> str:
@@ -88,17 +100,56 @@ class Record(dict[str, Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         # Pixels would go along with every result that is sent to another process.
-        by_name = isinstance(self.__dict__.get("_image"), (str, os.PathLike))
+        by_name = isinstance(self._image, (str, os.PathLike))
         return {key: value for key, value in self.__dict__.items() if key != "_image" or by_name}
 
+    def __copy__(self) -> Self:
+        other = type(self)(self)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = type(self)(copy.deepcopy(dict(self), memo))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def _keep(self, image: Any, lazy: bool) -> None:
+        """Holds on to the image, to draw on; of one that came out of an iterator to its name alone."""
+        if isinstance(image, (str, os.PathLike)):
+            path = os.fspath(image)
+            is_address = isinstance(path, str) and "://" in path
+            self._image = path if is_address else os.path.abspath(path)
+        elif not lazy and not hasattr(image, "read"):
+            self._image = image
+
     def _pixels(self, image: Image | None) -> npt.NDArray[np.uint8]:
+        """The pixels of the image, or of the one that is given."""
         if image is None:
-            image = self.__dict__.get("_image")
+            image = self._image
         if image is None:
+            raise ValueError(f"{self.image}: the result does not hold its image any more: plot(image=…)")
+        pixels = read_image(image)
+        width, height = self._size or (self.get("width"), self.get("height"))
+        if pixels.shape[:2] != (height, width):
             raise ValueError(
-                f"{self.image}: the result went to another process without its pixels: plot(image=…)"
+                f"{self.image}: the result is of {width}x{height} pixels, the image has "
+                f"{pixels.shape[1]}x{pixels.shape[0]}; turned as EXIF says, it is the same"
             )
-        return read_image(image)
+        return pixels
+
+
+class SizedRecord(Record):
+    """A record with the size of its image."""
+
+    @property
+    def width(self) -> int:
+        """Width of the image in pixels."""
+        return cast(int, self["width"])
+
+    @property
+    def height(self) -> int:
+        """Height of the image in pixels."""
+        return cast(int, self["height"])
 
 
 class Classification(Record):
@@ -110,18 +161,8 @@ class Classification(Record):
         return cast("list[Scored]", self["top"])
 
 
-class Detections(Record):
+class Detections(SizedRecord):
     """The objects on an image: keys ``image``, ``model``, ``width``, ``height`` and ``detections``."""
-
-    @property
-    def width(self) -> int:
-        """Width of the image in pixels."""
-        return cast(int, self["width"])
-
-    @property
-    def height(self) -> int:
-        """Height of the image in pixels."""
-        return cast(int, self["height"])
 
     @property
     def detections(self) -> list[Detection]:
@@ -146,7 +187,7 @@ class Detections(Record):
         ]
         return {**self, "detections": detections}
 
-    def to_coco(self, image_id: int) -> list[CocoResult]:
+    def to_coco(self, image_id: int = 1) -> list[CocoResult]:
         """The objects in COCO's list of results."""
         keys = ("category_id", "bbox", "score", "segmentation")
         kept = [{key: value for key, value in found.items() if key in keys} for found in self.detections]
@@ -163,6 +204,7 @@ class Detections(Record):
             opacity: how much of a mask's colour its pixels take, from 0 to 1.
         """
         _part("opacity", opacity)
+        _part("threshold", threshold)
         drawn = []
         for found in self.detections:
             # In the precision of the scores themselves.
@@ -173,21 +215,11 @@ class Detections(Record):
         return _picture(_native.draw_objects(self._pixels(image), drawn, opacity))
 
 
-class Segmentation(Record):
+class Segmentation(SizedRecord):
     """The class of every pixel of an image: keys ``image``, ``model``, ``width``, ``height``, ``segments`` and
     ``labels``."""
 
     _colours: list[tuple[int, int, int]]
-
-    @property
-    def width(self) -> int:
-        """Width of the image in pixels."""
-        return cast(int, self["width"])
-
-    @property
-    def height(self) -> int:
-        """Height of the image in pixels."""
-        return cast(int, self["height"])
 
     @property
     def segments(self) -> list[Segment]:
@@ -291,7 +323,7 @@ def _mask(found: Detection) -> npt.NDArray[np.bool_]:
 
 
 def _part(name: str, value: int | float) -> None:
-    if not 0 <= value <= 1:
+    if not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:
         raise ValueError(f"{name} {value} is not from 0 to 1")
 
 

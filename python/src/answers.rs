@@ -23,7 +23,8 @@ use serde::Serialize;
 
 use crate::errors::{ImageError, ModelError};
 use crate::images::source;
-use crate::model::{Forms, ModelForm, PyModel};
+use crate::in_pool::InPool;
+use crate::model::{Forms, ModelForm, PyModel, Wrong};
 use crate::pool;
 
 /// What the records of a saliency map say.
@@ -40,6 +41,15 @@ struct SaliencyRecord<'a> {
 struct FeaturesRecord<'a> {
     image: String,
     model: &'a str,
+}
+
+/// A class by its index or its name.
+#[derive(FromPyObject)]
+pub enum Target {
+    #[pyo3(transparent)]
+    Index(usize),
+    #[pyo3(transparent)]
+    Name(String),
 }
 
 /// Values with their sizes, outermost first.
@@ -71,7 +81,7 @@ pub fn classify<'py>(
 ) -> PyResult<Bound<'py, PyList>> {
     let mut options = ClassifyOptions::default();
     (options.resolution, options.crop_pct, options.top_k) = (resolution, crop_pct, Some(top_k));
-    let make = move |forms: &Forms| Classify::new(forms.get(ModelForm::Whole)?, &options);
+    let make = move |forms: &Forms| Ok(Classify::new(forms.get(ModelForm::Whole)?, &options)?);
     let answer = |task: &Classify, image: String, Answer { output: top, .. }: AnswerOf<Classify>| {
         json(&Classification { image, model: task.model().name().to_owned(), top })
     };
@@ -96,7 +106,7 @@ pub fn detect<'py>(
     let mut options = DetectOptions::default();
     (options.scale, options.masks) = (scale, masks);
     (options.score_threshold, options.max_detections) = (score_threshold, max_detections);
-    let make = move |forms: &Forms| Detect::new(forms.get(ModelForm::Whole)?, &options);
+    let make = move |forms: &Forms| Ok(Detect::new(forms.get(ModelForm::Whole)?, &options)?);
     let answer =
         move |task: &Detect, image: String, Answer { output: objects, size, .. }: AnswerOf<Detect>| {
             let [width, height] = size;
@@ -132,7 +142,7 @@ pub fn segment<'py>(
 ) -> PyResult<Bound<'py, PyList>> {
     let mut options = SegmentOptions::default();
     (options.scale, options.multi_scale, options.flip) = (scale, multi_scale, flip);
-    let make = move |forms: &Forms| Segment::new(forms.get(ModelForm::Whole)?, &options);
+    let make = move |forms: &Forms| Ok(Segment::new(forms.get(ModelForm::Whole)?, &options)?);
     let answer = |task: &Segment, image: String, Answer { output: map, .. }: AnswerOf<Segment>| {
         let (segments, [width, height]) = (task.shares(&map), map.size);
         let model = task.model().name().to_owned();
@@ -146,14 +156,14 @@ pub fn segment<'py>(
     })
 }
 
-/// Which pixels speak for a class, and the crop that the network saw.
+/// Which pixels speak for a class, the share of the image's short side that the network saw, and the image's size.
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "each is one of Python's keywords")]
 pub fn saliency<'py>(
     py: Python<'py>,
     model: &Bound<'py, PyModel>,
     images: &Bound<'py, PyList>,
-    target: Option<String>,
+    target: Option<Target>,
     method: &str,
     samples: usize,
     noise: f32,
@@ -181,23 +191,30 @@ pub fn saliency<'py>(
     (options.resolution, options.crop_pct) = (resolution, crop_pct);
     let make = move |forms: &Forms| {
         // What is no classifier is refused before it is loaded again.
-        Classify::new(forms.get(ModelForm::Whole)?, &ClassifyOptions::default())?;
-        let task = Saliency::new(forms.get(ModelForm::Differentiable)?, method, &options)?;
-        match &target {
-            Some(class) => task.about(class),
-            None => Ok(task),
-        }
+        let classify = Classify::new(forms.get(ModelForm::Whole)?, &ClassifyOptions::default())?;
+        options.class = match target {
+            None => None,
+            Some(Target::Index(index)) => Some(index),
+            Some(Target::Name(name)) => {
+                // A name comes before an index that is written alike.
+                let named = classify.labels().iter().filter(|label| **label == name).count();
+                let index = classify.labels().iter().position(|label| *label == name);
+                Some(index.filter(|_| named == 1).map_or_else(|| classify.class_named(&name), Ok)?)
+            }
+        };
+        Ok(Saliency::new(forms.get(ModelForm::Differentiable)?, method, &options)?)
     };
-    let answer = move |task: &Saliency, image: String, Answer { output: map, .. }: AnswerOf<Saliency>| {
-        let json =
-            json(&SaliencyRecord { image, model: task.model().name(), method: name, class: map.class })?;
-        let [width, height] = map.size;
-        let map = Values { shape: vec![height, width], values: map.values };
-        Ok((json, map, task.crop().crop_pct()))
-    };
+    let answer =
+        move |task: &Saliency, image: String, Answer { output: map, size, .. }: AnswerOf<Saliency>| {
+            let json =
+                json(&SaliencyRecord { image, model: task.model().name(), method: name, class: map.class })?;
+            let [width, height] = map.size;
+            let map = Values { shape: vec![height, width], values: map.values };
+            Ok((json, map, task.crop().crop_pct(), size))
+        };
     let done = model.get().run(py, images, Some(Task::Classify), Some(1), make, answer)?;
-    list(py, done, |(json, map, crop_pct)| {
-        Ok((json, map.into_array(py)?, crop_pct).into_pyobject(py)?.into_any())
+    list(py, done, |(json, map, crop_pct, [width, height])| {
+        Ok((json, map.into_array(py)?, crop_pct, (width, height)).into_pyobject(py)?.into_any())
     })
 }
 
@@ -216,7 +233,7 @@ pub fn features<'py>(
     } else {
         ModelForm::Whole
     };
-    let make = move |forms: &Forms| ExtractFeatures::new(forms.get(form)?, resolution, crop_pct);
+    let make = move |forms: &Forms| Ok(ExtractFeatures::new(forms.get(form)?, resolution, crop_pct)?);
     let answer =
         |task: &ExtractFeatures, image: String, Answer { output: tensors, .. }: AnswerOf<ExtractFeatures>| {
             let json = json(&FeaturesRecord { image, model: task.model().name() })?;
@@ -249,7 +266,7 @@ pub fn embed<'py>(
     crop_pct: Option<f64>,
     batch_size: Option<usize>,
 ) -> PyResult<Bound<'py, PyList>> {
-    let make = move |forms: &Forms| Embed::new(forms.get(ModelForm::Whole)?, resolution, crop_pct);
+    let make = move |forms: &Forms| Ok(Embed::new(forms.get(ModelForm::Whole)?, resolution, crop_pct)?);
     let answer = |_: &Embed, _: String, Answer { output: vector, .. }: AnswerOf<Embed>| Ok(vector);
     let done = model.get().run(py, images, Some(Task::Classify), batch_size, make, answer)?;
     list(py, done, |vector: Vec<f32>| Ok(vector.into_pyarray(py).into_any()))
@@ -257,24 +274,29 @@ pub fn embed<'py>(
 
 impl PyModel {
     /// Puts the images through a task that `make` makes, and what the network says of each through `answer`.
-    fn run<T: ImageTask, A: Send + 'static>(
+    fn run<T: ImageTask<Input: Sync>, A: Send + 'static>(
         &self,
         py: Python<'_>,
         images: &Bound<'_, PyList>,
         kind: Option<Task>,
         batch_size: Option<usize>,
-        make: impl FnOnce(&Forms) -> Result<T, TaskError> + Send + 'static,
+        make: impl FnOnce(&Forms) -> Result<T, Wrong> + Send + 'static,
         mut answer: impl FnMut(&T, String, Answer<T::Output>) -> Result<A, TaskError> + Send + 'static,
     ) -> PyResult<Vec<Result<A, String>>> {
-        let named = |(i, image)| source(&format!("image {i}"), &image);
-        let sources = images.iter().enumerate().map(named).collect::<PyResult<Vec<Source>>>()?;
-        let (forms, offline) = (Arc::clone(&self.forms), self.offline);
+        let named = |image: Bound<'_, PyAny>| {
+            let (name, image): (String, Bound<'_, PyAny>) = image.extract()?;
+            source(&name, &image)
+        };
+        let sources = images.iter().map(named).collect::<PyResult<Vec<Source>>>()?;
+        let (forms, offline, pool) = (Arc::clone(&self.forms), self.offline, pool::pool(self.threads)?);
         let work = move |stop: &Arc<AtomicBool>| {
-            let task = Arc::new(make(&forms).map_err(Wrong::Task)?);
-            let threads = rayon::current_num_threads();
+            let task = pool.install(|| make(&forms))?;
+            let task = Arc::new(InPool { task, pool, stop: Arc::clone(stop) });
+            let threads = pool.current_num_threads();
             let mut options = PipelineOptions::default();
-            let usual = || usual_batch_size(kind, forms.device(), threads);
-            options.batch_size = batch_size.unwrap_or_else(usual);
+            options.batch_size =
+                batch_size.unwrap_or_else(|| usual_batch_size(kind, forms.device(), threads));
+            options.readers = threads;
             options.fetch = Some(fetch(offline));
             options.stop = Arc::clone(stop);
             let names: Vec<String> = sources.iter().map(Source::name).collect();
@@ -283,24 +305,19 @@ impl PyModel {
             let done = pipeline.map(|done| {
                 let name = names[done.index].clone();
                 let answered = done.result.map_err(|failure| failure.to_string())?;
-                answer(&task, name.clone(), answered).map_err(|error| format!("{name}: {error}"))
+                answer(&task.task, name.clone(), answered).map_err(|error| format!("{name}: {error}"))
             });
             Ok(done.collect())
         };
-        match pool::run(py, self.threads, work)? {
+        match pool::run(py, work)? {
             Ok(done) => Ok(done),
             Err(Wrong::Task(error)) => Err(wrong(&error)),
+            Err(Wrong::Changed(words)) => Err(ModelError::new_err(words)),
             Err(Wrong::Threads(error)) => {
                 Err(PyRuntimeError::new_err(format!("can't start a thread: {error}")))
             }
         }
     }
-}
-
-/// Why no image can be done.
-enum Wrong {
-    Task(TaskError),
-    Threads(std::io::Error),
 }
 
 /// Reads images from the web, where that is not forbidden.

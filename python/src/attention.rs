@@ -10,7 +10,7 @@ use numpy::{
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::pool::pool;
+use crate::pool::{pool, unlocked};
 
 /// An array as Python has it: of any type.
 type AnyArray<'py> = Bound<'py, PyUntypedArray>;
@@ -226,7 +226,7 @@ fn computed<R: Send>(
     work: impl FnOnce() -> Result<R, AttentionError> + Send,
 ) -> PyResult<R> {
     let pool = pool(threads)?;
-    py.detach(|| pool.install(work)).map_err(|error| PyValueError::new_err(error.to_string()))
+    unlocked(py, || pool.install(work)).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// An array of this shape that takes the values over.

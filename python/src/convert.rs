@@ -28,7 +28,7 @@ pub fn convert(
     let mut writing = WriteOptions::default().with_overwrite(overwrite);
     writing.dtype = dtype.map(float_type).transpose()?;
     let options = options(&said, backbone)?;
-    let done = pool::run(py, None, move |stop: &std::sync::Arc<AtomicBool>| -> Result<Report, Failed> {
+    let done = pool::run(py, move |stop: &std::sync::Arc<AtomicBool>| -> Result<Report, Failed> {
         check_target(&path, &target, overwrite)?;
         let checkpoint = Checkpoint::open(&path, &options)?;
         write(&checkpoint, &target, writing, stop)?;
@@ -42,7 +42,7 @@ pub fn convert(
 pub fn inspect(py: Python<'_>, path: PathBuf, said: Said, backbone: bool) -> PyResult<(String, Vec<String>)> {
     let options = options(&said, backbone)?;
     let done =
-        pool::run(py, None, move |_| Checkpoint::open(&path, &options).map(|opened| opened.report().clone()));
+        pool::run(py, move |_| Checkpoint::open(&path, &options).map(|opened| opened.report().clone()));
     in_words(done?)
 }
 

@@ -2,16 +2,19 @@
 
 use nat_infer::images::draw::{self, DrawnObject, Legend, LegendEntry};
 use nat_infer::images::mask::Mask;
-use nat_infer::images::{CenterCrop, Reader, RgbImage};
+use nat_infer::images::{CenterCrop, Limits, Reader, RgbImage};
 use nat_infer::nat_convert::arch::{Geometry, Preprocessing};
+use nat_infer::pipeline::{Location, Source};
 use nat_infer::results::{Rle, Scored};
 use nat_infer::tasks::saliency::SaliencyMap;
+use nat_infer::zoo::{Access, Env, fetch_image};
 use numpy::{IntoPyArray, PyArray3, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors::ImageError;
 use crate::images::{pixels, source};
+use crate::pool::unlocked;
 
 /// An array [H, W, 3].
 type PixelArray<'py> = Bound<'py, PyArray3<u8>>;
@@ -20,8 +23,18 @@ type PixelArray<'py> = Bound<'py, PyArray3<u8>>;
 #[pyfunction]
 pub fn read_image<'py>(py: Python<'py>, image: &Bound<'py, PyAny>) -> PyResult<PixelArray<'py>> {
     let source = source("image", image)?;
-    let image = py.detach(|| source.read(&Reader::default()));
-    picture(py, image.map_err(|error| ImageError::new_err(error.to_string()))?)
+    let read = || {
+        let source = match &source.place {
+            Location::Url(address) => {
+                let access = Access::new(false, Env::from_process());
+                let bytes = fetch_image(address, &access, Limits::default().memory);
+                Source::memory(&source.name(), bytes.map_err(|error| format!("{}: {error}", source.name()))?)
+            }
+            _ => source,
+        };
+        source.read(&Reader::default()).map_err(|error| error.to_string())
+    };
+    picture(py, unlocked(py, read).map_err(ImageError::new_err)?)
 }
 
 /// A mask of COCO's compressed run lengths as an array [H, W] of bool.
@@ -29,7 +42,7 @@ pub fn read_image<'py>(py: Python<'py>, image: &Bound<'py, PyAny>) -> PyResult<P
 pub fn decode_mask<'py>(py: Python<'py>, size: [usize; 2], counts: String) -> PyResult<Bound<'py, PyAny>> {
     let [height, width] = size;
     let mask = decoded(size, counts)?;
-    let pixels = py.detach(|| mask.whole([width, height]));
+    let pixels = unlocked(py, || mask.whole([width, height]));
     Ok(pixels.into_pyarray(py).reshape([height, width])?.into_any())
 }
 
@@ -48,7 +61,7 @@ pub fn draw_objects<'py>(
     let masks =
         objects.iter().map(|(.., rle)| rle.clone().map(|(size, counts)| decoded(size, counts)).transpose());
     let masks = masks.collect::<PyResult<Vec<_>>>()?;
-    let drawn = py.detach(|| {
+    let drawn = unlocked(py, || {
         let objects =
             objects.iter().zip(&masks).map(|((index, label, score, [x, y, w, h], _), mask)| DrawnObject {
                 index: *index,
@@ -85,7 +98,7 @@ pub fn draw_labels<'py>(
             labels.shape()
         )));
     }
-    let drawn = py.detach(|| {
+    let drawn = unlocked(py, || {
         let entry = |(index, name, share): &(usize, String, f32)| (colours[*index], name.clone(), *share);
         let entries: Vec<_> = shares.iter().map(entry).collect();
         let entries: Vec<_> = entries
@@ -115,7 +128,7 @@ pub fn draw_heat<'py>(
     let (index, label, score) = class;
     let values = map.as_array().iter().copied().collect();
     let map = SaliencyMap::new(Scored { index, label, score }, [width, height], values);
-    picture(py, py.detach(|| map.picture(image, &crop, place)))
+    picture(py, unlocked(py, || map.picture(image, &crop, place)))
 }
 
 fn legend(place: &str) -> PyResult<Legend> {
@@ -128,6 +141,14 @@ fn legend(place: &str) -> PyResult<Legend> {
 }
 
 fn decoded(size: [usize; 2], counts: String) -> PyResult<Mask> {
+    // A few hundred letters can be a mask of all there is of memory.
+    let most = Limits::default().pixels;
+    if size[0].checked_mul(size[1]).is_none_or(|pixels| pixels as u64 > most) {
+        let [height, width] = size;
+        return Err(PyValueError::new_err(format!(
+            "a mask of {width}x{height} is over the limit of {most} pixels"
+        )));
+    }
     Mask::decode(&Rle { size, counts }).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 

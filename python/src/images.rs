@@ -17,7 +17,8 @@ struct ArrayBytes {
     length: usize,
 }
 
-// SAFETY: the memory is only read, and the array that owns it is only dropped, for which Python's lock is taken.
+// SAFETY: the memory is only read. The reference to the array is only dropped, which pyo3 puts off until a thread has
+// Python's lock. Whoever writes into an array while it is read gets an answer on pixels of both, as with numpy's own functions.
 unsafe impl Send for ArrayBytes {}
 // SAFETY: as above.
 unsafe impl Sync for ArrayBytes {}
@@ -39,7 +40,9 @@ pub fn pixels(array: &Bound<'_, PyAny>) -> PyResult<SharedPixels> {
     let &[height, width, 3] = array.shape() else {
         return Err(PyValueError::new_err("an image is an array [H, W, 3]"));
     };
-    let values = array.as_slice().map_err(|_| PyValueError::new_err("an image is a contiguous array"))?;
+    // A slice may be in column-major order too.
+    let values = array.as_slice().ok().filter(|_| array.is_c_contiguous());
+    let values = values.ok_or_else(|| PyValueError::new_err("an image is an array in row-major order"))?;
     let (begin, length) = (values.as_ptr(), values.len());
     let size = [u32::try_from(width)?, u32::try_from(height)?];
     let bytes = ArrayBytes { _array: array.as_any().clone().unbind(), begin, length };

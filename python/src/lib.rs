@@ -10,6 +10,7 @@ mod convert;
 mod draw;
 mod errors;
 mod images;
+mod in_pool;
 mod listing;
 mod model;
 mod pool;
@@ -34,10 +35,12 @@ mod _native {
     use super::model::PyModel;
 
     #[pymodule_export]
-    use super::pool::start_candles_pool;
+    use super::pool::{python_ends, start_candles_pool};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // What crashes on one image is reported with its name where it is caught; a trace helps no user.
+        std::panic::set_hook(Box::new(|_| {}));
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

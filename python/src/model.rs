@@ -1,11 +1,14 @@
 //! A model that is loaded, once for each form in which its tasks need it.
 
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nat_infer::candle_core::{DType, Device};
 use nat_infer::tasks::{LoadOptions, Model, TaskError};
-use nat_infer::zoo::{self, Access, Bars, Entry, Env, Located, Reference, Repository, Task, ZooError};
+use nat_infer::zoo::{self, Access, Bars, Entry, Env, Located, Reference, Repository, Task, Watch, ZooError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -45,12 +48,34 @@ pub enum ModelForm {
     Backbone,
 }
 
-/// What is needed to load a model in another form, and those that are loaded.
+/// Why no image can be done.
+pub enum Wrong {
+    /// The task can't be done, or the model not be loaded.
+    Task(TaskError),
+    /// The model's file is another one than it was, in words.
+    Changed(String),
+    /// No thread can be started.
+    Threads(io::Error),
+}
+
+impl From<TaskError> for Wrong {
+    fn from(error: TaskError) -> Self {
+        Self::Task(error)
+    }
+}
+
+/// A model, and what is needed to load it in another form.
 pub struct Forms {
     origin: FoundModel,
     options: LoadOptions,
     labels: Option<Vec<String>>,
-    loaded: Mutex<Vec<(ModelForm, Arc<Model>)>>,
+    whole: Arc<Model>,
+    /// Those that are made when they are needed.
+    differentiable: OnceLock<Arc<Model>>,
+    backbone: OnceLock<Arc<Model>>,
+    /// Held while one is loaded, in the process that may have threads which hold it.
+    loading: Mutex<()>,
+    process: u32,
 }
 
 /// A network with everything that it takes to run it on images.
@@ -59,7 +84,6 @@ pub struct PyModel {
     pub forms: Arc<Forms>,
     pub threads: Option<usize>,
     pub offline: bool,
-    whole: Arc<Model>,
 }
 
 /// Bytes that several forms are loaded from.
@@ -68,6 +92,30 @@ struct BytesOfPython(Arc<PyBackedBytes>);
 impl AsRef<[u8]> for BytesOfPython {
     fn as_ref(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl FoundModel {
+    /// Loads the model in this form.
+    fn load(
+        &self,
+        form: ModelForm,
+        options: &LoadOptions,
+        labels: Option<&Vec<String>>,
+    ) -> Result<Arc<Model>, TaskError> {
+        let mut options = options.clone();
+        options.gradients = form == ModelForm::Differentiable;
+        options.backbone = form == ModelForm::Backbone;
+        let model = match self {
+            Self::Zoo(entry, located) => Model::named(entry, located, &options),
+            Self::Repository(repository, path) => Model::open_as(repository.to_string(), path, &options),
+            Self::File(path) => Model::open(path, &options),
+            Self::Bytes(bytes) => Model::from_bytes("bytes", BytesOfPython(Arc::clone(bytes)), &options),
+        };
+        Ok(Arc::new(match labels {
+            Some(labels) if form != ModelForm::Backbone => model?.with_labels(labels.clone())?,
+            _ => model?,
+        }))
     }
 }
 
@@ -80,40 +128,33 @@ impl Forms {
     /// The model in this form, loaded where it was not yet.
     ///
     /// # Errors
-    /// When it can't be loaded.
-    pub fn get(&self, form: ModelForm) -> Result<Arc<Model>, TaskError> {
-        // Held while it is loaded: of several threads that ask, one loads it.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, model)) = loaded.iter().find(|(of, _)| *of == form) {
+    /// When it can't be loaded, or its file is another one by now.
+    pub fn get(&self, form: ModelForm) -> Result<Arc<Model>, Wrong> {
+        let place = match form {
+            ModelForm::Whole => return Ok(Arc::clone(&self.whole)),
+            ModelForm::Differentiable => &self.differentiable,
+            ModelForm::Backbone => &self.backbone,
+        };
+        // Of several threads that ask, one loads it. A process that was forked meanwhile has not got that thread.
+        let here = process::id() == self.process;
+        let _loading = here.then(|| self.loading.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(model) = place.get() {
             return Ok(Arc::clone(model));
         }
-        let mut options = self.options.clone();
-        options.gradients = form == ModelForm::Differentiable;
-        options.backbone = form == ModelForm::Backbone;
-        let model = match &self.origin {
-            FoundModel::Zoo(entry, located) => Model::named(entry, located, &options),
-            FoundModel::Repository(repository, path) => {
-                Model::open_as(repository.to_string(), path, &options)
-            }
-            FoundModel::File(path) => Model::open(path, &options),
-            FoundModel::Bytes(bytes) => {
-                Model::from_bytes("bytes", BytesOfPython(Arc::clone(bytes)), &options)
-            }
-        };
-        let model = match &self.labels {
-            Some(labels) if form != ModelForm::Backbone => model?.with_labels(labels.clone())?,
-            _ => model?,
-        };
-        let model = Arc::new(model);
-        loaded.push((form, Arc::clone(&model)));
-        Ok(model)
+        let model = self.origin.load(form, &self.options, self.labels.as_ref())?;
+        // The name of a file ends with what is in it.
+        if model.name() != self.whole.name() {
+            let (name, was) = (model.name(), self.whole.name());
+            return Err(Wrong::Changed(format!("{was} is {name} by now: load the model again")));
+        }
+        Ok(Arc::clone(place.get_or_init(|| model)))
     }
 }
 
 impl PyModel {
     /// What the network answers; `None` of a backbone.
     pub fn task_of(&self) -> Option<Task> {
-        self.whole.metadata().architecture.head.task()
+        self.forms.whole.metadata().architecture.head.task()
     }
 }
 
@@ -151,56 +192,96 @@ impl PyModel {
         options.dilations = said.dilations()?;
         let Said { arch, weights_key, ignore, .. } = said;
         (options.arch, options.weights_key, options.ignore) = (arch, weights_key, ignore);
-        let whole = pool::run(py, threads, move |_| {
-            let origin = locate(asked, &options, offline, quiet)?;
-            let forms = Forms { origin, options, labels, loaded: Mutex::default() };
-            let whole = forms.get(ModelForm::Whole).map_err(|error| refused(&error))?;
-            Ok::<_, String>((forms, whole))
+        let pool = pool::pool(threads)?;
+        let forms = pool::run(py, move |stop| {
+            let origin = locate(asked, &options, offline, quiet, stop)?;
+            let load = || origin.load(ModelForm::Whole, &options, labels.as_ref());
+            let whole = pool.install(load).map_err(|error| refused(&error))?;
+            let (differentiable, backbone) = (OnceLock::new(), OnceLock::new());
+            let (loading, process) = (Mutex::default(), process::id());
+            Ok::<_, String>(Forms {
+                origin,
+                options,
+                labels,
+                whole,
+                differentiable,
+                backbone,
+                loading,
+                process,
+            })
         });
-        let (forms, whole) = whole?.map_err(ModelError::new_err)?;
+        let forms = forms?.map_err(ModelError::new_err)?;
         if !matches!(forms.origin, FoundModel::Zoo(..))
-            && let Some(report) = whole.report()
+            && let Some(report) = forms.whole.report()
         {
-            let name = whole.short_name();
+            let name = forms.whole.short_name();
             warnings.extend(report.warnings.iter().map(|warning| format!("{name}: {}", in_full(warning))));
         }
-        Ok((Self { forms: Arc::new(forms), threads, offline, whole }, warnings))
+        Ok((Self { forms: Arc::new(forms), threads, offline }, warnings))
     }
 
     /// What it is called in records.
     #[getter]
     fn name(&self) -> &str {
-        self.whole.name()
+        self.forms.whole.name()
     }
 
     /// `classify`, `detect`, `segment`, or `features` for a backbone.
     #[getter]
     fn task(&self) -> &'static str {
-        self.whole.metadata().architecture.head.task_name()
+        self.forms.whole.metadata().architecture.head.task_name()
     }
 
     /// The names of its classes, where they have some.
     #[getter]
     fn labels(&self) -> Option<Vec<String>> {
-        self.whole.metadata().labels.clone()
+        self.forms.whole.metadata().labels.clone()
     }
 
     /// How many classes it tells apart.
     #[getter]
     fn classes(&self) -> Option<usize> {
-        self.whole.metadata().architecture.classes()
+        self.forms.whole.metadata().architecture.classes()
     }
 
     /// Numbers that were learned.
     #[getter]
     fn parameters(&self) -> u64 {
-        self.whole.metadata().architecture.parameters()
+        self.forms.whole.metadata().architecture.parameters()
     }
 
     /// Architecture, preprocessing and labels as JSON, as a converted file has them.
     fn metadata(&self) -> PyResult<String> {
-        let json = self.whole.metadata().to_map().and_then(|map| serde_json::to_string(&map));
+        let json = self.forms.whole.metadata().to_map().and_then(|map| serde_json::to_string(&map));
         json.map_err(|error| PyValueError::new_err(error.to_string()))
+    }
+}
+
+/// What shows a download, until Ctrl-C comes.
+struct StoppableBars {
+    bars: Bars,
+    stop: Arc<AtomicBool>,
+}
+
+impl Watch for StoppableBars {
+    fn begin(&mut self, name: &str, size: Option<u64>, url: &str) {
+        self.bars.begin(name, size, url);
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.bars.advance(bytes);
+    }
+
+    fn finish(&mut self) {
+        self.bars.finish();
+    }
+
+    fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn waiting(&mut self, name: &str) {
+        self.bars.waiting(name);
     }
 }
 
@@ -211,9 +292,15 @@ fn refused(error: &TaskError) -> String {
 }
 
 /// Finds a model; a name of the zoo or of the Hub is fetched where no cache has it.
-fn locate(asked: Asked, options: &LoadOptions, offline: bool, quiet: bool) -> Result<FoundModel, String> {
+fn locate(
+    asked: Asked,
+    options: &LoadOptions,
+    offline: bool,
+    quiet: bool,
+    stop: &Arc<AtomicBool>,
+) -> Result<FoundModel, String> {
     let access = Access::new(offline, Env::from_process());
-    let mut bars = Bars::new(&access.env, quiet);
+    let mut bars = StoppableBars { bars: Bars::new(&access.env, quiet), stop: Arc::clone(stop) };
     let advised = |error: ZooError| {
         let advice = match &error {
             ZooError::Offline { forbidden_by: zoo::OFFLINE, .. } => {

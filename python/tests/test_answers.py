@@ -31,6 +31,12 @@ def quietly(path, **options):
         return ni.load(path, **options)
 
 
+def scale_of(weights):
+    """The bounds that the answers beside a checkpoint were computed with."""
+    golden = json.loads(weights.with_name("golden.json").read_text())
+    return tuple(golden["spec"]["img_scale"])
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classes_are_those_of_the_program(golden, records, name):
     path, image = golden / "classify" / f"{name}.pth", golden / "images" / "chelsea.png"
@@ -77,17 +83,11 @@ def test_features_are_those_of_pytorch_and_of_the_program(golden, program, tmp_p
 @pytest.mark.parametrize("name", DETECTORS)
 def test_objects_are_those_of_the_program(golden, records, tmp_path, name):
     weights = golden / "detect" / name
-    folder = weights.parent
-    spec = json.loads((folder / "golden.json").read_text())["spec"]
-    scale = tuple(spec["img_scale"])
+    image, scale = weights.with_name("image.png"), scale_of(weights)
     flags = ["--weights", weights, "--scale", "x".join(map(str, scale))]
-    keywords = {}
-    if spec.get("dilations"):
-        keywords["dilations"] = written(spec["dilations"])
-        flags += ["--dilations", keywords["dilations"]]
-    expected = records("detect", folder / "image.png", *flags, "--save", tmp_path, "--draw-threshold", 0.06)
-    model = quietly(weights, **keywords)
-    got = model.detect(folder / "image.png", scale=scale)
+    expected = records("detect", image, *flags, "--save", tmp_path, "--draw-threshold", 0.06)
+    model = quietly(weights)
+    got = model.detect(image, scale=scale)
     assert got.to_dict() == expected[0] and got.detections
     json.dumps(got.to_dict())
 
@@ -100,31 +100,25 @@ def test_objects_are_those_of_the_program(golden, records, tmp_path, name):
     left, top, width, height = got.detections[0]["bbox"]
     assert np.allclose(got.boxes[0], [left, top, left + width, top + height])
 
-    rle = model.detect(folder / "image.png", scale=scale, masks="rle")
+    rle = model.detect(image, scale=scale, masks="rle")
     assert rle == expected[0] and np.array_equal(rle.masks, got.masks)
-    bare = model.detect(folder / "image.png", scale=scale, masks=None)
+    bare = model.detect(image, scale=scale, masks=None)
     assert all(
         found.keys() == {"category_id", "index", "label", "score", "bbox"} for found in bare.detections
     )
     with pytest.raises(ValueError, match="no masks"):
         _ = bare.masks
-    few = model.detect(folder / "image.png", scale=scale, max_detections=2, score_threshold=0.06)
+    few = model.detect(image, scale=scale, max_detections=2, score_threshold=0.06)
     assert few.to_dict()["detections"] == [d for d in expected[0]["detections"] if d["score"] > 0.06][:2]
 
     picture = np.asarray(got.plot(threshold=0.06))
     assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "image.png")))
 
 
-def written(dilations):
-    """Dilations as the program takes them."""
-    return "/".join(",".join(map(str, level)) for level in dilations)
-
-
 def test_objects_in_cocos_form(golden):
-    folder = golden / "detect" / "maskrcnn_s"
-    scale = tuple(json.loads((folder / "golden.json").read_text())["spec"]["img_scale"])
-    model = quietly(folder / "model.pth")
-    results = model.detect([folder / "image.png", folder / "image.png"], scale=scale, masks="rle")
+    weights = golden / "detect" / "maskrcnn_s" / "model.pth"
+    images = [weights.with_name("image.png")] * 2
+    results = quietly(weights).detect(images, scale=scale_of(weights), masks="rle")
     coco = ni.to_coco(results)
     keys = {"image_id", "category_id", "bbox", "score", "segmentation"}
     assert all(found.keys() == keys for found in coco) and {found["image_id"] for found in coco} == {1, 2}
@@ -137,28 +131,20 @@ def test_objects_in_cocos_form(golden):
 @pytest.mark.parametrize("name", SEGMENTERS)
 def test_regions_are_those_of_the_program(golden, records, tmp_path, name):
     weights = golden / "segment" / name
-    folder = weights.parent
-    spec = json.loads((folder / "golden.json").read_text())["spec"]
-    scale = tuple(spec["img_scale"])
+    image, scale = weights.with_name("image.png"), scale_of(weights)
     flags = ["--weights", weights, "--scale", "x".join(map(str, scale))]
-    keywords = {}
-    if spec.get("dilations"):
-        keywords["dilations"] = written(spec["dilations"])
-        flags += ["--dilations", keywords["dilations"]]
-    model = quietly(weights, **keywords)
+    model = quietly(weights)
     for legend, opacity in [("beside", 0.5), ("inside", 0.7), ("off", 0.0)]:
         style = ["--legend", legend, "--opacity", opacity]
-        expected = records("segment", folder / "image.png", *flags, "--save", tmp_path, *style)
-        got = model.segment(folder / "image.png", scale=scale)
+        expected = records("segment", image, *flags, "--save", tmp_path, *style)
+        got = model.segment(image, scale=scale)
         assert got.to_dict() == expected[0]
         assert got.labels.dtype == np.uint8 and got.labels.shape == (got.height, got.width)
         assert np.array_equal(got.labels, np.asarray(Image.open(tmp_path / "image.labels.png")))
         picture = np.asarray(got.plot(legend=legend, opacity=opacity))
         assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "image.png")))
-    expected = records("segment", folder / "image.png", *flags, "--multi-scale", "--flip")
-    assert (
-        model.segment(folder / "image.png", scale=scale, multi_scale=True, flip=True).to_dict() == expected[0]
-    )
+    expected = records("segment", image, *flags, "--multi-scale", "--flip")
+    assert model.segment(image, scale=scale, multi_scale=True, flip=True).to_dict() == expected[0]
 
 
 @pytest.mark.parametrize("method", ["smooth-grad", "grad-cam"])

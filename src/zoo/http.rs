@@ -78,6 +78,9 @@ pub enum FetchError {
     /// It trickles in for ever.
     #[error("{url} took over {seconds} s")]
     TooSlow { url: String, seconds: u64 },
+    /// Who waits for it does no more.
+    #[error("{url} was not fetched to its end; the next attempt goes on there")]
+    Stopped { url: String },
     /// Requests are forbidden.
     #[error("{forbidden_by} forbids fetching {url}")]
     Offline { url: String, forbidden_by: &'static str },

@@ -291,6 +291,9 @@ impl Client<'_> {
             }
             file.write_all(&buffer[..read]).map_err(at(partial))?;
             shown.have(have);
+            if shown.watch.stops() {
+                return Err(FetchError::Stopped { url: self::shown(url) });
+            }
         }
         file.sync_all().map_err(at(partial))?;
         match end {

@@ -26,6 +26,11 @@ pub trait Watch {
     /// No more of it will arrive: it is whole, or the attempt failed.
     fn finish(&mut self) {}
 
+    /// Whether the download is to end here; what has arrived is kept, and the next one goes on there.
+    fn stops(&self) -> bool {
+        false
+    }
+
     /// Another process fetches `name`; this one waits until that is done.
     fn waiting(&mut self, name: &str) {
         let _ = name;
