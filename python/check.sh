@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it where nothing is but what its tests take, and tests it there.
 # usage: python/check.sh [OPTIONS OF PYTEST]
-#   PROFILE=dist          how it is built; without it as tests are, with the programs of `cargo build` in target/debug
+#   PROFILE=dist          how it is built; without it as tests are
+#   NAT_INFER_PROGRAMS=/…/target/debug  where the programs are, if they are built already
 #   PYTHON=python3.13     which Python; it needs venv
 # PyTorch is Debian's, which is for CPUs; where that can't be had, PyTorch's own for CPUs.
 set -euo pipefail
@@ -24,11 +25,6 @@ python -c 'import torch, transformers'
 ruff check --quiet .
 ruff format --quiet --check .
 
-if [ -z "${PROFILE:-}" ]; then
-    (cd .. && cargo build --locked -p nat-infer -p nat-convert --bins)
-    NAT_INFER_PROGRAMS=$(realpath "${CARGO_TARGET_DIR:-../target}")/debug
-    export NAT_INFER_PROGRAMS
-fi
 rm -rf "$venv/wheels"
 maturin build --locked --profile "${PROFILE:-dev}" --out "$venv/wheels"
 NAT_INFER_WHEEL=$(ls "$venv"/wheels/*.whl)

@@ -280,7 +280,7 @@ class Model:
             score_threshold: objects of this probability or less are left out; the model's where it is left out.
             max_detections: the best so many are kept; the model's where it is left out.
             masks: ``array`` gives each object its ``mask`` [H, W] of bool beside its ``segmentation`` in COCO's run lengths,
-                ``rle`` the latter alone (of a large photograph with many objects a hundredth of the memory), ``None`` neither.
+                ``rle`` the latter alone, which takes far less memory, ``None`` neither.
             batch_size: images that are computed together.
 
         Raises:
