@@ -102,7 +102,7 @@ def _asked(source: Any) -> Any:
             return source
         source = path
     # The same file wherever the process is by the time that it is opened again.
-    return Path(os.path.abspath(source))
+    return Path(os.path.abspath(os.fsdecode(source)))
 
 
 def _names(labels: Any) -> list[str]:
@@ -526,7 +526,17 @@ class Model:
         given, alone, lazy = as_images(images)
         results: list[Any] = []
         while True:
-            chunk, inputs = _chunk(given, len(results), lazy)
+            try:
+                chunk, inputs = _chunk(given, len(results), lazy)
+            except Exception as error:
+                if not results:
+                    raise
+                # Of what is done nothing is lost.
+                ended = ImageError(
+                    f"the images ended at {len(results)}: {error} (`results` has those that are done)"
+                )
+                ended.results = results
+                raise ended from error
             if not chunk and results:
                 break
             # Of no images too, so that a model that can't do it says so.

@@ -45,7 +45,7 @@ struct FeaturesRecord<'a> {
 
 /// A class by its index or its name.
 #[derive(FromPyObject)]
-pub enum Target {
+pub enum SaliencyTarget {
     #[pyo3(transparent)]
     Index(usize),
     #[pyo3(transparent)]
@@ -163,7 +163,7 @@ pub fn saliency<'py>(
     py: Python<'py>,
     model: &Bound<'py, PyModel>,
     images: &Bound<'py, PyList>,
-    target: Option<Target>,
+    target: Option<SaliencyTarget>,
     method: &str,
     samples: usize,
     noise: f32,
@@ -194,8 +194,8 @@ pub fn saliency<'py>(
         let classify = Classify::new(forms.get(ModelForm::Whole)?, &ClassifyOptions::default())?;
         options.class = match target {
             None => None,
-            Some(Target::Index(index)) => Some(index),
-            Some(Target::Name(name)) => {
+            Some(SaliencyTarget::Index(index)) => Some(index),
+            Some(SaliencyTarget::Name(name)) => {
                 // A name comes before an index that is written alike.
                 let named = classify.labels().iter().filter(|label| **label == name).count();
                 let index = classify.labels().iter().position(|label| *label == name);

@@ -159,6 +159,24 @@ def test_open_files_are_read_and_what_has_no_order_is_refused(model, nine):
     ]
 
 
+def test_what_is_done_is_not_lost_where_images_end_badly(model, nine):
+    pixels = ni.read_image(nine)
+
+    def images(count, last):
+        yield from [pixels] * count
+        if isinstance(last, Exception):
+            raise last
+        yield last
+
+    for last, words in [(OSError("no more"), "no more"), (7, "int is no image")]:
+        # Before anything is done it is as it is, later it comes with what is done.
+        with pytest.raises(type(last) if isinstance(last, Exception) else TypeError, match=words):
+            model.classify(images(3, last))
+        with pytest.raises(ni.ImageError, match=f"the images ended at 1024: .*{words}") as caught:
+            model.classify(images(1030, last))
+        assert len(caught.value.results) == 1024
+
+
 def test_a_name_comes_before_an_index_that_is_written_alike(nine):
     model = ni.load("demo-digits", labels=list("9876543210"))
     assert model.saliency(nine, target="9", method="grad-cam").target["index"] == 0
