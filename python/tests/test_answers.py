@@ -193,7 +193,7 @@ def test_pictures_can_be_drawn_elsewhere(golden, nine):
     assert np.array_equal(again.map, by_path.map) and np.array_equal(np.asarray(again.plot()), picture)
     # Pixels stay where they are.
     away = pickle.loads(pickle.dumps(by_array))
-    with pytest.raises(ValueError, match="without its pixels"):
+    with pytest.raises(ValueError, match="does not hold its image any more"):
         away.plot()
     assert np.array_equal(np.asarray(away.plot(pixels)), picture)
 
