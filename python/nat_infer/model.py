@@ -555,9 +555,9 @@ class Model:
             words = str(failed[0])
             if not alone:
                 words += f" ({len(failed)} of {len(results)} images failed; `results` of this exception has the others)"
-            error = ImageError(words)
-            error.results = results
-            raise error
+            failure = ImageError(words)
+            failure.results = results
+            raise failure
         return results[0] if alone else results
 
 
