@@ -65,6 +65,8 @@ pub mod cuda;
 mod digest;
 #[cfg(feature = "eval")]
 pub mod eval;
+#[cfg(feature = "export")]
+pub mod export;
 #[cfg(feature = "images")]
 pub mod images;
 pub mod layers;

@@ -13,6 +13,7 @@ attention for PyTorch. The programs ``nat-infer`` and ``nat-convert`` come with 
 from . import _threads as _threads
 from ._native import ConvertError, ImageError, ModelError, NatInferError, __version__
 from .checkpoints import CheckpointWarning, convert, inspect
+from .datasets import to_fiftyone
 from .images import Image, read_image
 from .model import Model, list_models, load, model_info
 from .results import (
@@ -57,4 +58,5 @@ __all__ = [
     "model_info",
     "read_image",
     "to_coco",
+    "to_fiftyone",
 ]

@@ -127,6 +127,18 @@ def draw_heat(
     of: tuple[int, str, float],
     place: str,
 ) -> _Pixels: ...
+def export_classes(model: Model) -> list[tuple[int, str]]: ...
+def export(
+    records: list[tuple[str, _Pixels | None, tuple[str, str | None, str | None]]],
+    with_: str,
+    format: str,
+    folder: str,
+    classes: list[tuple[int, str]],
+    overwrite: bool,
+) -> str | None: ...
+def label_studio(
+    record: tuple[str, _Pixels | None, tuple[str, str | None, str | None]], with_: str
+) -> str: ...
 def convert(
     path: _Path, target: _Path, said: dict[str, Any], backbone: bool, dtype: str | None, overwrite: bool
 ) -> tuple[str, list[str]]: ...

@@ -519,6 +519,36 @@ class Model:
             return vectors
         return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
 
+    def export(
+        self,
+        results: Record | Iterable[Record],
+        format: str,
+        folder: str | os.PathLike[str],
+        *,
+        root: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+    ) -> Path | None:
+        """Writes results as a dataset for labelling and training, as ``--export FORMAT DIR`` of the program does.
+
+        Args:
+            results: of this model's ``detect`` or ``segment``, or for ``label-studio`` of its ``classify``.
+            format: ``coco``, ``yolo``, ``voc``, ``labelme`` or ``label-studio``.
+            folder: where to, made if need be. Images are not copied.
+            root: the folder of the images, below which the dataset names them by their paths; by their names alone where it is
+                left out.
+            overwrite: replace what is there, which somebody may have corrected by hand.
+
+        Returns:
+            The dataset's file, or its folder where each image has a file; None where there are no results.
+
+        Raises:
+            FileExistsError: something is there.
+            ValueError: the results are of several tasks, or several images have one name.
+        """
+        from . import datasets
+
+        return datasets.export(self._native, results, format, folder, root, overwrite)
+
     def _ask(
         self, images: Any, answers: Callable[[list[Any]], list[Any]], answered: Callable[[Any], Answered]
     ) -> Answered | list[Answered]:

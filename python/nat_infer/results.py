@@ -98,6 +98,19 @@ class Record(dict[str, Any]):
         """The record without arrays: what the program writes as JSON."""
         return {key: value for key, value in self.items() if not isinstance(value, np.ndarray)}
 
+    def to_label_studio(self) -> dict[str, Any]:
+        """A task of Label Studio's with the answer as its prediction, as `--export label-studio` writes it: classes as choices,
+        boxes as rectangles, masks as brushes."""
+        from .datasets import to_label_studio
+
+        return to_label_studio(self)
+
+    def to_fiftyone(self) -> Any:
+        """The answer as a label of FiftyOne's: ``Classification``, ``Detections`` or ``Segmentation``. Takes fiftyone."""
+        from .datasets import to_fiftyone_label
+
+        return to_fiftyone_label(self)
+
     def __getstate__(self) -> dict[str, Any]:
         # Pixels would go along with every result that is sent to another process.
         by_name = isinstance(self._image, (str, os.PathLike))

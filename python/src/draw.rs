@@ -140,15 +140,22 @@ fn legend(place: &str) -> PyResult<Legend> {
     }
 }
 
-fn decoded(size: [usize; 2], counts: String) -> PyResult<Mask> {
-    // A few hundred letters can be a mask of all there is of memory.
+/// That a mask of this height and width is none of all there is of memory: a few hundred letters can be one.
+///
+/// # Errors
+/// When it is.
+pub fn is_in_bounds([height, width]: [usize; 2]) -> PyResult<()> {
     let most = Limits::default().pixels;
-    if size[0].checked_mul(size[1]).is_none_or(|pixels| pixels as u64 > most) {
-        let [height, width] = size;
-        return Err(PyValueError::new_err(format!(
+    match height.checked_mul(width).is_some_and(|pixels| pixels as u64 <= most) {
+        true => Ok(()),
+        false => Err(PyValueError::new_err(format!(
             "a mask of {width}x{height} is over the limit of {most} pixels"
-        )));
+        ))),
     }
+}
+
+fn decoded(size: [usize; 2], counts: String) -> PyResult<Mask> {
+    is_in_bounds(size)?;
     Mask::decode(&Rle { size, counts }).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 

@@ -9,6 +9,7 @@ mod checkpoints;
 mod convert;
 mod draw;
 mod errors;
+mod export;
 mod images;
 mod in_pool;
 mod listing;
@@ -29,6 +30,8 @@ mod _native {
     use super::draw::{decode_mask, draw_heat, draw_labels, draw_objects, read_image};
     #[pymodule_export]
     use super::errors::{ConvertError, ImageError, ModelError, NatInferError};
+    #[pymodule_export]
+    use super::export::{export, export_classes, label_studio};
     #[pymodule_export]
     use super::listing::{is_model_name, list_models, model_info};
     #[pymodule_export]

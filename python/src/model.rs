@@ -152,6 +152,11 @@ impl Forms {
 }
 
 impl PyModel {
+    /// The network as it answers.
+    pub fn whole(&self) -> Arc<Model> {
+        Arc::clone(&self.forms.whole)
+    }
+
     /// What the network answers; `None` of a backbone.
     pub fn task_of(&self) -> Option<Task> {
         self.forms.whole.metadata().architecture.head.task()

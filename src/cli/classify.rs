@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use nat_infer::results::Classification;
+use nat_infer::export::{Labelled, LabelledWith};
+use nat_infer::pipeline::{Answer, Source};
+use nat_infer::results::{Classification, Scored};
 use nat_infer::tasks::Classify;
 use nat_infer::tasks::classify::ClassifyOptions;
 use nat_infer::zoo::Task;
 
 use super::exit::{Exit, one_line};
+use super::export::{ExportOptions, classes_of};
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
 use super::record::Record;
@@ -36,6 +39,8 @@ pub struct ClassifyArguments {
     model: ModelOptions,
     #[command(flatten)]
     results: ResultOptions,
+    #[command(flatten)]
+    export: ExportOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -44,13 +49,16 @@ Examples:
   nat-infer classify photos/ 'more/*.jpg' --model dinat-base --format csv
   nat-infer classify photo.jpg --weights model_best.pth.tar --dilations 1,8/1,4/1,2/1
   nat-infer classify photo.jpg --weights last.ckpt --weights-key state_dict.teacher --ignore 'projector.*'
+  nat-infer classify photos/ --export label-studio tasks/
   curl -s https://example.org/photo.jpg | nat-infer classify -";
 
 /// Runs the command.
 pub fn run(arguments: ClassifyArguments, verbosity: Verbosity) -> Result<Exit> {
     let settings = Settings::resolve(arguments.model, Some(Task::Classify), verbosity)?;
     let read = [settings.file(), arguments.names.labels.as_deref()];
-    let job = Job::plan::<Classification>(&arguments.images, &arguments.results, None, &read, verbosity)?;
+    let mut exports = arguments.export.exports(LabelledWith::Choices)?;
+    let (images, results) = (&arguments.images, &arguments.results);
+    let job = Job::plan::<Classification>(images, results, None, Some(&mut exports), &read, verbosity)?;
     let job = match job {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),
@@ -63,9 +71,14 @@ pub fn run(arguments: ClassifyArguments, verbosity: Verbosity) -> Result<Exit> {
     let task = Arc::new(Classify::new(settings.load()?, &options)?);
     settings.say_names(&task);
     verbosity.explain("input", task.crop());
-    job.run(&task, &settings, |image, answer| {
-        Ok(Classification { image: image.name(), model: task.model().name().to_owned(), top: answer.output })
-    })
+    exports.open(|| classes_of(task.labels(), |index| index + 1))?;
+    let record = |image: &Source, Answer { output: top, size, .. }: Answer<Vec<Scored>>| {
+        let model = task.model().name();
+        exports.add(image, model, size, None, || Ok(Labelled::Choices(top.clone())))?;
+        Ok(Classification { image: image.name(), model: model.to_owned(), top })
+    };
+    let ended = job.watched(&task, &settings, record, |_, _| {})?;
+    exports.finish(&ended, verbosity)
 }
 
 impl Record for Classification {

@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use nat_infer::export::{Labelled, LabelledObject, LabelledWith};
 use nat_infer::images::PictureFormat;
-use nat_infer::pipeline::Answer;
-use nat_infer::results::{CocoResult, Detections};
+use nat_infer::pipeline::{Answer, Source};
+use nat_infer::results::{CocoResult, Detection, Detections};
+use nat_infer::tasks::detect::Object;
 use nat_infer::tasks::files::save_picture;
 use nat_infer::tasks::{Detect, DetectOptions, DetectPicture};
 use nat_infer::zoo::Task;
 
 use super::coco::{Category, Numbers};
 use super::exit::{Exit, one_line, say};
+use super::export::{ExportOptions, classes_of};
 use super::folder::Folder;
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
@@ -68,6 +71,8 @@ pub struct DetectArguments {
     model: ModelOptions,
     #[command(flatten)]
     results: ResultOptions,
+    #[command(flatten)]
+    export: ExportOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -76,6 +81,7 @@ Examples:
   nat-infer detect photos/ --save drawn/ --save-format jpeg --draw-threshold 0.5 --opacity 0.3
   nat-infer detect photos/ --model cascade-mask-rcnn-dinat-base --format json --output objects.json
   nat-infer detect val2017/ --annotations instances_val2017.json --format coco --output results.json
+  nat-infer detect photos/ --score-threshold 0.5 --export yolo dataset/ --export label-studio tasks/
   nat-infer detect photo.jpg --weights epoch_36.pth --no-masks --score-threshold 0.5";
 
 /// Runs the command.
@@ -94,7 +100,10 @@ pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
         bail!("--format coco numbers the images of each shard from 1; --annotations FILE numbers them all");
     }
     let mut numbers = Numbers::new(arguments.annotations.as_deref(), coco, output.as_deref(), *overwrite)?;
-    let job = Job::plan::<Detections>(&arguments.images, &arguments.results, save, &read, verbosity)?;
+    let with = if arguments.no_masks { LabelledWith::Boxes } else { LabelledWith::Masks };
+    let mut exports = arguments.export.exports(with)?;
+    let (images, results) = (&arguments.images, &arguments.results);
+    let job = Job::plan::<Detections>(images, results, save, Some(&mut exports), &read, verbosity)?;
     let job = match job {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),
@@ -106,22 +115,42 @@ pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
     options.masks = !arguments.no_masks;
     let task = Arc::new(Detect::new(settings.load_with(&arguments.names)?, &options)?);
     verbosity.explain("input", task.fit());
-    let exit = job.run(&task, &settings, |image, Answer { output: objects, size, picture, .. }| {
-        let image_id = numbers.of(&image.name(), size)?;
+    exports.open(|| classes_of(task.labels(), |index| task.category_id(index)))?;
+    let record = |image: &Source, Answer { output: objects, size, picture, .. }: Answer<Vec<Object>>| {
+        let (image_id, model) = (numbers.of(&image.name(), size)?, task.model().name());
+        exports.add(image, model, size, image_id, || Ok(labelled(&objects)))?;
         if let (Some(folder), Some(picture)) = (&folder, picture) {
             let path = folder.place(image, save_format.extension())?;
             save_picture(&drawing.draw(picture, &objects), save_format, &path)?;
         }
         let detections = objects.into_iter().map(|object| object.detection).collect();
-        let (image, model, [width, height]) = (image.name(), task.model().name().to_owned(), size);
+        let (image, model, [width, height]) = (image.name(), model.to_owned(), size);
         Ok(Detections { image, model, width, height, image_id, detections })
-    })?;
+    };
+    let ended = job.watched(&task, &settings, record, |_, _| {})?;
+    let exit = exports.finish(&ended, verbosity)?;
     if let Some(place) = numbers.save(&categories(&task))?
         && !verbosity.quiet
     {
         say(&place);
     }
     Ok(exit)
+}
+
+/// The objects as datasets have them.
+fn labelled(objects: &[Object]) -> Labelled {
+    let object = |object: &Object| {
+        let Detection { index, category_id, label, score, bbox, .. } = &object.detection;
+        LabelledObject {
+            index: *index,
+            category_id: *category_id,
+            label: label.clone(),
+            score: Some(*score),
+            bbox: *bbox,
+            mask: object.mask(),
+        }
+    };
+    Labelled::Objects(objects.iter().map(object).collect())
 }
 
 /// The classes of a model as COCO lists them.
@@ -155,7 +184,7 @@ impl Record for Detections {
     /// A row for each object; one without an object for an image without objects.
     fn rows(&self) -> Vec<Vec<String>> {
         let image = [self.image.clone(), self.model.clone(), self.width.to_string(), self.height.to_string()];
-        let row = |(rank, object): (usize, &nat_infer::results::Detection)| {
+        let row = |(rank, object): (usize, &Detection)| {
             let of_object = [
                 rank.to_string(),
                 object.category_id.to_string(),
@@ -176,8 +205,8 @@ impl Record for Detections {
 
     fn coco(&self) -> Option<Vec<String>> {
         let image_id = self.image_id?;
-        let result = |object: &nat_infer::results::Detection| {
-            let nat_infer::results::Detection { category_id, score, bbox, segmentation, .. } = object.clone();
+        let result = |object: &Detection| {
+            let Detection { category_id, score, bbox, segmentation, .. } = object.clone();
             serde_json::to_string(&CocoResult { image_id, category_id, bbox, score, segmentation }).ok()
         };
         self.detections.iter().map(result).collect()
@@ -187,7 +216,7 @@ impl Record for Detections {
         let count = self.detections.len();
         let mut text =
             format!("{}: {count} object{}\n", one_line(&self.image), if count == 1 { "" } else { "s" });
-        let clear = |object: &&nat_infer::results::Detection| object.score > DRAWN;
+        let clear = |object: &&Detection| object.score > DRAWN;
         for object in self.detections.iter().filter(clear) {
             let [x, y, w, h] = object.bbox.map(f32::round);
             let label = one_line(&object.label);

@@ -72,8 +72,14 @@ pub fn run(arguments: FeaturesArguments, verbosity: Verbosity) -> Result<Exit> {
     let folder = Folder::new(&arguments.save);
     let files = Save { folder: &folder, extensions: &["safetensors"], draws: false };
     let read = [settings.file()];
-    let job =
-        Job::plan::<SavedFeatures>(&arguments.images, &arguments.results, Some(files), &read, verbosity)?;
+    let job = Job::plan::<SavedFeatures>(
+        &arguments.images,
+        &arguments.results,
+        Some(files),
+        None,
+        &read,
+        verbosity,
+    )?;
     let job = match job {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),

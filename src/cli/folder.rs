@@ -155,7 +155,7 @@ fn shared<'a>(
 }
 
 /// All names that lead down to an image; `real` ones where links and `..` make two of one.
-fn whole_path(source: &Source, real: bool) -> PathBuf {
+pub(super) fn whole_path(source: &Source, real: bool) -> PathBuf {
     match &source.place {
         Location::File(path) if real => plain(&path.canonicalize().unwrap_or_else(|_| path.clone())),
         Location::File(path) => plain(path),

@@ -21,6 +21,7 @@ mod doctor;
 mod earlier;
 mod eval;
 mod exit;
+mod export;
 mod features;
 mod folder;
 mod generate;

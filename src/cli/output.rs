@@ -104,6 +104,11 @@ impl OutputPlan {
         Ok(Self { format, path, resumed: None, kept_empty: false })
     }
 
+    /// Whether `--resume` goes on with what an interruption leaves.
+    pub fn is_resumable(&self) -> bool {
+        self.path.is_some() && matches!(self.format, OutputFormat::Jsonl | OutputFormat::Csv)
+    }
+
     /// With a file even where everything fails: what stands there is then of an earlier run no more.
     pub fn kept_empty(self) -> Self {
         Self { kept_empty: true, ..self }

@@ -14,6 +14,7 @@ use nat_infer::pipeline::{Answer, Failure, Pipeline, PipelineOptions, Source, So
 use nat_infer::tasks::{ImageTask, TaskError, files};
 
 use super::exit::{self, Exit, Failed, is_broken_pipe};
+use super::export::{ExportRun, Exports};
 use super::folder::Folder;
 use super::images::{self, ImageOptions};
 use super::interrupt;
@@ -84,8 +85,8 @@ impl<R: Record> Keep<R> for Option<Output> {
 }
 
 impl Job {
-    /// Names the images, and decides what is written where. `read` are the other files that the command reads. Breaks
-    /// with the exit status where there is nothing to compute.
+    /// Names the images, and decides what is written where, for `exports` too. `read` are the other files that the command
+    /// reads. Breaks with the exit status where there is nothing to compute.
     ///
     /// # Errors
     /// When options contradict each other, or something would be lost.
@@ -93,21 +94,33 @@ impl Job {
         images: &ImageOptions,
         results: &ResultOptions,
         save: Option<Save>,
+        mut exports: Option<&mut Exports>,
         read: &[Option<&Path>],
         verbosity: Verbosity,
     ) -> Result<ControlFlow<Exit, Self>> {
         let mut sources = images.list(verbosity)?;
         let list = images.files_from.as_deref();
         let read: Vec<&Path> = read.iter().copied().flatten().chain(list).collect();
+        // Before the names of --save are made of those that the images have.
+        if let Some(exports) = &mut exports {
+            let OutputOptions { output, overwrite, .. } = &results.output;
+            let (output, overwrite, resume) = (output.as_deref(), *overwrite, results.resume);
+            exports
+                .plan(&sources, &ExportRun { read: &read, output, shard: images.shard, overwrite, resume })?;
+        }
         if let Some(Save { folder, extensions, .. }) = &save {
             folder.plan(extensions, &mut sources, &read, &results.output)?;
         }
         let inputs = images::files(&sources).chain(read);
-        let mut plan = OutputPlan::new::<R>(&results.output, results.resume, save.is_some(), inputs)?;
+        let leaves_files = save.is_some() || exports.as_ref().is_some_and(|exports| !exports.is_empty());
+        let mut plan = OutputPlan::new::<R>(&results.output, results.resume, leaves_files, inputs)?;
         images.take_share(&mut sources);
         let finished = if results.resume { plan.resume::<R>(&mut sources)? } else { Vec::new() };
         if let Some(Save { folder, extensions, .. }) = &save {
             folder.warn_of_missing(extensions, &finished);
+        }
+        if let Some(exports) = exports {
+            exports.left(&sources, &finished, plan.is_resumable())?;
         }
         let before = finished.len();
         let no_image = !sources.iter().any(Result::is_ok);

@@ -111,7 +111,8 @@ pub fn run(arguments: SaliencyArguments, verbosity: Verbosity) -> Result<Exit> {
     let folder = Folder::new(&arguments.save);
     let save = Some(Save { folder: &folder, extensions, draws: true });
     let read = [settings.file(), arguments.names.labels.as_deref()];
-    let job = Job::plan::<SavedSaliency>(&arguments.images, &arguments.results, save, &read, verbosity)?;
+    let job =
+        Job::plan::<SavedSaliency>(&arguments.images, &arguments.results, save, None, &read, verbosity)?;
     let job = match job {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),

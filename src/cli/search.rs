@@ -85,7 +85,7 @@ pub fn run(arguments: SearchArguments, verbosity: Verbosity) -> Result<Exit> {
     let save = folder.as_ref().map(|folder| Save { folder, extensions: &[], draws: true });
     let names = index.names_file();
     let read = [settings.file(), Some(path.as_path()), Some(names.as_path())];
-    let job = Job::plan::<SearchResult>(&images, &results, save, &read, verbosity)?;
+    let job = Job::plan::<SearchResult>(&images, &results, save, None, &read, verbosity)?;
     let job = match job {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),

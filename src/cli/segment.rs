@@ -7,15 +7,18 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use nat_convert::recipe::SlidingWindow;
+use nat_infer::export::{LabelledWith, of_classes};
 use nat_infer::images::PictureFormat;
-use nat_infer::pipeline::Answer;
+use nat_infer::pipeline::{Answer, Source};
 use nat_infer::results::Segmentation;
 use nat_infer::tasks::files::save_picture;
+use nat_infer::tasks::segment::LabelMap;
 use nat_infer::tasks::{Segment, SegmentOptions, SegmentPicture};
 
 use nat_infer::zoo::Task;
 
 use super::exit::{Exit, one_line};
+use super::export::{ExportOptions, classes_of};
 use super::folder::Folder;
 use super::images::ImageOptions;
 use super::labels::LabelOptions;
@@ -63,6 +66,8 @@ pub struct SegmentArguments {
     model: ModelOptions,
     #[command(flatten)]
     results: ResultOptions,
+    #[command(flatten)]
+    export: ExportOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -70,6 +75,7 @@ Examples:
   nat-infer segment photo.jpg --save drawn/ --palette
   nat-infer segment photos/ --save drawn/ --save-format jpeg --legend inside --opacity 0.7
   nat-infer segment photos/ --model upernet-dinat-base --multi-scale --flip --format json
+  nat-infer segment photos/ --export labelme annotations/
   nat-infer segment photo.jpg --weights iter_160000.pth";
 
 /// Runs the command.
@@ -82,7 +88,9 @@ pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
     (drawing.legend, drawing.opacity) = (arguments.legend.legend.into(), arguments.opacity.opacity);
     let save = folder.as_ref().map(|folder| Save { folder, extensions: &extensions, draws: true });
     let read = [settings.file(), arguments.names.labels.as_deref()];
-    let job = Job::plan::<Segmentation>(&arguments.images, &arguments.results, save, &read, verbosity)?;
+    let mut exports = arguments.export.exports(LabelledWith::Regions)?;
+    let (images, results) = (&arguments.images, &arguments.results);
+    let job = Job::plan::<Segmentation>(images, results, save, Some(&mut exports), &read, verbosity)?;
     let job = match job {
         ControlFlow::Continue(job) => job,
         ControlFlow::Break(exit) => return Ok(exit),
@@ -97,16 +105,21 @@ pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
         let [crop, stride] = [crop, stride].map(|[height, width]| format!("{width}x{height}"));
         verbosity.explain("window", format!("{crop} pixels in steps of {stride}"));
     }
-    job.run(&task, &settings, |image, Answer { output: map, picture, .. }| {
-        let segments = task.shares(&map);
+    let classes = classes_of(task.labels(), |index| index + 1);
+    exports.open(|| classes.clone())?;
+    let record = |image: &Source, Answer { output: map, picture, .. }: Answer<LabelMap>| {
+        let (segments, model) = (task.shares(&map), task.model().name());
+        exports.add(image, model, map.size, None, || Ok(of_classes(&map.classes, map.size, &classes)))?;
         if let (Some(folder), Some(picture)) = (&folder, picture) {
             task.save_labels(&map, arguments.palette, &folder.place(image, "labels.png")?)?;
             let picture = task.picture(picture, &map, &segments, &drawing);
             save_picture(&picture, format, &folder.place(image, format.extension())?)?;
         }
-        let ([width, height], model) = (map.size, task.model().name().to_owned());
-        Ok(Segmentation { image: image.name(), model, width, height, segments })
-    })
+        let [width, height] = map.size;
+        Ok(Segmentation { image: image.name(), model: model.to_owned(), width, height, segments })
+    };
+    let ended = job.watched(&task, &settings, record, |_, _| {})?;
+    exports.finish(&ended, verbosity)
 }
 
 impl Record for Segmentation {

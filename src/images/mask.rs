@@ -117,6 +117,14 @@ impl Mask {
         Ok(Self { origin: [columns.start, rows[0]], size, pixels })
     }
 
+    /// Whether the pixel at x and y of the rectangle is on; outside of it none is.
+    pub(crate) fn has(&self, [x, y]: [isize; 2]) -> bool {
+        let within = |at: isize, size: usize| usize::try_from(at).ok().filter(|at| *at < size);
+        within(x, self.size[0])
+            .zip(within(y, self.size[1]))
+            .is_some_and(|(x, y)| self.pixels[y * self.size[0] + x])
+    }
+
     /// The pixels of the whole picture of `size` (width, height), row by row.
     ///
     /// # Panics

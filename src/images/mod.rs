@@ -13,6 +13,7 @@ mod jpeg;
 mod limits;
 pub mod mask;
 pub mod opencv;
+pub mod outline;
 pub mod palette;
 mod pixels;
 pub mod preprocess;

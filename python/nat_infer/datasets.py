@@ -1,0 +1,152 @@
+"""Results as datasets: COCO, YOLO, Pascal VOC, labelme, Label Studio, and samples of FiftyOne's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from . import _native
+from .results import Classification, Detections, Record, Segmentation
+
+if TYPE_CHECKING:
+    import fiftyone
+
+# What of a record comes to which dataset.
+_RecordTuple = tuple[str, Any, tuple[str, "str | None", "str | None"]]
+
+
+def export(
+    model: _native.Model,
+    results: Record | Iterable[Record],
+    format: str,
+    folder: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None,
+    overwrite: bool,
+) -> Path | None:
+    """The method :meth:`Model.export`."""
+    records = [results] if isinstance(results, Record) else list(results)
+    kinds = {_labelled_with(record) for record in records} or {"boxes"}
+    if kinds == {"boxes", "masks"}:
+        # Of images without an object nothing tells whether there would have been masks.
+        kinds = {"masks"}
+    if len(kinds) > 1:
+        raise ValueError(f"results of several tasks ({', '.join(sorted(kinds))}) are no one dataset")
+    named = [_record(record, root) for record in records]
+    names = [of[0] for _, _, of in named]
+    twice = (
+        next((name for name in names if names.count(name) > 1), None)
+        if len(set(names)) < len(names)
+        else None
+    )
+    if twice is not None:
+        raise ValueError(f"several images are called {twice}: root names the folder that their paths are in")
+    classes = _native.export_classes(model)
+    place = _native.export(named, kinds.pop(), format, os.fspath(folder), classes, overwrite)
+    return None if place is None else Path(place)
+
+
+def to_label_studio(record: Record) -> dict[str, Any]:
+    """The method ``to_label_studio`` of results."""
+    task: dict[str, Any] = json.loads(_native.label_studio(_record(record, None), _labelled_with(record)))
+    return task
+
+
+def to_fiftyone(results: Record | Iterable[Record], field: str = "predictions") -> list[fiftyone.Sample]:
+    """Samples of FiftyOne's, for ``dataset.add_samples``, each with what was found in one of its fields.
+
+    Args:
+        results: of ``classify``, ``detect`` or ``segment``, of images that are files.
+        field: what the samples' field is called.
+
+    Raises:
+        ImportError: fiftyone is not installed.
+        ValueError: an image is no file.
+    """
+    fo = _fiftyone()
+    samples = []
+    for record in [results] if isinstance(results, Record) else results:
+        path = _path(record)
+        if path is None:
+            raise ValueError(f"{record.image}: a sample of FiftyOne's has a file, this image is none")
+        samples.append(fo.Sample(filepath=path, **{field: to_fiftyone_label(record)}))
+    return samples
+
+
+def to_fiftyone_label(record: Record) -> Any:
+    """The method ``to_fiftyone`` of results."""
+    fo = _fiftyone()
+    if isinstance(record, Classification):
+        best = record.top[0]
+        return fo.Classification(label=best["label"], confidence=best["score"])
+    if isinstance(record, Segmentation):
+        return fo.Segmentation(mask=record.labels)
+    if not isinstance(record, Detections):
+        raise TypeError(f"{type(record).__name__} is nothing that FiftyOne has a label for")
+    width, height = record.width, record.height
+    has_masks = any("mask" in found or "segmentation" in found for found in record.detections)
+    masks = record.masks if has_masks else None
+    labels = []
+    for number, found in enumerate(record.detections):
+        left, top, w, h = found["bbox"]
+        box = [left / width, top / height, w / width, h / height]
+        part = None
+        if masks is not None:
+            # A mask of FiftyOne's is of the box alone, whose edges it cuts to pixels.
+            columns = slice(int(width * box[0]), max(int(width * (box[0] + box[2])), int(width * box[0]) + 1))
+            rows = slice(int(height * box[1]), max(int(height * (box[1] + box[3])), int(height * box[1]) + 1))
+            part = masks[number][rows, columns]
+        labels.append(
+            fo.Detection(label=found["label"], bounding_box=box, confidence=found["score"], mask=part)
+        )
+    return fo.Detections(detections=labels)
+
+
+def _fiftyone() -> Any:
+    try:
+        import fiftyone
+    except ImportError:
+        raise ImportError("labels of FiftyOne's take its package: pip install fiftyone") from None
+    return fiftyone
+
+
+def _labelled_with(record: Record) -> str:
+    if isinstance(record, Classification):
+        return "choices"
+    if isinstance(record, Segmentation):
+        return "regions"
+    if not isinstance(record, Detections):
+        raise TypeError(
+            f"{type(record).__name__}: results of classify, detect and segment are labels of images"
+        )
+    return "masks" if any("segmentation" in found for found in record.detections) else "boxes"
+
+
+def _path(record: Record) -> str | None:
+    """Where the image is, if it is a file."""
+    kept = record._image
+    if isinstance(kept, (str, os.PathLike)):
+        path = os.fspath(kept)
+        return path if isinstance(path, str) and "://" not in path else None
+    return os.path.abspath(record.image) if kept is None and os.path.isfile(record.image) else None
+
+
+def _record(record: Record, root: str | os.PathLike[str] | None) -> _RecordTuple:
+    """A record as the native part takes it; its image is called by its path below `root`, or by its name alone."""
+    path = _path(record)
+    url = record.image if "://" in record.image else None
+    if url is not None:
+        name = PurePosixPath(urlsplit(url).path).name or "image"
+    elif path is None:
+        name = record.image
+    elif root is None:
+        name = os.path.basename(path)
+    else:
+        name = os.path.relpath(path, os.path.abspath(os.fspath(root)))
+        if name.startswith(os.pardir):
+            raise ValueError(f"{record.image} is not in root {os.fspath(root)}")
+    labels = record.labels if isinstance(record, Segmentation) else None
+    return json.dumps(record.to_dict()), labels, (name, path, url)
