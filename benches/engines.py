@@ -1,6 +1,6 @@
 """How fast the examples for Ray, Spark and Dask go through a folder of photographs, beside the program and plain Python.
 
-    python benches/engines.py [--cores 2] [--images 2048] [--fewer 512] [--rounds 3] [--only bench,ray 1x2]
+    python benches/engines.py [--cores 2] [--images 1280] [--fewer 256] [--rounds 3] [--only bench,ray 1x2]
 
 Runs with the Python in which the wheel and examples/requirements.txt are installed, on a machine with nothing else to do.
 NAT-Mini has random weights, photographs are JPEGs of 512x384. A contestant does a few of them and all of them, every time as a
@@ -152,8 +152,8 @@ def main():
         return loop(*sys.argv[2:])
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--cores", type=int, default=2)
-    options.add_argument("--images", type=int, default=2048)
-    options.add_argument("--fewer", type=int, default=512)
+    options.add_argument("--images", type=int, default=1280)
+    options.add_argument("--fewer", type=int, default=256)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument(
         "--only", default="", help="names of contestants, or how they begin, with commas between"

@@ -8,6 +8,7 @@ unfinished, or is of another run, nothing is written and it is 2.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -64,8 +65,16 @@ def merge(shards: list[Path], images: dict[str, bytes], output: Path, end: bytes
         for partial in sorted(folder.glob("*.jsonl.partial")):
             raise Refused(f"{partial}: this shard is not finished; run it again, and it goes on there")
     answers = answers_of(shards, images)
+    if output.exists():
+        # Of another list, such as that of the images that were missing: its answers would be lost.
+        answers_of([output], images)
     missing = output.with_suffix(".missing.txt")
     unanswered = [entry + end for image, entry in images.items() if image not in answers]
+    with contextlib.suppress(ImportError):
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     files = {shard: shard.open("rb") for shard in shards}
     # What has the name of the output is whole, whatever happens here.
     begun = output.with_name(output.name + ".merging")
@@ -93,6 +102,10 @@ def main() -> int:
     options.add_argument("-o", "--output", required=True, type=Path, metavar="ALL.jsonl")
     given = options.parse_args()
     try:
+        read = {path.resolve() for path in [*given.shards, given.files_from]}
+        for written in [given.output, given.output.with_suffix(".missing.txt")]:
+            if written.resolve() in read:
+                raise Refused(f"{written}: this is read, and would be replaced; -o needs another name")
         images = images_of(given.files_from, given.null)
         end = b"\0" if given.null else b"\n"
         count, missing = merge(given.shards, images, given.output, end)

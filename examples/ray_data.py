@@ -1,6 +1,6 @@
 """Classifies a folder of images with Ray Data and writes a row for each as Parquet.
 
-    python examples/ray_data.py photos/ answers/ --model nat-tiny --workers 4 --threads 2
+    python examples/ray_data.py photos/ answers/ --model nat-tiny --workers 8
 
 A row has the path of an image, index, label and score of its best class, and error, which says why there is no answer: it is
 empty where there is one, and otherwise index is -1.
@@ -8,6 +8,7 @@ empty where there is one, and otherwise index is -1.
 
 import argparse
 import math
+import os
 
 import numpy as np
 import ray
@@ -52,11 +53,17 @@ def main():
     options.add_argument("answers")
     options.add_argument("--model", default="nat-tiny")
     options.add_argument("--workers", type=int, default=1)
-    options.add_argument("--threads", type=int, default=1)
+    options.add_argument(
+        "--threads", type=int, default=1, help="of each worker; more workers of one are faster"
+    )
     given = options.parse_args()
-    # An actor is given the cores that it computes on. Reading and writing wait for the disk: without this they would wait
-    # for a core of the actors', on one machine forever.
-    photos = ray.data.read_binary_files(given.photos, include_paths=True, num_cpus=0)
+    # Where there are few cores Ray ends a process that waits for a second, and the next one takes as long to begin. A cluster
+    # that runs already has its own setting.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+    # An actor is given the cores that it computes on. Reading and writing wait for the disk: without 0 they would wait for a
+    # core of the actors', on one machine forever, and without a bound Ray starts a process for each file's turn.
+    bound = {"concurrency": given.workers}
+    photos = ray.data.read_binary_files(given.photos, include_paths=True, num_cpus=0, **bound)
     answers = photos.map_batches(
         Classify,
         fn_constructor_args=(given.model, given.threads),
@@ -65,7 +72,7 @@ def main():
         num_cpus=given.threads,
         compute=ray.data.ActorPoolStrategy(size=given.workers),
     )
-    answers.write_parquet(given.answers, mode="error", ray_remote_args={"num_cpus": 0})
+    answers.write_parquet(given.answers, mode="error", ray_remote_args={"num_cpus": 0}, **bound)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Classifies a folder of images with Spark and writes a row for each as Parquet.
 
-    spark-submit --master 'local[8,4]' --conf spark.task.cpus=2 examples/spark.py photos/ answers/ --model nat-tiny
+    spark-submit --master 'local[8,4]' examples/spark.py photos/ answers/ --model nat-tiny
 
 A row has the path of an image, index, label and score of its best class, and error, which says why there is no answer: it is
 empty where there is one, and otherwise index is -1.

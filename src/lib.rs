@@ -33,6 +33,7 @@
 //! | `images` | [`images`], [`tasks`], [`pipeline`], [`results`]: from files to answers | with `draw` and `cli` |
 //! | `draw` | pictures of results: boxes, masks, regions, heat maps | yes |
 //! | `eval` | [`eval`]: scores on datasets, nearest images | with `cli` |
+//! | `export` | [`export`]: what was found as datasets: COCO, YOLO, Pascal VOC, labelme, Label Studio | with `cli` |
 //! | `hub` | [`zoo`] finds and fetches published models: the Hugging Face Hub, its cache, files of the web | yes |
 //! | `cli` | the program `nat-infer`, with all of the above | yes |
 //! | `cuda` | NVIDIA GPUs; with `cli`, in a program that starts without NVIDIA's libraries | no |

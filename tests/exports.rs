@@ -22,7 +22,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_nat-infer");
 fn photos() -> Place {
     let place = Place::of(PROGRAM);
     for (name, photo) in [("photos/cat.png", "chelsea"), ("photos/a b/rocket.png", "rocket")] {
-        place.file(name, fs::read(golden::path(&format!("images/{photo}.png"))).unwrap());
+        place.file(name, fs::read(golden::path(format!("images/{photo}.png"))).unwrap());
     }
     place
 }
@@ -123,7 +123,7 @@ fn objects_are_the_same_in_every_format() {
                 assert!(mask.whole(size)[y * size[0] + x], "{x} {y}");
             }
             assert!(xml.contains(&format!("<name>{}</name>", found.label)));
-            let label = format!("{}", found.label);
+            let (label, score) = (found.label.clone(), found.score.to_string());
             let rectangle = &of_kind("rectanglelabels")[i]["value"];
             assert_eq!(rectangle["rectanglelabels"], serde_json::json!([label]));
             let left = rectangle["x"].as_f64().unwrap() / 100.0 * record.width as f64;
@@ -131,11 +131,7 @@ fn objects_are_the_same_in_every_format() {
             let brush = of_kind("brushlabels")[i];
             assert_eq!(brush["parentID"], of_kind("rectanglelabels")[i]["id"]);
             let shapes = labelme["shapes"].as_array().unwrap();
-            assert!(
-                shapes
-                    .iter()
-                    .any(|shape| shape["label"] == label && shape["description"] == found.score.to_string())
-            );
+            assert!(shapes.iter().any(|shape| shape["label"] == label && shape["description"] == score));
         }
     }
 }
@@ -286,9 +282,26 @@ fn images_of_one_name_are_told_apart_or_refused() {
     place.digit("a/x.jpg");
     for format in ["yolo", "voc", "labelme"] {
         let done = detect(&["a"], format, "other");
-        assert!(done.status() == 2 && done.stderr().contains("would have one file"), "{}", done.stderr());
+        assert!(done.status() == 2 && done.stderr().contains("would both be"), "{}", done.stderr());
     }
     detect(&["a"], "coco", "other").success();
+    // Two datasets in one folder, and a dataset and the records, are told apart as well.
+    place.digit("c/annotations.png");
+    let weights = golden::path("detect/maskrcnn_s/model.pth");
+    let always =
+        ["detect", "c", "-w", weights.to_str().unwrap(), "--scale", "96x64", "--export", "coco", "d"];
+    for (more, says) in [
+        (&["--export", "labelme", "d"][..], "would be a file of --export coco d and of --export labelme d"),
+        (&["--export", "coco", "d"], "is asked for twice"),
+        (&["-o", "d/annotations.json"], "would be a dataset's file and --output"),
+        (&["-o", "./d/annotations.json.partial"], "would be a dataset's file and --output"),
+        (&["--export", "yolo", "e", "-o", "e/classes.txt"], "would be a dataset's file and --output"),
+    ] {
+        let before = place.files();
+        let done = place.run(&[&always, more].concat());
+        assert!(done.status() == 2 && done.stderr().contains(says), "{}", done.stderr());
+        assert_eq!(place.files(), before);
+    }
     // Named twice it is one image, once in the dataset.
     detect(&["b/x.png", "b/x.png"], "coco", "twice").success();
     assert_eq!(json(&place.path("twice/annotations.json"))["images"].as_array().unwrap().len(), 1);
@@ -366,7 +379,7 @@ fn a_killed_run_goes_on_to_the_same_dataset() {
     assert!(!place.path("out/annotations.json").exists());
     // Begun anew nothing of it is lost without a word, and a line that was cut is no obstacle.
     let done = Done(run("out", &[]).output().unwrap());
-    assert!(done.status() == 2 && done.stderr().contains("interrupted run left"), "{}", done.stderr());
+    assert!(done.status() == 2 && done.stderr().contains("interrupted run"), "{}", done.stderr());
     for file in ["out/annotations.json.partial", "out/tasks.json.partial"] {
         let cut = fs::read_to_string(place.path(file)).unwrap() + "{\"ima";
         fs::write(place.path(file), cut).unwrap();
@@ -389,16 +402,92 @@ fn a_killed_run_goes_on_to_the_same_dataset() {
     };
     assert_eq!(Done(run("out", &["--resume"]).output().unwrap()).status(), 1);
     same();
-    // A run that was complete goes on with what is new.
+    // A run that was complete goes on with what is new, and keeps what somebody corrected: of the image that is computed again
+    // to compare, and of others.
     assert_eq!(Done(run("out", &["--resume"]).output().unwrap()).status(), 1);
     same();
+    fs::write(place.path("out/labels/39.txt"), "corrected").unwrap();
+    let coco = fs::read_to_string(place.path("out/annotations.json")).unwrap();
+    let corrected = coco.replace("\"id\":3,\"image_id\":1,", "\"id\":3,\"image_id\":2,");
+    assert_ne!(coco, corrected);
+    fs::write(place.path("out/annotations.json"), &corrected).unwrap();
     place.digit("photos/40.png");
     assert_eq!(Done(run("out", &["--resume"]).output().unwrap()).status(), 1);
-    assert_eq!(json(&place.path("out/annotations.json"))["images"].as_array().unwrap().len(), 41);
+    let after = json(&place.path("out/annotations.json"));
+    assert_eq!(after["images"].as_array().unwrap().len(), 41);
+    let of_the_second = after["annotations"].as_array().unwrap().iter().filter(|one| one["image_id"] == 2);
+    assert_eq!(of_the_second.count(), 6);
+    assert_eq!(fs::read_to_string(place.path("out/labels/39.txt")).unwrap(), "corrected");
+    // What others added would be lost: then nothing is written.
+    for (file, from, to) in [
+        ("annotations.json", "\"licenses\":[]", "\"licenses\":[{\"id\":1}]"),
+        ("annotations.json", "\"iscrowd\":0", "\"attributes\":{},\"iscrowd\":0"),
+        ("tasks.json", "\"predictions\":", "\"annotations\":[],\"predictions\":"),
+    ] {
+        let path = place.path(&format!("out/{file}"));
+        let before = fs::read_to_string(&path).unwrap();
+        fs::write(&path, before.replacen(from, to, 1)).unwrap();
+        place.digit("photos/41.png");
+        let done = Done(run("out", &["--resume"]).output().unwrap());
+        assert!(done.status() == 2 && done.stderr().contains("has more in it"), "{}", done.stderr());
+        assert_eq!(fs::read_to_string(&path).unwrap(), before.replacen(from, to, 1));
+        fs::write(&path, before).unwrap();
+        assert_eq!(lines("out.jsonl.partial"), 0, "the records are as they were");
+    }
     // What an earlier run did without the dataset is missed in so many words.
+    fs::remove_file(place.path("photos/41.png")).unwrap();
     let more = ["--resume", "--export", "labelme", "late"];
     let done = Done(run("out", &more).output().unwrap());
     assert!(done.stderr().contains("have no annotations in late"), "{}", done.stderr());
+}
+
+/// The moment between the dataset and the records, in which nothing is left to do, and others like it.
+#[test]
+fn no_moment_leaves_a_dataset_behind_its_records() {
+    let place = Place::of(PROGRAM);
+    for i in 0..4 {
+        place.digit(&format!("photos/{i}.png"));
+    }
+    let run = |more: &[&str]| {
+        place.classify(&[&["photos", "-o", "r.jsonl", "--export", "label-studio", "out"], more].concat())
+    };
+    run(&[]).success();
+    let tasks = fs::read_to_string(place.path("out/tasks.json")).unwrap();
+    let records = fs::read(place.path("r.jsonl")).unwrap();
+    // Killed when the dataset had its name and the records had not.
+    fs::rename(place.path("r.jsonl"), place.path("r.jsonl.partial")).unwrap();
+    run(&["--resume"]).success();
+    assert_eq!(fs::read_to_string(place.path("out/tasks.json")).unwrap(), tasks);
+    assert_eq!(fs::read(place.path("r.jsonl")).unwrap(), records);
+    // Killed when it had its name and its lines were still there; and then somebody corrected it.
+    let lines: Vec<Value> = serde_json::from_str(&tasks).unwrap();
+    let lines: String = lines.iter().map(|task| format!("{task}\n")).collect();
+    fs::rename(place.path("r.jsonl"), place.path("r.jsonl.partial")).unwrap();
+    place.file("out/tasks.json.partial", "{\"continues\":0}\n".to_owned() + &lines);
+    thread::sleep(Duration::from_millis(20));
+    let corrected = tasks.replace("\"9\"", "\"8\"");
+    place.file("out/tasks.json", &corrected);
+    run(&["--resume"]).success();
+    assert_eq!(fs::read_to_string(place.path("out/tasks.json")).unwrap(), corrected);
+    assert!(!place.path("out/tasks.json.partial").exists());
+    // Records that are complete, and a dataset that is not there: said, and nothing is made of it.
+    fs::remove_dir_all(place.path("out")).unwrap();
+    let done = run(&["--resume"]);
+    assert!(
+        done.status() == 0
+            && done.stderr().contains("4 images that an earlier run finished have no annotations")
+    );
+    // A dataset that can't be written leaves the records to be gone on with.
+    run(&["--overwrite"]).success();
+    fs::remove_file(place.path("out/label_config.xml")).unwrap();
+    fs::create_dir(place.path("out/label_config.xml")).unwrap();
+    let done = run(&["--overwrite"]);
+    assert!(
+        done.status() == 1 && done.stderr().contains("label_config.xml: can't be written"),
+        "{}",
+        done.stderr()
+    );
+    assert!(place.path("r.jsonl.partial").exists());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 """The native part. Its functions are for this package alone; `nat_infer` has those for others."""
 
 import os
+import pathlib
 from typing import Any, final
 
 import numpy as np
@@ -135,7 +136,7 @@ def export(
     folder: str,
     classes: list[tuple[int, str]],
     overwrite: bool,
-) -> str | None: ...
+) -> pathlib.Path | None: ...
 def label_studio(
     record: tuple[str, _Pixels | None, tuple[str, str | None, str | None]], with_: str
 ) -> str: ...

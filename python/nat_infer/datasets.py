@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from . import _native
 from .results import Classification, Detections, Record, Segmentation
-
-if TYPE_CHECKING:
-    import fiftyone
 
 # What of a record comes to which dataset.
 _RecordTuple = tuple[str, Any, tuple[str, "str | None", "str | None"]]
@@ -35,18 +36,18 @@ def export(
         kinds = {"masks"}
     if len(kinds) > 1:
         raise ValueError(f"results of several tasks ({', '.join(sorted(kinds))}) are no one dataset")
+    other = next((record.model for record in records if record.model != model.name), None)
+    if other is not None:
+        raise ValueError(
+            f"these are results of {other}, not of {model.name}, whose classes the dataset would have"
+        )
     named = [_record(record, root) for record in records]
-    names = [of[0] for _, _, of in named]
-    twice = (
-        next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    )
+    times = Counter(of[0] for _, _, of in named)
+    twice = next((name for name, count in times.items() if count > 1), None)
     if twice is not None:
         raise ValueError(f"several images are called {twice}: root names the folder that their paths are in")
     classes = _native.export_classes(model)
-    place = _native.export(named, kinds.pop(), format, os.fspath(folder), classes, overwrite)
-    return None if place is None else Path(place)
+    return _native.export(named, kinds.pop(), format, os.fspath(folder), classes, overwrite)
 
 
 def to_label_studio(record: Record) -> dict[str, Any]:
@@ -55,12 +56,15 @@ def to_label_studio(record: Record) -> dict[str, Any]:
     return task
 
 
-def to_fiftyone(results: Record | Iterable[Record], field: str = "predictions") -> list[fiftyone.Sample]:
-    """Samples of FiftyOne's, for ``dataset.add_samples``, each with what was found in one of its fields.
+def to_fiftyone(results: Record | Iterable[Record], field: str = "predictions") -> list[Any]:
+    """Samples of FiftyOne's (``fiftyone.Sample``), for ``dataset.add_samples``, each with what was found in one of its fields.
 
     Args:
         results: of ``classify``, ``detect`` or ``segment``, of images that are files.
         field: what the samples' field is called.
+
+    Masks of ``segment`` have the index of a class and one, because 0 is FiftyOne's background: a dataset's ``mask_targets`` are
+    ``{index + 1: name}``.
 
     Raises:
         ImportError: fiftyone is not installed.
@@ -83,7 +87,9 @@ def to_fiftyone_label(record: Record) -> Any:
         best = record.top[0]
         return fo.Classification(label=best["label"], confidence=best["score"])
     if isinstance(record, Segmentation):
-        return fo.Segmentation(mask=record.labels)
+        # Nothing is shown of 0, which is FiftyOne's background: its values are the classes' indices and one.
+        values = record.labels.astype(np.uint16) + 1
+        return fo.Segmentation(mask=values if values.size and values.max() > 255 else values.astype(np.uint8))
     if not isinstance(record, Detections):
         raise TypeError(f"{type(record).__name__} is nothing that FiftyOne has a label for")
     width, height = record.width, record.height
@@ -107,10 +113,10 @@ def to_fiftyone_label(record: Record) -> Any:
 
 def _fiftyone() -> Any:
     try:
-        import fiftyone
+        # By its name: it has no types.
+        return importlib.import_module("fiftyone")
     except ImportError:
         raise ImportError("labels of FiftyOne's take its package: pip install fiftyone") from None
-    return fiftyone
 
 
 def _labelled_with(record: Record) -> str:
@@ -146,7 +152,7 @@ def _record(record: Record, root: str | os.PathLike[str] | None) -> _RecordTuple
         name = os.path.basename(path)
     else:
         name = os.path.relpath(path, os.path.abspath(os.fspath(root)))
-        if name.startswith(os.pardir):
+        if Path(name).parts[0] == os.pardir:
             raise ValueError(f"{record.image} is not in root {os.fspath(root)}")
     labels = record.labels if isinstance(record, Segmentation) else None
     return json.dumps(record.to_dict()), labels, (name, path, url)

@@ -1,17 +1,20 @@
 //! Records as datasets.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use nat_infer::export::{
-    Dataset, DatasetPlan, ExportClass, ExportError, ExportFormat, ImagePlace, Labelled, LabelledImage,
-    LabelledWith, label_studio_task, of_classes, of_detections,
+    Dataset, DatasetPlan, ExportClass, ExportError, ExportFormat, ImageLabels, ImagePlace, Labelled,
+    LabelledWith, label_studio_task, of_detections,
 };
-use nat_infer::results::{Classification, Detections, Segmentation};
+use nat_infer::pipeline::plain;
+use nat_infer::results::{Classification, Detection, Detections, Segmentation};
 use nat_infer::tasks::{Detect, DetectOptions};
 use nat_infer::zoo::Task;
 use numpy::{PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyFileExistsError, PyOSError, PyValueError};
 use pyo3::prelude::*;
+use serde::de::DeserializeOwned;
 
 use crate::draw::is_in_bounds;
 use crate::model::PyModel;
@@ -27,50 +30,70 @@ pub struct RecordTuple<'py>(
 );
 
 impl RecordTuple<'_> {
-    /// The image with what the record says of it.
-    fn labelled(self, with: LabelledWith) -> PyResult<LabelledImage> {
+    /// The image with what the record says of it. Regions are of `classes`; without any, of those that the record names.
+    fn labelled(&self, with: LabelledWith, classes: Option<&[ExportClass]>) -> PyResult<ImageLabels> {
         let Self(json, pixels, (file_name, path, url)) = self;
-        let place = ImagePlace { file_name, path, url };
-        let wrong = |error: &dyn std::fmt::Display| PyValueError::new_err(format!("a record: {error}"));
+        // Whatever an image is called, its annotations are in the dataset's folder.
+        let file_name = match plain(file_name) {
+            name if name.as_os_str().is_empty() => PathBuf::from("image"),
+            name => name,
+        };
+        let place = ImagePlace { file_name, path: path.clone(), url: url.clone() };
         let (model, size, labelled) = match with {
             LabelledWith::Choices => {
-                let Classification { model, top, .. } =
-                    serde_json::from_str(&json).map_err(|error| wrong(&error))?;
+                let Classification { model, top, .. } = read(json)?;
                 (model, [0; 2], Labelled::Choices(top))
             }
             LabelledWith::Boxes | LabelledWith::Masks => {
-                let Detections { model, width, height, detections, .. } =
-                    serde_json::from_str(&json).map_err(|error| wrong(&error))?;
-                let sizes = detections.iter().filter_map(|found| Some(found.segmentation.as_ref()?.size));
-                for size in sizes {
+                let Detections { model, width, height, detections, .. } = read(json)?;
+                for Detection { score, bbox, segmentation, .. } in &detections {
+                    if !bbox.iter().chain([score]).all(|number| number.is_finite()) {
+                        return Err(wrong("a box or a score is no number"));
+                    }
+                    let size = segmentation.as_ref().map_or([height, width], |mask| mask.size);
                     is_in_bounds(size)?;
                     if size != [height, width] {
-                        return Err(wrong(&format!(
+                        return Err(wrong(format!(
                             "a mask of {size:?} is none of an image of {width}x{height}"
                         )));
                     }
                 }
-                (model, [width, height], of_detections(&detections).map_err(|error| wrong(&error))?)
+                (model, [width, height], of_detections(&detections).map_err(wrong)?)
             }
             LabelledWith::Regions => {
-                let Segmentation { model, width, height, segments, .. } =
-                    serde_json::from_str(&json).map_err(|error| wrong(&error))?;
-                let pixels = pixels.filter(|pixels| pixels.shape() == [height, width]);
-                let pixels = pixels.ok_or_else(|| wrong(&"its labels are no map of its image"))?;
-                let most = segments.iter().map(|segment| segment.index + 1).max().unwrap_or(0).min(256);
-                let mut classes: Vec<ExportClass> =
-                    (0..most).map(|index| ExportClass { id: index + 1, name: index.to_string() }).collect();
-                for segment in segments {
-                    if let Some(class) = classes.get_mut(segment.index) {
-                        class.name = segment.label;
-                    }
-                }
+                let Segmentation { model, width, height, segments, .. } = read(json)?;
+                let pixels = pixels.as_ref().filter(|pixels| pixels.shape() == [height, width]);
+                let pixels = pixels.ok_or_else(|| wrong("its labels are no map of its image"))?;
                 let pixels: Vec<u8> = pixels.as_array().iter().copied().collect();
-                (model, [width, height], of_classes(&pixels, [width, height], &classes))
+                let named = |index: usize| segments.iter().find(|segment| segment.index == index);
+                let of_record = |index: usize| ExportClass {
+                    id: index + 1,
+                    name: named(index).map_or_else(|| index.to_string(), |segment| segment.label.clone()),
+                };
+                let classes = classes.map_or_else(|| (0..256).map(of_record).collect(), <[_]>::to_vec);
+                if let Some(class) = pixels.iter().find(|class| usize::from(**class) >= classes.len()) {
+                    return Err(wrong(format!(
+                        "its labels have a class {class}, the model has {}",
+                        classes.len()
+                    )));
+                }
+                (model, [width, height], Labelled::Regions { pixels, classes })
             }
         };
-        Ok(LabelledImage { place, size, image_id: None, model, labelled })
+        if with != LabelledWith::Choices && size.contains(&0) {
+            return Err(wrong("an image has no pixels"));
+        }
+        Ok(ImageLabels { place, size, image_id: None, model, labelled })
     }
+}
+
+/// A record of the program's JSON.
+fn read<T: DeserializeOwned>(json: &str) -> PyResult<T> {
+    serde_json::from_str(json).map_err(wrong)
+}
+
+fn wrong(error: impl Display) -> PyErr {
+    PyValueError::new_err(format!("a record: {error}"))
 }
 
 fn with_named(name: &str) -> PyResult<LabelledWith> {
@@ -120,35 +143,40 @@ pub fn export(
             .collect();
         PyValueError::new_err(format!("format {format:?}: {} can be written", names.join(", ")))
     })?;
-    let images: Vec<LabelledImage> =
-        records.into_iter().map(|record| record.labelled(with)).collect::<PyResult<_>>()?;
-    let classes = classes.into_iter().map(|(id, name)| ExportClass { id, name }).collect();
+    let classes: Vec<ExportClass> = classes.into_iter().map(|(id, name)| ExportClass { id, name }).collect();
+    // All of it is looked at before anything is made; masks of all images at once would take too much memory.
+    let places = records.iter().map(|record| Ok(record.labelled(with, Some(&classes))?.place));
+    let places = places.collect::<PyResult<Vec<_>>>()?;
     let mut plan = DatasetPlan::new(format, &folder);
     plan.overwrite = overwrite;
-    unlocked(py, || {
-        plan.check(images.iter().map(|image| &image.place))?;
-        let mut dataset = Dataset::open(plan, classes, with)?;
-        for image in &images {
-            dataset.add(image).map_err(|error| ExportError::Image { error: Box::new(error) })?;
-        }
-        dataset.finish(false)
-    })
-    .map_err(|error| match error {
+    let begun = plan.tells_apart(&places).and_then(|()| plan.check(&places));
+    let mut dataset = begun.and_then(|()| Dataset::open(plan, classes.clone(), with)).map_err(refused)?;
+    for record in records {
+        let image = record.labelled(with, Some(&classes))?;
+        let added = unlocked(py, || dataset.add(&image));
+        added.map_err(|error| PyOSError::new_err(error.to_string()))?;
+    }
+    unlocked(py, || dataset.finish(false)).map_err(refused)
+}
+
+/// The library's error with the parameter that helps.
+fn refused(error: ExportError) -> PyErr {
+    match error {
         ExportError::There { .. } => {
             PyFileExistsError::new_err(format!("{error}; overwrite=True replaces it"))
         }
         ExportError::Interrupted { .. } => {
             PyFileExistsError::new_err(format!("{error}; overwrite=True begins anew"))
         }
-        ExportError::Image { .. } => PyValueError::new_err(error.to_string()),
+        ExportError::Shared { .. } => PyValueError::new_err(format!("{error}; export them apart")),
         _ => PyOSError::new_err(error.to_string()),
-    })
+    }
 }
 
 /// A record as a task of Label Studio's, in JSON.
 #[pyfunction]
 pub fn label_studio(record: RecordTuple<'_>, with_: &str) -> PyResult<String> {
     let with = with_named(with_)?;
-    let task = label_studio_task(&record.labelled(with)?, with);
+    let task = label_studio_task(&record.labelled(with, None)?, with);
     serde_json::to_string(&task).map_err(|error| PyValueError::new_err(error.to_string()))
 }

@@ -144,6 +144,6 @@ def test_every_image_is_answered_once_although_a_worker_is_killed(example, photo
     for row in rows:
         index, label, score, error = expected[row["path"]]
         assert (row["index"], row["label"], row["error"]) == (index, label, error)
-        # Parquet has NaN, and pandas writes null.
-        assert row["score"] in (None, score) or np.isnan(row["score"]) and score is None
+        # Where there is none, Parquet has NaN, and pandas writes null.
+        assert row["score"] == score or score is None and (row["score"] is None or np.isnan(row["score"]))
     assert {row["path"] for row in rows} == set(expected)

@@ -107,17 +107,39 @@ def test_what_is_no_dataset_is_refused(detector, found, nine, tmp_path):
     answer = model.classify(nine)
     for results, form, error, words in [
         (found, "pdf", ValueError, "coco, yolo, voc, labelme, label-studio can be written"),
-        (answer, "coco", ValueError, "label-studio can be written"),
         ([*found, answer], "label-studio", ValueError, "several tasks"),
         (model.saliency(nine, method="grad-cam"), "coco", TypeError, "Saliency"),
     ]:
         with pytest.raises(error, match=words):
             detector.export(results, form, tmp_path / "out")
-    broken = ni.Detections(found[0])
-    broken["detections"] = [{**found[0].detections[0], "segmentation": {"size": [9, 9], "counts": "0"}}]
-    with pytest.raises(ValueError, match="none of an image of 451x300"):
-        detector.export(broken, "coco", tmp_path / "out")
+    with pytest.raises(ValueError, match="label-studio can be written"):
+        model.export(answer, "coco", tmp_path / "out")
+    one = found[0].detections[0]
+    for change, words in [
+        ({"segmentation": {"size": [9, 9], "counts": "0"}}, "none of an image of 451x300"),
+        ({"segmentation": {"size": [300, 451], "counts": "~"}}, "run lengths"),
+        ({"bbox": [0.0, 0.0, 1e39, 1.0]}, "number"),
+    ]:
+        broken = ni.Detections(found[0])
+        broken["detections"] = [{**one, **change}]
+        with pytest.raises(ValueError, match=words):
+            detector.export([found[1], broken], "coco", tmp_path / "out")
+    foreign = ni.Detections(found[0])
+    foreign["model"] = "another"
+    with pytest.raises(ValueError, match="results of another"):
+        detector.export(foreign, "coco", tmp_path / "out")
+    # Two images whose annotations would be in one file.
+    same = ni.Detections(found[0])
+    same["image"] = "elsewhere/rocket.jpg"
+    for form in ["yolo", "voc", "labelme"]:
+        with pytest.raises(ValueError, match="would both be"):
+            detector.export([found[1], same], form, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    # However an image is called, nothing is written beside the folder.
+    same["image"], same._image = "../../up.png", None
+    detector.export(same, "yolo", tmp_path / "out" / "in")
+    assert (tmp_path / "out" / "in" / "labels" / "up.txt").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["in"]
 
 
 def test_labels_of_fiftyone_have_our_numbers(found, nine, monkeypatch):

@@ -304,3 +304,26 @@ def test_names_that_are_no_text_are_found(tmp_path, nine, program):
     assert merge("--files-from", "photos.txt", "1.jsonl", "-o", "all.jsonl", cwd=tmp_path).returncode == 1
     assert (tmp_path / "all.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
     assert (tmp_path / "all.missing.txt").read_bytes() == b"none.png\nnone\xfe.png\n"
+
+
+def test_nothing_that_is_read_or_of_another_list_is_replaced(tmp_path):
+    (tmp_path / "photos.txt").write_text("a.png\nb.png\n")
+    (tmp_path / "1.jsonl").write_text(record("a.png"))
+    arguments = ["--files-from", "photos.txt", "1.jsonl"]
+    assert merge(*arguments, "-o", "all.jsonl", cwd=tmp_path).returncode == 1
+    for listed, output, words in [
+        ("photos.txt", "1.jsonl", "1.jsonl: this is read"),
+        ("photos.txt", "photos.txt", "photos.txt: this is read"),
+        ("all.missing.txt", "all.jsonl", "all.missing.txt: this is read"),
+    ]:
+        before = {path: path.read_text() for path in tmp_path.iterdir()}
+        done = merge("--files-from", listed, "1.jsonl", "-o", output, cwd=tmp_path)
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+        assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+    # The answers of the images that were missing are not put in the place of all others.
+    (tmp_path / "left.txt").write_text("b.png\n")
+    (tmp_path / "2.jsonl").write_text(record("b.png"))
+    done = merge("--files-from", "left.txt", "2.jsonl", "-o", "all.jsonl", cwd=tmp_path)
+    assert done.returncode == 2 and "all.jsonl:1: a.png is not in the list" in done.stderr
+    assert merge(*arguments, "2.jsonl", "-o", "all.jsonl", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "all.jsonl").read_text() == record("a.png") + record("b.png")

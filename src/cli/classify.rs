@@ -1,5 +1,6 @@
 //! `nat-infer classify`.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -72,13 +73,13 @@ pub fn run(arguments: ClassifyArguments, verbosity: Verbosity) -> Result<Exit> {
     settings.say_names(&task);
     verbosity.explain("input", task.crop());
     exports.open(|| classes_of(task.labels(), |index| index + 1))?;
+    let exports = RefCell::new(exports);
     let record = |image: &Source, Answer { output: top, size, .. }: Answer<Vec<Scored>>| {
         let model = task.model().name();
-        exports.add(image, model, size, None, || Ok(Labelled::Choices(top.clone())))?;
+        exports.borrow_mut().add(image, model, size, None, || Ok(Labelled::Choices(top.clone())))?;
         Ok(Classification { image: image.name(), model: model.to_owned(), top })
     };
-    let ended = job.watched(&task, &settings, record, |_, _| {})?;
-    exports.finish(&ended, verbosity)
+    job.exported(&task, &settings, &exports, record)
 }
 
 impl Record for Classification {

@@ -1,5 +1,6 @@
 //! `nat-infer detect`.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,9 +117,10 @@ pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
     let task = Arc::new(Detect::new(settings.load_with(&arguments.names)?, &options)?);
     verbosity.explain("input", task.fit());
     exports.open(|| classes_of(task.labels(), |index| task.category_id(index)))?;
+    let exports = RefCell::new(exports);
     let record = |image: &Source, Answer { output: objects, size, picture, .. }: Answer<Vec<Object>>| {
         let (image_id, model) = (numbers.of(&image.name(), size)?, task.model().name());
-        exports.add(image, model, size, image_id, || Ok(labelled(&objects)))?;
+        exports.borrow_mut().add(image, model, size, image_id, || Ok(labelled(&objects)))?;
         if let (Some(folder), Some(picture)) = (&folder, picture) {
             let path = folder.place(image, save_format.extension())?;
             save_picture(&drawing.draw(picture, &objects), save_format, &path)?;
@@ -127,8 +129,7 @@ pub fn run(arguments: DetectArguments, verbosity: Verbosity) -> Result<Exit> {
         let (image, model, [width, height]) = (image.name(), model.to_owned(), size);
         Ok(Detections { image, model, width, height, image_id, detections })
     };
-    let ended = job.watched(&task, &settings, record, |_, _| {})?;
-    let exit = exports.finish(&ended, verbosity)?;
+    let exit = job.exported(&task, &settings, &exports, record)?;
     if let Some(place) = numbers.save(&categories(&task))?
         && !verbosity.quiet
     {

@@ -1,22 +1,20 @@
 //! `--export FORMAT DIR`: what was found, as datasets for labelling and training.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use nat_infer::export::{
-    Dataset, DatasetPlan, ExportClass, ExportError, ExportFormat, ImagePlace, Labelled, LabelledImage,
+    Dataset, DatasetPlan, ExportClass, ExportError, ExportFormat, ImageLabels, ImagePlace, Labelled,
     LabelledWith,
 };
 use nat_infer::pipeline::{Location, Source, SourceError, name_of};
 use nat_infer::tasks::TaskError;
 
-use super::exit::{Exit, OrFailed, say};
+use super::exit::{OrFailed, say};
 use super::folder::whole_path;
 use super::images::{self, Shard};
-use super::run::Ended;
 use super::verbosity::Verbosity;
 
 /// Datasets of the results.
@@ -113,22 +111,25 @@ impl Exports {
         let mut places: Vec<ImagePlace> =
             sources.iter().map(|source| place(source, source.below.clone())).collect();
         // Of files that were named themselves only the names are below anything.
-        for i in shared(&sources, &places, |place| place.file_name.clone()) {
+        for i in shared(&sources, &places, |place| place.file_name.clone()).into_iter().flatten() {
             places[i].file_name = whole_path(sources[i], false);
         }
+        let mut taken: HashMap<PathBuf, &DatasetPlan> = HashMap::new();
         for plan in &self.plans {
-            if let [i, j, ..] = shared(&sources, &places, |place| file(plan, place))[..] {
-                let [a, b] = [i, j].map(|i| sources[i].name());
-                let format = plan.format.name();
-                bail!(
-                    "{a} and {b} would have one file in --export {format} {}, which finds it by the image's name \
-                     without extension; export them apart",
-                    name_of(&plan.folder)
-                );
-            }
-            let files: Vec<PathBuf> = places.iter().map(|place| plan.file(place)).collect();
-            if let Some(output) = run.output.filter(|output| files.iter().any(|file| file == output)) {
+            let call =
+                |plan: &DatasetPlan| format!("--export {} {}", plan.format.name(), name_of(&plan.folder));
+            plan.tells_apart(&places)
+                .map_err(|error| anyhow!("{}: {error}; export them apart", call(plan)))?;
+            let files = places.iter().map(|place| plan.file(place)).chain(plan.other_files());
+            let files: HashSet<PathBuf> = files.map(|file| absolute(&file)).collect();
+            if let Some(output) = run.output.filter(|output| files.contains(&absolute(output))) {
                 bail!("{} would be a dataset's file and --output; use another name for one", name_of(output));
+            }
+            for file in &files {
+                if let Some(other) = taken.insert(file.clone(), plan) {
+                    let [a, b] = [other, plan].map(call);
+                    bail!("{} would be a file of {a} and of {b}; use another folder for one", name_of(file));
+                }
             }
             if !(plan.overwrite || plan.resume) {
                 continue;
@@ -146,7 +147,8 @@ impl Exports {
         Ok(())
     }
 
-    /// Learns which images are left, what an earlier run finished, and whether one that ends early can be gone on with.
+    /// Learns which images are left, what an earlier run finished, and whether one that ends early can be gone on with. Where none
+    /// is left it says what the datasets lack.
     ///
     /// # Errors
     /// When a file of an image that is left is there already.
@@ -162,6 +164,9 @@ impl Exports {
             plan.check(sources.iter().flatten().filter_map(place)).map_err(advised)?;
         }
         self.finished = finished.iter().filter_map(place).cloned().collect();
+        if !sources.iter().any(Result::is_ok) {
+            self.plans.iter().for_each(|plan| warn_of_missing(plan, plan.lacks(&self.finished)));
+        }
         Ok(())
     }
 
@@ -176,13 +181,7 @@ impl Exports {
         let classes = classes();
         for plan in &self.plans {
             let dataset = Dataset::open(plan.clone(), classes.clone(), self.with).map_err(advised)?;
-            let missing = dataset.lacks(&self.finished)?;
-            if missing > 0 {
-                let folder = name_of(&plan.folder);
-                say(&format!(
-                    "warning: {missing} images that an earlier run finished have no annotations in {folder}, and get none"
-                ));
-            }
+            warn_of_missing(plan, dataset.lacks(&self.finished));
             self.datasets.push(dataset);
         }
         Ok(())
@@ -206,24 +205,38 @@ impl Exports {
         let found = self.places.get(&source.name()).cloned();
         let place = found.unwrap_or_else(|| place(source, source.below.clone()));
         let (model, labelled) = (model.to_owned(), labelled()?);
-        let image = LabelledImage { place, size, image_id, model, labelled };
+        let image = ImageLabels { place, size, image_id, model, labelled };
         self.datasets.iter_mut().try_for_each(|dataset| dataset.add(&image))
     }
 
-    /// Ends the datasets of a run, says where they are, and gives the run's exit status. Datasets of a run that ended early stay as
-    /// they are where `--resume` goes on with them.
+    /// Ends the datasets of a run and says where they are. Those of a run that ended early stay as they are where `--resume` goes
+    /// on with them.
     ///
     /// # Errors
-    /// When one can't be written.
-    pub fn finish(self, ended: &Ended, verbosity: Verbosity) -> Result<Exit> {
-        let goes_on = !ended.complete && self.resumable;
-        for (dataset, plan) in self.datasets.into_iter().zip(&self.plans) {
-            let place = dataset.finish(goes_on).or_failed()?;
-            if let Some(place) = place.filter(|_| !verbosity.quiet) {
-                say(&format!("{} annotations in {}", plan.format.name(), name_of(&place)));
+    /// When one can't be written; the others are.
+    pub fn finish(&mut self, complete: bool, verbosity: Verbosity) -> Result<()> {
+        let goes_on = !complete && self.resumable;
+        let mut ended = Ok(());
+        for (dataset, plan) in self.datasets.drain(..).zip(&self.plans) {
+            match dataset.finish(goes_on).map_err(advised) {
+                Ok(Some(place)) if !verbosity.quiet => {
+                    say(&format!("{} annotations in {}", plan.format.name(), name_of(&place)));
+                }
+                Ok(_) => {}
+                Err(error) => ended = ended.and(Err(error).or_failed()),
             }
         }
-        Ok(ended.exit)
+        ended
+    }
+}
+
+/// Says how many images that an earlier run finished are not in a dataset.
+fn warn_of_missing(plan: &DatasetPlan, missing: usize) {
+    if missing > 0 {
+        let folder = name_of(&plan.folder);
+        say(&format!(
+            "warning: {missing} images that an earlier run finished have no annotations in {folder}, and get none"
+        ));
     }
 }
 
@@ -243,40 +256,37 @@ fn place(source: &Source, file_name: PathBuf) -> ImagePlace {
     ImagePlace { file_name, path, url }
 }
 
-/// Where an image's annotations are in a dataset.
-fn file(plan: &DatasetPlan, place: &ImagePlace) -> PathBuf {
-    let of_all =
-        plan.file(place).extension() == Some(OsStr::new("json")) && plan.format != ExportFormat::Labelme;
-    if of_all { place.file_name.clone() } else { plan.file(place) }
-}
-
-/// The images that share something with an image of another place.
+/// The images that share something with an image of another place, in groups: an image that was named twice is one.
 fn shared<K: Eq + std::hash::Hash>(
     sources: &[&Source],
     places: &[ImagePlace],
     key: impl Fn(&ImagePlace) -> K,
-) -> Vec<usize> {
+) -> Vec<Vec<usize>> {
     let mut groups: HashMap<K, Vec<usize>> = HashMap::new();
     for (i, place) in places.iter().enumerate() {
         groups.entry(key(place)).or_default().push(i);
     }
     let differ = |group: &Vec<usize>| group.iter().any(|i| sources[*i].place != sources[group[0]].place);
-    let mut shared: Vec<usize> = groups.into_values().filter(differ).flatten().collect();
-    shared.sort_unstable();
-    shared
+    let mut groups: Vec<_> = groups.into_values().filter(differ).collect();
+    groups.sort_unstable();
+    groups
+}
+
+/// A path that is the same however it was typed; where there is no current folder, as it was typed.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// The library's error with the option that helps.
 fn advised(error: ExportError) -> anyhow::Error {
     match error {
         ExportError::There { .. } => {
-            anyhow::anyhow!("{error}; use another --export folder, or --overwrite replaces it")
+            anyhow!("{error}; use another --export folder, or --overwrite replaces it")
         }
         ExportError::Interrupted { .. } => {
-            anyhow::anyhow!(
-                "{error}; --resume goes on with it where --output was given, --overwrite begins anew"
-            )
+            anyhow!("{error}; --resume goes on with it where --output was given, --overwrite begins anew")
         }
+        ExportError::Foreign { .. } => anyhow!("{error}; use another --export folder"),
         _ => error.into(),
     }
 }

@@ -106,7 +106,9 @@ impl OutputPlan {
 
     /// Whether `--resume` goes on with what an interruption leaves.
     pub fn is_resumable(&self) -> bool {
-        self.path.is_some() && matches!(self.format, OutputFormat::Jsonl | OutputFormat::Csv)
+        // A pipe or a device is written as it is.
+        let is_file = self.path.as_ref().is_some_and(|path| !path.exists() || path.is_file());
+        is_file && matches!(self.format, OutputFormat::Jsonl | OutputFormat::Csv)
     }
 
     /// With a file even where everything fails: what stands there is then of an earlier run no more.

@@ -1,5 +1,6 @@
 //! Images through a task: what every command on images has in common.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -84,6 +85,26 @@ impl<R: Record> Keep<R> for Option<Output> {
     }
 }
 
+/// Records of images that datasets have too. These end first: a run whose records are all there has left nothing to do.
+struct Exporting<'a> {
+    output: Option<Output>,
+    exports: &'a RefCell<Exports>,
+    verbosity: Verbosity,
+}
+
+impl<R: Record> Keep<R> for Exporting<'_> {
+    fn keep(&mut self, result: &R) -> Result<()> {
+        self.output.keep(result)
+    }
+
+    fn end(self, end: End) -> Result<Option<String>> {
+        let Self { output, exports, verbosity } = self;
+        let ended = exports.borrow_mut().finish(end != End::Early, verbosity);
+        let place = Keep::<R>::end(output, if ended.is_ok() { end } else { End::Early })?;
+        ended.map(|()| place)
+    }
+}
+
 impl Job {
     /// Names the images, and decides what is written where, for `exports` too. `read` are the other files that the command
     /// reads. Breaks with the exit status where there is nothing to compute.
@@ -163,6 +184,25 @@ impl Job {
         record: impl FnMut(&Source, Answer<T::Output>) -> Result<R, TaskError>,
     ) -> Result<Exit> {
         Ok(self.watched(task, settings, record, |_, _| {})?.exit)
+    }
+
+    /// The same, of a run whose `record` adds to datasets.
+    ///
+    /// # Errors
+    /// When the results can't be begun.
+    pub fn exported<T: ImageTask, R: Record>(
+        self,
+        task: &Arc<T>,
+        settings: &Settings,
+        exports: &RefCell<Exports>,
+        record: impl FnMut(&Source, Answer<T::Output>) -> Result<R, TaskError>,
+    ) -> Result<Exit> {
+        let Self { plan, verbosity, .. } = self;
+        let open = || -> Result<Exporting> {
+            let output = plan.map(|plan| plan.open::<R>(Some(task.model().name()))).transpose()?;
+            Ok(Exporting { output, exports, verbosity })
+        };
+        Ok(Self { plan: None, ..self }.kept(task, settings, open, record, |_, _| {})?.exit)
     }
 
     /// The same, with each failure told to `failed`: what failed, and why.

@@ -1,5 +1,6 @@
 //! `nat-infer segment`.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use nat_convert::recipe::SlidingWindow;
-use nat_infer::export::{LabelledWith, of_classes};
+use nat_infer::export::{Labelled, LabelledWith};
 use nat_infer::images::PictureFormat;
 use nat_infer::pipeline::{Answer, Source};
 use nat_infer::results::Segmentation;
@@ -107,9 +108,12 @@ pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
     }
     let classes = classes_of(task.labels(), |index| index + 1);
     exports.open(|| classes.clone())?;
+    let exports = RefCell::new(exports);
     let record = |image: &Source, Answer { output: map, picture, .. }: Answer<LabelMap>| {
         let (segments, model) = (task.shares(&map), task.model().name());
-        exports.add(image, model, map.size, None, || Ok(of_classes(&map.classes, map.size, &classes)))?;
+        exports.borrow_mut().add(image, model, map.size, None, || {
+            Ok(Labelled::Regions { pixels: map.classes.clone(), classes: classes.clone() })
+        })?;
         if let (Some(folder), Some(picture)) = (&folder, picture) {
             task.save_labels(&map, arguments.palette, &folder.place(image, "labels.png")?)?;
             let picture = task.picture(picture, &map, &segments, &drawing);
@@ -118,8 +122,7 @@ pub fn run(arguments: SegmentArguments, verbosity: Verbosity) -> Result<Exit> {
         let [width, height] = map.size;
         Ok(Segmentation { image: image.name(), model: model.to_owned(), width, height, segments })
     };
-    let ended = job.watched(&task, &settings, record, |_, _| {})?;
-    exports.finish(&ended, verbosity)
+    job.exported(&task, &settings, &exports, record)
 }
 
 impl Record for Segmentation {

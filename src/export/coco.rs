@@ -2,7 +2,8 @@
 //!
 //! <https://cocodataset.org/#format-data>
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 
@@ -10,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
 use super::error::ExportError;
-use super::journal::{Entry, Journal};
-use super::labelled::{ExportClass, LabelledImage, LabelledObject};
+use super::journal::{Journal, JournalEntry};
+use super::labelled::{ExportClass, ImageLabels, LabelledObject};
 use crate::images::outline::{Outline, outlines};
 use crate::results::Rle;
 use crate::tasks::TaskError;
@@ -21,22 +22,27 @@ const DESCRIPTION: &str = "annotations by nat-infer";
 
 /// An image with its annotations.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CocoEntry {
-    image: CocoImage,
-    annotations: Vec<CocoAnnotation>,
+    image: ExportedImage,
+    annotations: Vec<ExportedAnnotation>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
-struct CocoImage {
-    /// 0 where it is counted.
-    id: u64,
+// What is read again is refused where it has more than what was written: it would be lost.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportedImage {
+    /// `None` until it is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
     file_name: String,
     width: usize,
     height: usize,
 }
 
 #[derive(Serialize, Deserialize)]
-struct CocoAnnotation {
+#[serde(deny_unknown_fields)]
+struct ExportedAnnotation {
     /// These two are counted when the file is made.
     id: u64,
     image_id: u64,
@@ -58,21 +64,57 @@ enum CocoSegmentation {
     Rle(Rle),
 }
 
-#[derive(Serialize)]
-struct CocoCategory<'a> {
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportedCategory {
     id: usize,
-    name: &'a str,
+    name: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CocoInfo {
+    description: String,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct CocoFile {
-    images: Vec<CocoImage>,
-    annotations: Vec<CocoAnnotation>,
+    info: CocoInfo,
+    licenses: [(); 0],
+    categories: Vec<ExportedCategory>,
+    images: Vec<ExportedImage>,
+    annotations: Vec<ExportedAnnotation>,
 }
 
-impl Entry for CocoEntry {
+impl JournalEntry for CocoEntry {
     fn key(&self) -> &str {
         &self.image.file_name
+    }
+
+    fn of_file(file: File, classes: &[ExportClass]) -> io::Result<Vec<Self>> {
+        let CocoFile { info, licenses: [], categories, images, annotations } =
+            serde_json::from_reader(BufReader::new(file))?;
+        let same = |(category, class): (&ExportedCategory, &ExportClass)| {
+            category.id == class.id && category.name == class.name
+        };
+        let is_ours = info.description.starts_with(DESCRIPTION)
+            && categories.len() == classes.len()
+            && categories.iter().zip(classes).all(same);
+        let mut by_image: HashMap<Option<u64>, Vec<ExportedAnnotation>> = HashMap::new();
+        for annotation in annotations {
+            by_image.entry(Some(annotation.image_id)).or_default().push(annotation);
+        }
+        let entry = |image: ExportedImage| Self {
+            annotations: by_image.remove(&image.id).unwrap_or_default(),
+            image,
+        };
+        let entries: Vec<Self> = images.into_iter().map(entry).collect();
+        // Annotations of no image would be lost.
+        match is_ours && by_image.is_empty() {
+            true => Ok(entries),
+            false => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 }
 
@@ -80,11 +122,15 @@ impl Entry for CocoEntry {
 ///
 /// # Errors
 /// When it is too large for a mask.
-pub(super) fn entry(image: &LabelledImage) -> Result<CocoEntry, TaskError> {
+pub(super) fn entry(image: &ImageLabels) -> Result<CocoEntry, TaskError> {
     let [width, height] = image.size;
-    let annotation = |object: &LabelledObject| -> Result<CocoAnnotation, TaskError> {
+    let annotation = |object: Cow<LabelledObject>| -> Result<ExportedAnnotation, TaskError> {
         let (segmentation, area) = match &object.mask {
-            None => (None, f64::from(object.bbox[2]) * f64::from(object.bbox[3])),
+            None => {
+                let area = f64::from(object.bbox[2]) * f64::from(object.bbox[3]);
+                // So many digits are read again as the same number by every reader.
+                (None, (area * 1e3).round() / 1e3)
+            }
             Some(mask) => {
                 let list =
                     |outline: &Outline| outline.edges().into_iter().flatten().map(Number::from).collect();
@@ -98,29 +144,21 @@ pub(super) fn entry(image: &LabelledImage) -> Result<CocoEntry, TaskError> {
             }
         };
         let LabelledObject { category_id, bbox, score, .. } = *object;
-        Ok(CocoAnnotation { id: 0, image_id: 0, category_id, bbox, area, iscrowd: 0, score, segmentation })
+        Ok(ExportedAnnotation {
+            id: 0,
+            image_id: 0,
+            category_id,
+            bbox,
+            area,
+            iscrowd: 0,
+            score,
+            segmentation,
+        })
     };
     Ok(CocoEntry {
-        image: CocoImage {
-            id: image.image_id.unwrap_or(0),
-            file_name: image.place.file_name(),
-            width,
-            height,
-        },
-        annotations: image.objects().iter().map(annotation).collect::<Result<_, _>>()?,
+        image: ExportedImage { id: image.image_id, file_name: image.place.file_name(), width, height },
+        annotations: image.objects().map(annotation).collect::<Result<_, _>>()?,
     })
-}
-
-/// The images of a file that was made before.
-pub(super) fn entries(file: File) -> Option<Vec<CocoEntry>> {
-    let CocoFile { images, annotations } = serde_json::from_reader(BufReader::new(file)).ok()?;
-    let mut by_image: HashMap<u64, Vec<CocoAnnotation>> = HashMap::new();
-    for annotation in annotations {
-        by_image.entry(annotation.image_id).or_default().push(annotation);
-    }
-    let entry =
-        |image: CocoImage| CocoEntry { annotations: by_image.remove(&image.id).unwrap_or_default(), image };
-    Some(images.into_iter().map(entry).collect())
 }
 
 /// Writes the file. Of several that are shares of a dataset, `[index, count]` from 1, no two number two things alike.
@@ -133,33 +171,38 @@ pub(super) fn write(
     classes: &[ExportClass],
     [share, shares]: [usize; 2],
 ) -> Result<(), ExportError> {
-    let categories: Vec<CocoCategory> =
-        classes.iter().map(|class| CocoCategory { id: class.id, name: &class.name }).collect();
-    let number = |count: u64| share as u64 + (count - 1) * shares as u64;
-    let image_id = |image: &CocoImage, count: u64| if image.id == 0 { number(count) } else { image.id };
-    let head = format!(
-        "{{\"info\":{{\"description\":\"{DESCRIPTION} {}\"}},\"licenses\":[],\"categories\":{},\n\"images\":[",
-        env!("CARGO_PKG_VERSION"),
-        serde_json::to_string(&categories).map_err(io::Error::from).unwrap_or_default(),
-    );
-    let mut images = 0;
-    let mut text = head;
+    let category = |class: &ExportClass| ExportedCategory { id: class.id, name: class.name.clone() };
+    let categories: Vec<ExportedCategory> = classes.iter().map(category).collect();
+    let info = CocoInfo { description: format!("{DESCRIPTION} {}", env!("CARGO_PKG_VERSION")) };
+    let failed = |error: serde_json::Error| ExportError::write(journal.target())(error.into());
+    let [info, categories] =
+        [serde_json::to_string(&info).map_err(failed)?, serde_json::to_string(&categories).map_err(failed)?];
+    // Numbers that images have already are no others'.
+    let mut known = HashSet::new();
+    journal.each(|entry| {
+        known.extend(entry.image.id);
+        Ok(())
+    })?;
+    let number = |count: u64| share as u64 + count * shares as u64;
+    let mut free = (0..).map(number).filter(|id| !known.contains(id));
+    let mut ids = Vec::new();
+    let mut text = format!("{{\"info\":{info},\"licenses\":[],\"categories\":{categories},\n\"images\":[");
     journal.each(|mut entry| {
-        images += 1;
-        entry.image.id = image_id(&entry.image, images);
-        text += if images == 1 { "\n" } else { ",\n" };
+        entry.image.id = entry.image.id.or_else(|| free.next());
+        text += if ids.is_empty() { "\n" } else { ",\n" };
         text += &serde_json::to_string(&entry.image)?;
+        ids.extend(entry.image.id);
         file.write_all(std::mem::take(&mut text).as_bytes())
     })?;
-    let (mut images, mut annotations) = (0, 0);
     text += "],\n\"annotations\":[";
+    let (mut ids, mut annotations) = (ids.into_iter(), 0);
     journal.each(|entry| {
-        images += 1;
+        let image_id = ids.next().unwrap_or_default();
         for mut annotation in entry.annotations {
-            annotations += 1;
-            (annotation.id, annotation.image_id) = (number(annotations), image_id(&entry.image, images));
-            text += if annotations == 1 { "\n" } else { ",\n" };
+            (annotation.id, annotation.image_id) = (number(annotations), image_id);
+            text += if annotations == 0 { "\n" } else { ",\n" };
             text += &serde_json::to_string(&annotation)?;
+            annotations += 1;
         }
         file.write_all(std::mem::take(&mut text).as_bytes())
     })?;

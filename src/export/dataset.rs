@@ -1,5 +1,6 @@
 //! A folder that becomes a dataset.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,12 +9,17 @@ use super::coco::{self, CocoEntry};
 use super::error::ExportError;
 use super::journal::Journal;
 use super::label_studio::{self, LabelStudioTask};
-use super::labelled::{ExportClass, ImagePlace, LabelledImage, LabelledWith};
+use super::labelled::{ExportClass, ImageLabels, ImagePlace, LabelledWith};
 use super::{labelme, voc, yolo};
 use crate::pipeline::name_of;
 use crate::pipeline::partial::partial_path;
 use crate::tasks::TaskError;
 use crate::tasks::files::NewFile;
+
+/// Files that a dataset has once.
+const DATA: &str = "data.yaml";
+const CLASSES: &str = "classes.txt";
+const CONFIG: &str = "label_config.xml";
 
 /// How a dataset is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +131,43 @@ impl DatasetPlan {
         })
     }
 
+    /// The other files that the dataset has or makes, whatever its images are.
+    pub fn other_files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = match self.format {
+            ExportFormat::Yolo => vec![DATA.into(), CLASSES.into()],
+            ExportFormat::LabelStudio => vec![CONFIG.into()],
+            ExportFormat::Coco | ExportFormat::Voc | ExportFormat::Labelme => Vec::new(),
+        };
+        files.iter_mut().for_each(|file| *file = self.folder.join(&file));
+        if self.format.of_image().is_none() {
+            files.extend([self.whole(), partial_path(&self.whole())]);
+        }
+        files
+    }
+
+    /// Refuses images that the dataset can't tell apart: those whose annotations would be in one file, or under one name.
+    ///
+    /// # Errors
+    /// When there are two.
+    pub fn tells_apart<'a>(
+        &self,
+        images: impl IntoIterator<Item = &'a ImagePlace>,
+    ) -> Result<(), ExportError> {
+        let mut taken: HashMap<PathBuf, &ImagePlace> = HashMap::new();
+        for image in images {
+            let file = match self.format.of_image() {
+                Some(_) => self.file(image),
+                None => image.file_name.clone(),
+            };
+            let name = name_of(&file);
+            if let Some(other) = taken.insert(file, image).filter(|other| *other != image) {
+                let [first, second] = [other, image].map(ImagePlace::as_given);
+                return Err(ExportError::Shared { first, second, file: name });
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses to replace what is there.
     ///
     /// # Errors
@@ -147,6 +190,11 @@ impl DatasetPlan {
         }
         is_new(&self.whole())
     }
+
+    /// How many of these images have no file of annotations. Of a dataset in one file all have one or none.
+    pub fn lacks<'a>(&self, images: impl IntoIterator<Item = &'a ImagePlace>) -> usize {
+        images.into_iter().filter(|image| !self.file(image).exists()).count()
+    }
 }
 
 impl Dataset {
@@ -164,41 +212,30 @@ impl Dataset {
         fs::create_dir_all(&plan.folder).map_err(ExportError::write(&plan.folder))?;
         let (file, resume) = (plan.whole(), plan.resume);
         let lines = match (plan.format, resume) {
-            (ExportFormat::Coco, false) => Lines::Coco(Journal::begin(&file)?),
-            (ExportFormat::Coco, true) => Lines::Coco(Journal::resume(&file, coco::entries)?),
-            (ExportFormat::LabelStudio, false) => Lines::LabelStudio(Journal::begin(&file)?),
-            (ExportFormat::LabelStudio, true) => {
-                Lines::LabelStudio(Journal::resume(&file, label_studio::entries)?)
-            }
+            (ExportFormat::Coco, false) => Lines::Coco(Journal::begin(&file, &classes)?),
+            (ExportFormat::Coco, true) => Lines::Coco(Journal::resume(&file, &classes)?),
+            (ExportFormat::LabelStudio, false) => Lines::LabelStudio(Journal::begin(&file, &classes)?),
+            (ExportFormat::LabelStudio, true) => Lines::LabelStudio(Journal::resume(&file, &classes)?),
             (ExportFormat::Yolo | ExportFormat::Voc | ExportFormat::Labelme, _) => Lines::Files,
         };
         Ok(Self { plan, classes, with, beside, lines, images: 0 })
     }
 
     /// How many of these images have no annotations here.
-    ///
-    /// # Errors
-    /// When what is here can't be read.
-    pub fn lacks<'a>(&self, images: impl IntoIterator<Item = &'a ImagePlace>) -> Result<usize, ExportError> {
-        let images = images.into_iter();
-        Ok(match &self.lines {
-            Lines::Files => images.filter(|image| !self.plan.file(image).exists()).count(),
-            Lines::Coco(journal) => {
-                let keys = journal.keys()?;
-                images.filter(|image| !keys.contains(&image.file_name())).count()
-            }
-            Lines::LabelStudio(journal) => {
-                let keys = journal.keys()?;
-                images.filter(|image| !keys.contains(&label_studio::address(image))).count()
-            }
-        })
+    pub fn lacks<'a>(&self, images: impl IntoIterator<Item = &'a ImagePlace>) -> usize {
+        let has = |image: &&ImagePlace| match &self.lines {
+            Lines::Files => self.plan.file(image).exists(),
+            Lines::Coco(journal) => journal.has(&image.file_name()),
+            Lines::LabelStudio(journal) => journal.has(&label_studio::address(image)),
+        };
+        images.into_iter().filter(|image| !has(image)).count()
     }
 
-    /// Adds an image.
+    /// Adds an image. One that is in a dataset that goes on stays as it is there: somebody may have corrected it.
     ///
     /// # Errors
     /// When it can't be written; what was added before is there.
-    pub fn add(&mut self, image: &LabelledImage) -> Result<(), TaskError> {
+    pub fn add(&mut self, image: &ImageLabels) -> Result<(), TaskError> {
         let file = self.plan.file(&image.place);
         let failed = |error| TaskError::Write { path: name_of(&file), error };
         match &mut self.lines {
@@ -208,6 +245,7 @@ impl Dataset {
             Lines::LabelStudio(journal) => {
                 journal.add(&label_studio::label_studio_task(image, self.with)).map_err(failed)?;
             }
+            Lines::Files if self.plan.resume && file.exists() => {}
             Lines::Files => {
                 let folder = file.parent().unwrap_or(&self.plan.folder);
                 fs::create_dir_all(folder).map_err(failed)?;
@@ -223,43 +261,30 @@ impl Dataset {
         Ok(())
     }
 
-    /// How many images were added.
-    pub fn images(&self) -> usize {
-        self.images
-    }
-
     /// Ends, and says where the dataset is, if it has an image. It is made whole, unless it `goes_on` later.
     ///
     /// # Errors
     /// When it can't be written: what was added is there.
     pub fn finish(self, goes_on: bool) -> Result<Option<PathBuf>, ExportError> {
         let Self { plan, classes, beside, lines, images, .. } = self;
-        let is_empty = |keys: usize| images == 0 && keys == 0;
-        match lines {
-            Lines::Files if images == 0 => return Ok(None),
-            Lines::Coco(journal) if is_empty(journal.keys()?.len()) => {
-                journal.discard();
-                return Ok(None);
+        if images > 0 {
+            for (file, content) in beside {
+                // Another run may have made it since.
+                match fs::read(&file) {
+                    Ok(there) if there != content && !plan.overwrite => {
+                        return Err(ExportError::There { file: name_of(&file) });
+                    }
+                    _ => write(&file, &content).map_err(ExportError::write(&file))?,
+                }
             }
-            Lines::LabelStudio(journal) if is_empty(journal.keys()?.len()) => {
-                journal.discard();
-                return Ok(None);
-            }
-            Lines::Coco(journal) if goes_on => return Ok(Some(journal.path())),
-            Lines::LabelStudio(journal) if goes_on => return Ok(Some(journal.path())),
-            Lines::Coco(journal) => {
-                return journal
-                    .finish(|lines, file| coco::write(lines, file, &classes, plan.share))
-                    .map(Some);
-            }
-            Lines::LabelStudio(journal) => {
-                write_all(beside)?;
-                return journal.finish(|lines, file| label_studio::write(lines, file)).map(Some);
-            }
-            Lines::Files => {}
         }
-        write_all(beside)?;
-        Ok(Some(plan.folder))
+        match lines {
+            Lines::Coco(journal) => {
+                journal.end(goes_on, |lines, file| coco::write(lines, file, &classes, plan.share))
+            }
+            Lines::LabelStudio(journal) => journal.end(goes_on, label_studio::write),
+            Lines::Files => Ok((images > 0).then_some(plan.folder)),
+        }
     }
 }
 
@@ -274,11 +299,11 @@ fn files_beside(
 ) -> Result<Vec<(PathBuf, Vec<u8>)>, ExportError> {
     let files: Vec<(&str, Vec<u8>)> = match plan.format {
         ExportFormat::Yolo => {
-            vec![("data.yaml", yolo::data(classes).into()), ("classes.txt", yolo::names(classes).into())]
+            vec![(DATA, yolo::data(classes).into()), (CLASSES, yolo::names(classes).into())]
         }
         ExportFormat::LabelStudio => {
             let config = label_studio::config(classes, with).map_err(ExportError::write(&plan.folder))?;
-            vec![("label_config.xml", config)]
+            vec![(CONFIG, config)]
         }
         ExportFormat::Coco | ExportFormat::Voc | ExportFormat::Labelme => Vec::new(),
     };
@@ -294,12 +319,6 @@ fn files_beside(
         }
     }
     Ok(left)
-}
-
-fn write_all(files: Vec<(PathBuf, Vec<u8>)>) -> Result<(), ExportError> {
-    files
-        .into_iter()
-        .try_for_each(|(file, content)| write(&file, &content).map_err(ExportError::write(&file)))
 }
 
 /// Writes a file, whole or not at all.

@@ -17,10 +17,11 @@ pub enum ExportError {
     Interrupted { file: String },
     #[error("{file}: another process is writing it")]
     Busy { file: String },
-    #[error("{file} is no dataset of this program")]
+    /// What would be lost where it was written again.
+    #[error("{file} is no dataset of this program and this model, or has more in it than it writes")]
     Foreign { file: String },
-    #[error(transparent)]
-    Image { error: Box<crate::tasks::TaskError> },
+    #[error("{first} and {second} would both be {file}")]
+    Shared { first: String, second: String, file: String },
     #[error("{file}: can't be read: {error}")]
     Read { file: String, error: io::Error },
     #[error("{file}: can't be written: {error}")]

@@ -9,11 +9,12 @@ use quick_xml::Writer;
 use serde::{Deserialize, Serialize};
 
 use super::error::ExportError;
-use super::journal::{Entry, Journal};
+use super::journal::{Journal, JournalEntry};
 use super::labelled::{
-    ExportClass, ImagePlace, Labelled, LabelledImage, LabelledObject, LabelledWith, printable,
+    ExportClass, ImageLabels, ImagePlace, Labelled, LabelledObject, LabelledWith, printable,
 };
 use crate::images::mask::Mask;
+use crate::tasks::files::NewFile;
 
 /// The configuration's names of what people label with.
 const BOX: &str = "box";
@@ -22,18 +23,22 @@ const CHOICE: &str = "choice";
 const IMAGE: &str = "image";
 
 /// An image that people label, with what a model found.
+// What is read again is refused where it has more than what was written, such as people's annotations: it would be lost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LabelStudioTask {
     data: TaskData,
     predictions: Vec<Prediction>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TaskData {
     image: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Prediction {
     model_version: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,6 +47,7 @@ struct Prediction {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RegionResult {
     id: String,
     #[serde(rename = "parentID", default, skip_serializing_if = "Option::is_none")]
@@ -83,14 +89,18 @@ enum RegionValue {
     },
 }
 
-impl Entry for LabelStudioTask {
+impl JournalEntry for LabelStudioTask {
     fn key(&self) -> &str {
         &self.data.image
+    }
+
+    fn of_file(file: File, _: &[ExportClass]) -> io::Result<Vec<Self>> {
+        Ok(serde_json::from_reader(BufReader::new(file))?)
     }
 }
 
 /// The task of an image.
-pub fn label_studio_task(image: &LabelledImage, with: LabelledWith) -> LabelStudioTask {
+pub fn label_studio_task(image: &ImageLabels, with: LabelledWith) -> LabelStudioTask {
     let [width, height] = image.size;
     let region = |id: String, kind: &str, from_name: &str, score, value| {
         let is_part = !matches!(value, RegionValue::Choices { .. });
@@ -111,13 +121,13 @@ pub fn label_studio_task(image: &LabelledImage, with: LabelledWith) -> LabelStud
     match &image.labelled {
         Labelled::Choices(top) => {
             if let Some(best) = top.first() {
-                let value = RegionValue::Choices { choices: vec![best.label.clone()] };
+                let value = RegionValue::Choices { choices: vec![printable(&best.label)] };
                 result.push(region("choice".to_owned(), "choices", CHOICE, Some(best.score), value));
             }
         }
-        Labelled::Objects(objects) => {
-            for (number, object) in (1..).zip(objects) {
-                let LabelledObject { label, score, bbox, mask, .. } = object;
+        Labelled::Objects(_) | Labelled::Regions { .. } => {
+            for (number, object) in (1..).zip(image.objects()) {
+                let LabelledObject { label, score, bbox, mask, .. } = &*object;
                 let box_id = format!("box{number}");
                 let has_box = with != LabelledWith::Regions;
                 if has_box {
@@ -129,13 +139,13 @@ pub fn label_studio_task(image: &LabelledImage, with: LabelledWith) -> LabelStud
                         width: of(bbox[2], width),
                         height: of(bbox[3], height),
                         rotation: 0,
-                        rectanglelabels: [label.clone()],
+                        rectanglelabels: [printable(label)],
                     };
                     result.push(region(box_id.clone(), "rectanglelabels", BOX, *score, value));
                 }
                 if let Some(mask) = mask {
                     let (format, rle) = ("rle".to_owned(), packed(mask, image.size));
-                    let value = RegionValue::Brush { format, rle, brushlabels: [label.clone()] };
+                    let value = RegionValue::Brush { format, rle, brushlabels: [printable(label)] };
                     let brush = region(format!("brush{number}"), "brushlabels", BRUSH, *score, value);
                     // Both are of one object: the list of regions shows the brush below its box.
                     result.push(RegionResult { parent_id: has_box.then_some(box_id), ..brush });
@@ -239,16 +249,11 @@ impl Bits {
     }
 }
 
-/// The tasks of a file that was made before.
-pub(super) fn entries(file: File) -> Option<Vec<LabelStudioTask>> {
-    serde_json::from_reader(BufReader::new(file)).ok()
-}
-
 /// Writes the file: a list of tasks.
 ///
 /// # Errors
 /// When it can't be written.
-pub(super) fn write(journal: &Journal<LabelStudioTask>, file: &mut impl Write) -> Result<(), ExportError> {
+pub(super) fn write(journal: &Journal<LabelStudioTask>, file: &mut NewFile) -> Result<(), ExportError> {
     let mut before = "[\n";
     journal.each(|task| {
         file.write_all(before.as_bytes())?;
@@ -295,4 +300,60 @@ pub(super) fn config(classes: &[ExportClass], with: LabelledWith) -> io::Result<
     let mut xml = writer.into_inner();
     xml.push(b'\n');
     Ok(xml)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads runs as Label Studio does.
+    fn unpacked(bytes: &[u8]) -> Vec<u8> {
+        let mut at = 0;
+        let mut read = |count: usize| {
+            let bits = (at..at + count).map(|bit| u64::from(bytes[bit / 8] >> (7 - bit % 8) & 1));
+            at += count;
+            bits.fold(0, |number, bit| number << 1 | bit) as usize
+        };
+        let (values, bits) = (read(32), read(5) + 1);
+        let lengths: Vec<usize> = (0..4).map(|_| read(4) + 1).collect();
+        let mut all = Vec::new();
+        while all.len() < values {
+            assert_eq!(read(1), 1);
+            let which = read(2);
+            let (length, value) = (read(lengths[which]) + 1, read(bits) as u8);
+            all.extend(vec![value; length]);
+        }
+        all
+    }
+
+    #[test]
+    fn brushes_are_the_pixels_of_masks() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        for round in 0..200 {
+            // Also of more pixels than a run can have.
+            let size = if round == 0 { [300, 250] } else { [rng.usize(1..30), rng.usize(1..30)] };
+            let origin = size.map(|side| rng.usize(0..side));
+            let within = [0, 1].map(|axis| rng.usize(0..=size[axis] - origin[axis]));
+            let pixels = (0..within[0] * within[1]).map(|_| rng.usize(0..8) > round % 8).collect();
+            let mask = Mask { origin, size: within, pixels };
+            let whole: Vec<u8> =
+                mask.whole(size).iter().flat_map(|on| [if *on { 255 } else { 0 }; 4]).collect();
+            assert_eq!(unpacked(&packed(&mask, size)), whole, "{mask:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_of_the_web_or_below_the_folder_that_is_served() {
+        let place = |file_name: &str, url: Option<&str>| ImagePlace {
+            file_name: file_name.into(),
+            path: None,
+            url: url.map(str::to_owned),
+        };
+        for (image, wanted) in [
+            (place("a b/ä?.jpg", None), "/data/local-files/?d=a%20b/%C3%A4%3F.jpg"),
+            (place("x.jpg", Some("https://host/x.jpg?y=1")), "https://host/x.jpg?y=1"),
+        ] {
+            assert_eq!(address(&image), wanted);
+        }
+    }
 }

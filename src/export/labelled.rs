@@ -1,5 +1,6 @@
 //! An image with what was found on it.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::images::mask::{Mask, MaskError};
@@ -8,7 +9,7 @@ use crate::results::{Detection, Scored};
 
 /// An image with what was found on it.
 #[derive(Clone, Debug)]
-pub struct LabelledImage {
+pub struct ImageLabels {
     /// Where it is.
     pub place: ImagePlace,
     /// Its width and height in pixels.
@@ -37,8 +38,15 @@ pub struct ImagePlace {
 pub enum Labelled {
     /// What it shows, the most probable first.
     Choices(Vec<Scored>),
-    /// Objects, or all that is of a class.
+    /// Objects.
     Objects(Vec<LabelledObject>),
+    /// What covers it.
+    Regions {
+        /// The class of every pixel, row by row.
+        pixels: Vec<u8>,
+        /// The classes, by their indices.
+        classes: Vec<ExportClass>,
+    },
 }
 
 /// An object, or all that is of a class.
@@ -81,18 +89,28 @@ pub struct ExportClass {
 }
 
 impl ImagePlace {
+    /// As it was given.
+    pub(super) fn as_given(&self) -> String {
+        let path = self.path.as_ref().unwrap_or(&self.file_name);
+        self.url.clone().unwrap_or_else(|| name_of(path))
+    }
+
     /// The image's path below the folder of the images as text.
     pub(super) fn file_name(&self) -> String {
         with_slashes(&self.file_name)
     }
 }
 
-impl LabelledImage {
-    /// The objects, if that is what was found.
-    pub(super) fn objects(&self) -> &[LabelledObject] {
+impl ImageLabels {
+    /// The objects; of regions each class that is there with all its pixels, made when it is its turn: together they would take
+    /// the memory of the image many times.
+    pub(super) fn objects(&self) -> Box<dyn Iterator<Item = Cow<'_, LabelledObject>> + '_> {
         match &self.labelled {
-            Labelled::Objects(objects) => objects,
-            Labelled::Choices(_) => &[],
+            Labelled::Objects(objects) => Box::new(objects.iter().map(Cow::Borrowed)),
+            Labelled::Regions { pixels, classes } => {
+                Box::new(of_classes(pixels, self.size, classes).map(Cow::Owned))
+            }
+            Labelled::Choices(_) => Box::new(std::iter::empty()),
         }
     }
 }
@@ -103,9 +121,10 @@ pub(super) fn with_slashes(path: &Path) -> String {
     parts.join("/")
 }
 
-/// A text without control characters, which XML does not have however they are written.
+/// A text without the characters that XML does not have, however they are written.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let is_in_xml = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
+    text.chars().map(|c| if is_in_xml(c) { c } else { ' ' }).collect()
 }
 
 /// The objects of a detector's record.
@@ -126,8 +145,12 @@ pub fn of_detections(detections: &[Detection]) -> Result<Labelled, MaskError> {
     Ok(Labelled::Objects(detections.iter().map(object).collect::<Result<_, _>>()?))
 }
 
-/// What covers an image of `size` (width, height): of every class that is there all its pixels, by the class of every pixel.
-pub fn of_classes(pixels: &[u8], [width, height]: [usize; 2], classes: &[ExportClass]) -> Labelled {
+/// What covers an image of `size` (width, height): of every class that is there all its pixels.
+fn of_classes<'a>(
+    pixels: &'a [u8],
+    [width, height]: [usize; 2],
+    classes: &'a [ExportClass],
+) -> impl Iterator<Item = LabelledObject> + 'a {
     // The first and the last column and row of each class.
     let mut bounds = [None::<[usize; 4]>; 256];
     for (y, row) in pixels.chunks_exact(width.max(1)).enumerate().take(height) {
@@ -137,7 +160,7 @@ pub fn of_classes(pixels: &[u8], [width, height]: [usize; 2], classes: &[ExportC
             *top = (*top).min(y);
         }
     }
-    let object = |(index, class): (usize, &ExportClass)| {
+    let object = move |(index, class): (usize, &ExportClass)| {
         let [left, top, right, bottom] = (*bounds.get(index)?)?;
         let (columns, rows) = (right + 1 - left, bottom + 1 - top);
         let of_row =
@@ -155,7 +178,7 @@ pub fn of_classes(pixels: &[u8], [width, height]: [usize; 2], classes: &[ExportC
             }),
         })
     };
-    Labelled::Objects(classes.iter().enumerate().filter_map(object).collect())
+    classes.iter().enumerate().filter_map(object)
 }
 
 #[cfg(test)]
@@ -170,12 +193,11 @@ mod tests {
             .map(|(name, id)| ExportClass { id, name: name.to_string() })
             .collect();
         let pixels = [0, 0, 2, 2, 2, 0, 0, 2, 0, 0, 0, 0];
-        let Labelled::Objects(found) = of_classes(&pixels, [4, 3], &classes) else { panic!() };
+        let objects: Vec<_> = of_classes(&pixels, [4, 3], &classes).collect();
         let found: Vec<_> =
-            found.iter().map(|o| (o.index, o.category_id, o.label.as_str(), o.bbox)).collect();
+            objects.iter().map(|o| (o.index, o.category_id, o.label.as_str(), o.bbox)).collect();
         assert_eq!(found, [(0, 1, "sky", [0.0, 0.0, 4.0, 3.0]), (2, 3, "car", [0.0, 0.0, 4.0, 2.0])]);
-        let Labelled::Objects(found) = of_classes(&pixels, [4, 3], &classes) else { panic!() };
         let whole: Vec<bool> = pixels.iter().map(|class| *class == 2).collect();
-        assert_eq!(found[1].mask.as_ref().unwrap().whole([4, 3]), whole);
+        assert_eq!(objects[1].mask.as_ref().unwrap().whole([4, 3]), whole);
     }
 }

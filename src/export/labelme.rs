@@ -4,18 +4,18 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use super::labelled::{LabelledImage, LabelledObject, LabelledWith, with_slashes};
+use super::labelled::{ImageLabels, LabelledObject, LabelledWith, with_slashes};
 use super::yolo::{IN_PIXEL, within};
 use crate::images::outline::outlines;
 use crate::pipeline::name_of;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LabelmeFile<'a> {
+struct LabelmeFile {
     /// Of the program whose files are like this.
     version: &'static str,
     flags: Flags,
-    shapes: Vec<LabelmeShape<'a>>,
+    shapes: Vec<LabelmeShape>,
     image_path: String,
     image_data: (),
     image_height: usize,
@@ -23,8 +23,8 @@ struct LabelmeFile<'a> {
 }
 
 #[derive(Serialize)]
-struct LabelmeShape<'a> {
-    label: &'a str,
+struct LabelmeShape {
+    label: String,
     points: Vec<[f64; 2]>,
     /// Shapes of one number are one object.
     group_id: Option<usize>,
@@ -40,14 +40,14 @@ struct LabelmeShape<'a> {
 struct Flags {}
 
 /// The file of an image, which will be in `folder`.
-pub(super) fn json(image: &LabelledImage, with: LabelledWith, folder: &Path) -> String {
+pub(super) fn json(image: &ImageLabels, with: LabelledWith, folder: &Path) -> String {
     let [width, height] = image.size.map(|side| side as f64);
     let mut shapes = Vec::new();
-    for (number, object) in image.objects().iter().enumerate() {
-        let LabelledObject { label, score, mask, bbox, .. } = object;
+    for (number, object) in image.objects().enumerate() {
+        let LabelledObject { label, score, mask, bbox, .. } = &*object;
         let description = score.map_or(String::new(), |score| score.to_string());
         let shape = |points, shape_type, group_id| {
-            let description = description.clone();
+            let (label, description) = (label.clone(), description.clone());
             LabelmeShape { label, points, group_id, description, shape_type, flags: Flags {}, mask: () }
         };
         let parts = mask.as_ref().map(outlines).unwrap_or_default();

@@ -21,5 +21,5 @@ pub use dataset::{Dataset, DatasetPlan, ExportFormat};
 pub use error::ExportError;
 pub use label_studio::{LabelStudioTask, label_studio_task};
 pub use labelled::{
-    ExportClass, ImagePlace, Labelled, LabelledImage, LabelledObject, LabelledWith, of_classes, of_detections,
+    ExportClass, ImageLabels, ImagePlace, Labelled, LabelledObject, LabelledWith, of_detections,
 };

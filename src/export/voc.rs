@@ -8,7 +8,7 @@ use std::io;
 use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
-use super::labelled::{LabelledImage, LabelledObject, printable};
+use super::labelled::{ImageLabels, LabelledObject, printable};
 use super::yolo::within;
 use crate::images::outline::{Outline, outlines};
 
@@ -18,11 +18,11 @@ type Xml = Writer<Vec<u8>>;
 ///
 /// # Errors
 /// Never: it is written to memory.
-pub(super) fn xml(image: &LabelledImage) -> io::Result<Vec<u8>> {
+pub(super) fn xml(image: &ImageLabels) -> io::Result<Vec<u8>> {
     let [width, height] = image.size;
     let file_name = image.place.file_name();
     let (folder, file) = file_name.rsplit_once('/').unwrap_or(("", &file_name));
-    let is_segmented = image.objects().iter().any(|object| object.mask.is_some());
+    let is_segmented = image.objects().any(|object| object.mask.is_some());
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     writer.create_element("annotation").write_inner_content(|writer| {
         text(writer, "folder", folder)?;
@@ -37,7 +37,7 @@ pub(super) fn xml(image: &LabelledImage) -> io::Result<Vec<u8>> {
             text(writer, "depth", 3)
         })?;
         text(writer, "segmented", u8::from(is_segmented))?;
-        image.objects().iter().try_for_each(|found| object(writer, found, image.size))
+        image.objects().try_for_each(|found| object(writer, &found, image.size))
     })?;
     let mut xml = writer.into_inner();
     xml.push(b'\n');

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::labelled::{ExportClass, LabelledImage, LabelledObject, LabelledWith};
+use super::labelled::{ExportClass, ImageLabels, LabelledObject, LabelledWith};
 use crate::images::outline::{Outline, joined, outlines};
 
 /// Where in a pixel a point lies. Readers cut coordinates to pixels or round them, of f32: both have to find this pixel.
@@ -12,7 +12,7 @@ pub(super) const IN_PIXEL: f64 = 0.45;
 
 /// The lines of an image: the class's index, and the polygon around the object's pixels, or the middle, width and height of its
 /// box; all as shares of the image's width and height. An object is one line, regions are a line for each part.
-pub(super) fn text(image: &LabelledImage, with: LabelledWith) -> String {
+pub(super) fn text(image: &ImageLabels, with: LabelledWith) -> String {
     let [width, height] = image.size.map(|side| side as f64);
     let mut text = String::new();
     let mut line = |index: usize, points: &[[f64; 2]]| {
@@ -27,7 +27,7 @@ pub(super) fn text(image: &LabelledImage, with: LabelledWith) -> String {
         let inside = |points: Vec<[usize; 2]>| -> Vec<[f64; 2]> {
             points.iter().map(|point| point.map(|at| at as f64 + IN_PIXEL)).collect()
         };
-        let LabelledObject { index, mask, .. } = object;
+        let LabelledObject { index, mask, .. } = &*object;
         let parts = mask.as_ref().map(outlines).unwrap_or_default();
         let [left, top, right, bottom] = within(object.bbox, [width, height]);
         match (parts.is_empty(), with) {
@@ -59,7 +59,7 @@ pub(super) fn data(classes: &[ExportClass]) -> String {
     // A list of JSON is one of YAML.
     let names = serde_json::to_string(&names).unwrap_or_default();
     format!(
-        "# Put the images, or a link to their folder, at `images`.\npath: .\ntrain: images\nval: images\nnc: {}\nnames: {names}\n",
+        "# Put the images, or a link to their folder, at `images`.\ntrain: images\nval: images\nnc: {}\nnames: {names}\n",
         classes.len()
     )
 }

@@ -45,7 +45,7 @@ def test_objects_are_samples_with_their_masks():
 def test_regions_and_classes_are_labels():
     result = model_of("segment/upernet_b/model.pth").segment(IMAGES[0], scale=(128, 64))
     (sample,) = ni.to_fiftyone(result)
-    assert np.array_equal(sample.predictions.mask, result.labels)
+    assert np.array_equal(sample.predictions.mask, result.labels.astype(int) + 1)
     answer = ni.load("demo-digits").classify(GOLDEN.parents[1] / "assets" / "nine.png")
     label = answer.to_fiftyone()
     assert (label.label, label.confidence) == ("9", answer.top[0]["score"])

@@ -68,7 +68,7 @@ def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
     (folder / "images").mkdir()
     rng = np.random.default_rng(5)
-    results, masks = [], {}
+    model, results, masks = model_of("detect/maskrcnn_s/model.pth"), [], {}
     for number in range(40):
         width, height = (int(side) for side in rng.integers(3, 60, 2))
         name = f"{number}.png"
@@ -80,9 +80,8 @@ def drawn(tmp_path_factory):
             box = [float(xs.min()), float(ys.min()), float(np.ptp(xs) + 1), float(np.ptp(ys) + 1)]
             of = {"category_id": index + 1, "index": index, "label": str(index), "score": 0.5, "bbox": box}
             found.append({**of, "segmentation": rle(mask)})
-        record = {"model": "m", "width": width, "height": height, "detections": found}
+        record = {"model": model.name, "width": width, "height": height, "detections": found}
         results.append(ni.Detections({"image": str(folder / "images" / name), **record}))
-    model = model_of("detect/maskrcnn_s/model.pth")
     for form in FORMATS:
         model.export(results, form, folder / form)
     return folder, masks
