@@ -147,7 +147,7 @@ def _record(record: Record, root: str | os.PathLike[str] | None) -> _RecordTuple
     if url is not None:
         name = PurePosixPath(urlsplit(url).path).name or "image"
     elif path is None:
-        name = record.image
+        name = os.path.basename(record.image) or record.image
     elif root is None:
         name = os.path.basename(path)
     else:
