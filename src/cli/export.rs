@@ -21,8 +21,8 @@ use super::verbosity::Verbosity;
 #[derive(Args)]
 #[command(next_help_heading = "Results")]
 pub struct ExportOptions {
-    /// Write what was found as a dataset too, to a folder that is made if need be: coco, yolo, voc, labelme or label-studio;
-    /// may be given several times. Images are not copied. Nothing that is there is replaced without --overwrite: it may have
+    /// Write what was found as a dataset too, to a folder that is made if need be: coco, yolo, voc, labelme or label-studio,
+    /// the last alone of what `classify` finds; may be given several times. Images are not copied. Nothing that is there is replaced without --overwrite: it may have
     /// been corrected by hand
     #[arg(long, num_args = 2, value_names = ["FORMAT", "DIR"])]
     export: Vec<PathBuf>,
